@@ -36,7 +36,10 @@ pub use difference::{Difference, differences, in_words};
 pub use entry::{Content, Entry, Form};
 pub use key::{FORMAT, Key, KeyParts, SCRIPT_USER};
 pub use local::{FetchError, LocalCache};
-pub use remote::{Credentials, InvalidLocation, Location, Remote, TRANSFERS, time_limit};
+pub use remote::{
+    CERTIFICATE, CERTIFICATE_KEY, Credentials, InvalidLocation, Location, Remote, TRANSFERS,
+    time_limit,
+};
 pub use remotes::Remotes;
 pub use root::root_identity;
 pub use upkeep::{Listed, Pruned, Verified};

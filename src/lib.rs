@@ -11,6 +11,7 @@
 //!      ├─ transport  NATS and HTTPS: requests in, replies out
 //!      └─ agent      handles a Director's requests: tasks, actions, compilation
 //!       machine   the daemon's machine: settings, directories, vitals
+//!       cluster   compiles packages on other machines
 //!       compile   the core: compiles one package against its dependencies
 //!       cache     results of earlier runs, by everything that shapes them
 //!       reapi     a client of the Remote Execution API; independent of BOSH
@@ -36,6 +37,7 @@ pub mod archive;
 pub mod blobs;
 pub mod cache;
 pub mod cli;
+pub(crate) mod cluster;
 pub mod compile;
 pub mod config;
 pub mod daemon;

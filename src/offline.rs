@@ -16,7 +16,7 @@
 //!  ├─ plan          what a compilation would do, for runs that compile nothing; peek reads a manifest for them
 //!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
 //!  │                as a file (dot)
-//!  ├─ setup         isolation tier, logs, jobserver
+//!  ├─ setup         isolation tier, logs, jobserver; remote: the server that compiles packages; machines is one of them
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
 //!      ├─ identity  which source blobs are the same
@@ -30,7 +30,7 @@
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! one_package       one package without a release: no schedule, no cache
 //! progress          lines and bars for the user, in the colors of paint
-//! report            the text of a failure
+//! report            the text of a failure; script_report has what it says about output
 //! call_record       collects what happens, for the report to other programs: call_report, written by report_file; package_events
 //!                   collects what happens to one package
 //! summary           the slowest packages, the critical path, the gain from concurrency
@@ -82,6 +82,7 @@ mod known;
 mod ledger;
 mod logs;
 mod lookalike;
+mod machines;
 mod made;
 mod messages;
 mod one_package;
@@ -102,11 +103,13 @@ mod rebuild;
 mod rebuild_differences;
 mod recompress;
 mod releases;
+mod remote;
 mod report;
 mod report_file;
 mod reuse;
 mod run;
 mod scheduling;
+mod script_report;
 mod script_warnings;
 mod second_run;
 mod select;
@@ -131,7 +134,7 @@ pub(crate) use checked::Listed;
 pub(crate) use clutter::is_clutter;
 pub use enter::{KeptPackage, enter};
 pub use error::{Incomplete, OfflineError};
-pub use failure::{PackageFailure, UnfinishedRelease};
+pub use failure::{FailureCause, PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub(crate) use failure_kind::is_wrong_path;
 pub use given::is_tarball;
@@ -142,7 +145,7 @@ pub use messages::Messages;
 pub use one_package::{PackageFiles, compile_package};
 pub(crate) use open::{Holes, first_entry, open_file, path_of as path_of_entry, read_manifest};
 pub(crate) use open_error::OpenError;
-pub use options::{CacheOptions, Options, Purpose, SharedCaches, StemcellImage};
+pub use options::{CacheOptions, Options, Purpose, RemoteOptions, SharedCaches, StemcellImage};
 pub use paint::Paint;
 pub(crate) use peek::manifest as manifest_of;
 pub(crate) use problem::{ContentProblem, Problem};

@@ -4,6 +4,8 @@
 //! server        a server, its connections and what it can do
 //!  ├─ cas           blobs by their digests: which are missing, uploads, downloads
 //!  ├─ action_cache  results of actions
+//!  ├─ execution     executions of actions, and how a lost one continues
+//!  │   └─ outcome       what a server says about an execution (pure)
 //!  ├─ channel       an HTTP/2 connection for gRPC
 //!  ├─ digest        digests, small blobs, names of resources (pure)
 //!  └─ error         why a call failed
@@ -16,11 +18,17 @@ mod cas;
 mod channel;
 mod digest;
 mod error;
+mod execution;
+mod outcome;
 mod server;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use bazel_remote_apis::build::bazel::remote::execution::v2 as messages;
 
 pub(crate) use digest::{Blob, Digest};
 pub(crate) use error::CallError;
+pub(crate) use execution::{Event, Execution};
+pub(crate) use outcome::{Outcome, Refusal, Stage};
 pub(crate) use server::Server;
 pub(crate) use tonic::Code;

@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, ClientConfig, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::{Environment, Secret};
 
@@ -202,15 +203,37 @@ pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
 /// # Errors
 /// See [`roots`].
 pub fn client(ca: Option<&str>, profile: Profile) -> Result<ClientConfig, TlsError> {
+    Ok(builder(ca, profile)?.with_no_client_auth())
+}
+
+/// A client configuration with a certificate and its key, in PEM.
+///
+/// # Errors
+/// See [`roots`]; or the certificate or the key is not valid, or they do not match.
+pub fn client_with_certificate(
+    (certificate, key): (&str, &Secret),
+    profile: Profile,
+) -> Result<ClientConfig, TlsError> {
+    let chain = certificates(certificate, "the client's certificate")?;
+    let configured = builder(None, profile)?.with_client_auth_cert(chain, private_key(key)?);
+    configured.map_err(|source| TlsError::Unusable {
+        what: "the pair of the client's certificate and key",
+        source,
+    })
+}
+
+/// A client configuration that verifies the server's chain and name.
+fn builder(
+    ca: Option<&str>,
+    profile: Profile,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider(profile))
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable {
             what: "the list of cipher suites",
             source,
         })?;
-    Ok(builder
-        .with_root_certificates(roots(ca)?)
-        .with_no_client_auth())
+    Ok(builder.with_root_certificates(roots(ca)?))
 }
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use self::allowance::Allowance;
-pub use self::credentials::Credentials;
 pub(super) use self::credentials::VARIABLES as CREDENTIALS;
+pub use self::credentials::{CERTIFICATE, CERTIFICATE_KEY, Credentials};
 use self::directory::{Directory, Prepared};
 use self::error::RemoteError;
 use self::grpc::GrpcServer;

@@ -18,8 +18,8 @@ use crate::compile::SOURCE_DATE_EPOCH;
 use crate::config::Environment;
 use crate::diag::Chain;
 use crate::offline::{
-    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose, ReportFile,
-    SharedCaches,
+    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose,
+    RemoteOptions, ReportFile, SharedCaches,
 };
 use crate::process::{self, Terminal};
 use crate::runtime::{self, Signals, StopSignal};
@@ -87,8 +87,8 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if terminal.is_none() && arguments.inspection.shell_on_failure {
         print_error(&format!("Warning: {NO_TERMINAL}: no shell will be opened"));
     }
-    let shared = match shared_caches(&arguments, &environment) {
-        Ok(shared) => shared,
+    let (shared, remote) = match servers(&arguments, &environment) {
+        Ok(servers) => servers,
         Err(error) => {
             print_error(&error);
             return USAGE;
@@ -97,13 +97,14 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     // Only a single-threaded process can enter a user namespace.
     let unpacks = arguments.compilation.stemcell_image.is_some();
     let user_namespace = match arguments.isolation.isolation {
+        _ if remote.is_some() => UserNamespace::Outside,
         _ if arguments.plan.purpose() != Purpose::Compile && !unpacks => UserNamespace::Outside,
         isolation => tier(isolation).enter_user_namespace(),
     };
     let messages = messages(&arguments.output, &environment);
     let options = options(
         arguments,
-        shared,
+        (shared, remote),
         environment,
         source_dates,
         user_namespace,
@@ -118,8 +119,11 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     )
 }
 
-/// The shared caches of a run. Also checks the variables of `--env`.
-fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<SharedCaches, String> {
+/// The shared caches and the other machines of a run. Also checks the variables of `--env`.
+fn servers(
+    arguments: &Compile,
+    environment: &Environment,
+) -> Result<(SharedCaches, Option<RemoteOptions>), String> {
     if let Some(name) = arguments.compilation.script.unset(environment) {
         return Err(format!(
             "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
@@ -132,10 +136,12 @@ fn shared_caches(arguments: &Compile, environment: &Environment) -> Result<Share
             error.hint()
         )
     })?;
-    if shared.is_used() {
+    let scripts = &arguments.compilation.script;
+    let remote = arguments.remote.options(scripts, environment)?;
+    if shared.is_used() || remote.is_some() {
         SystemCertificates::of(environment).use_for_process();
     }
-    Ok(shared)
+    Ok((shared, remote))
 }
 
 /// Runs `work` until its end or a signal, prints its results, and returns the exit code. `grace` is the time between SIGTERM and SIGKILL

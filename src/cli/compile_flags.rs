@@ -8,6 +8,7 @@ mod isolation;
 mod limits;
 mod output;
 mod plan;
+mod remote;
 mod results;
 mod selection;
 
@@ -61,6 +62,9 @@ pub(super) struct Compile {
 
     #[command(flatten)]
     pub inspection: InspectionFlags,
+
+    #[command(flatten)]
+    pub remote: remote::RemoteFlags,
 
     #[command(flatten)]
     pub output: OutputFlags,

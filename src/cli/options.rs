@@ -12,21 +12,23 @@ use crate::compile::{
     self, SOURCE_DATE_EPOCH, Shell, ShellWhen, SourceDate, SourceDateError, SourceDates,
 };
 use crate::config::{Environment, Vcap};
-use crate::offline::{Options, SharedCaches};
+use crate::offline::{Options, RemoteOptions, SharedCaches};
 use crate::process::{self, ForkServer, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
-/// The options of a run, with these shared caches. `user_namespace` is the one that this process has entered, `terminal` that of this
+/// The options of a run, with these shared caches and other machines. `user_namespace` is the one that this process has entered, `terminal` that of this
 /// process.
 pub(super) fn options(
     flags: Compile,
-    shared: SharedCaches,
+    (shared, remote): (SharedCaches, Option<RemoteOptions>),
     environment: Environment,
     source_dates: SourceDates,
     user_namespace: UserNamespace,
     terminal: Option<Terminal>,
 ) -> Options {
     let cache = flags.cache.options(shared, &environment);
+    // The server has its own.
+    let cache = cache.filter(|_| remote.is_none());
     let (stemcell_image, environment) = flags.compilation.image(cache.as_ref(), environment);
     let environment = flags
         .compilation
@@ -66,6 +68,7 @@ pub(super) fn options(
         shell: shell(flags.inspection, terminal),
         log_lines: flags.output.log_lines as usize,
         cache,
+        remote,
         compression_level: flags.results.packing.compression_level,
         keep_going: flags.compilation.keep_going,
         who: who(),

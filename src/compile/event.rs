@@ -188,6 +188,8 @@ pub enum Phase {
     Waiting,
     /// It is ready to run and waits for its turn.
     Ready,
+    /// It waits for another machine.
+    Queued,
     /// Its first run has failed, and it waits for its second run until no other script runs.
     SecondRun {
         /// How many scripts are running.
@@ -197,4 +199,6 @@ pub enum Phase {
     Packaging,
     /// What the script installed is packed.
     Packing,
+    /// What another machine has compiled is downloaded.
+    Downloading,
 }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2;
 use hyper::{Request, Response};
+use hyper_util::rt::TokioTimer;
 
 use super::client::Client;
 use super::{Error, Url};
@@ -18,6 +20,9 @@ const STREAM_WINDOW: u32 = 1 << 20;
 
 /// How many bytes of all responses may be on their way.
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How long the answer to a ping may take.
+const PING_LIMIT: Duration = Duration::from_secs(30);
 
 /// An open connection. It ends with its last clone.
 #[derive(Debug)]
@@ -50,11 +55,16 @@ where
 }
 
 impl Client {
-    /// Opens a connection for HTTP/2. The TLS configuration of the client must offer it, and a server without TLS must expect it.
+    /// Opens a connection for HTTP/2. The TLS configuration of the client must offer it, and a server without TLS must expect it. While
+    /// responses are outstanding, a peer that is silent for `ping_after` gets a ping.
     ///
     /// # Errors
     /// The server cannot be reached, or through an HTTP proxy that forwards requests.
-    pub(crate) async fn http2<B>(&self, url: &Url) -> Result<Http2<B>, Error>
+    pub(crate) async fn http2<B>(
+        &self,
+        url: &Url,
+        ping_after: Option<Duration>,
+    ) -> Result<Http2<B>, Error>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -63,7 +73,10 @@ impl Client {
         let mut builder = http2::Builder::new(Executor);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(ping_after)
+            .keep_alive_timeout(PING_LIMIT);
         let (sender, exchange) = builder.handshake(io).await.map_err(Error::Exchange)?;
         let exchange = runtime::spawn("http2", async move {
             // Requests get the same error.

@@ -16,11 +16,13 @@ use super::expected;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
-use super::options::{Options, Purpose};
+use super::machines::Machines;
+use super::options::{Options, Purpose, RemoteOptions};
 use super::outputs::{LAST_RESORT, output_directories};
 use super::plan;
 use super::progress::Progress;
-use super::releases::{self, Compiler, Target};
+use super::releases::{self, Target};
+use super::remote;
 use super::reuse::EarlierPackages;
 use super::select::{Input, Selected, Task, Wanted, select};
 use super::setup;
@@ -129,6 +131,20 @@ impl Call<'_> {
                 .carry_out_all(tasks, stemcell, None, work_directory, written)
                 .await;
         }
+        let with = (stemcell, work_directory);
+        match &self.options.remote {
+            None => self.compile_here(tasks, with, written).await,
+            Some(remote) => self.compile_elsewhere(tasks, with, remote, written).await,
+        }
+    }
+
+    /// Compiles on this machine.
+    async fn compile_here(
+        &self,
+        tasks: Vec<Task>,
+        (stemcell, work_directory): (&Slug, &WorkDirectory),
+        written: &mut Written,
+    ) -> Result<(), OfflineError> {
         let compiler = setup::compiler(
             &self.options,
             stemcell,
@@ -138,11 +154,28 @@ impl Call<'_> {
             self.cancel,
         )
         .await?;
+        let machines = Some(Machines::Here(&compiler));
         let result = self
-            .carry_out_all(tasks, stemcell, Some(&compiler), work_directory, written)
+            .carry_out_all(tasks, stemcell, machines, work_directory, written)
             .await;
         setup::close(compiler.context, &self.progress).await?;
         result
+    }
+
+    /// Compiles on the machines of a server.
+    async fn compile_elsewhere(
+        &self,
+        tasks: Vec<Task>,
+        (stemcell, work_directory): (&Slug, &WorkDirectory),
+        remote: &RemoteOptions,
+        written: &mut Written,
+    ) -> Result<(), OfflineError> {
+        let with = (&self.options, remote);
+        let to = (self.progress.as_ref(), self.record.as_ref());
+        let compiler = remote::compiler(with, stemcell, work_directory, to).await?;
+        let machines = Some(Machines::Elsewhere(&compiler));
+        self.carry_out_all(tasks, stemcell, machines, work_directory, written)
+            .await
     }
 
     /// Reads the inputs, and decides what to do with each.
@@ -199,7 +232,7 @@ impl Call<'_> {
         &self,
         tasks: Vec<Task>,
         stemcell: &Slug,
-        compiler: Option<&Compiler>,
+        machines: Option<Machines<'_>>,
         work_directory: &WorkDirectory,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
@@ -230,7 +263,7 @@ impl Call<'_> {
             cancel: self.cancel,
             only: shell::package(&self.options),
         };
-        let (compiled, result) = releases::compile_all(&target, releases, compiler).await;
+        let (compiled, result) = releases::compile_all(&target, releases, machines).await;
         written.extend(compiled);
         result
     }

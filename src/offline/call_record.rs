@@ -20,6 +20,7 @@ use super::package_events::{LOG_LINES, Listener, PackageEvents, seconds};
 use super::rebuild_differences::PackageDifference;
 use super::summary;
 use super::tarball;
+use crate::cluster::{Fetched, RemoteFailure};
 use crate::compile::{CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::{Status, printable};
@@ -131,6 +132,17 @@ impl CallRecord {
         }
     }
 
+    /// Records the end of a package that another machine compiled.
+    pub(super) fn set_ended_elsewhere(
+        &self,
+        node: NodeId,
+        result: &Result<Box<Fetched>, RemoteFailure>,
+    ) {
+        if let Some(run) = self.facts().runs.get_mut(&node.index()) {
+            run.end_elsewhere(result.as_deref().ok());
+        }
+    }
+
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
         // Another user may have written these lines.
         let lines = hit.entry.last_lines.iter().take(LOG_LINES);
@@ -151,7 +163,8 @@ impl CallRecord {
         Arc::new(move |event| record.hear(event))
     }
 
-    fn hear(&self, event: &Event) {
+    /// Records an event of a package.
+    pub(super) fn hear(&self, event: &Event) {
         if let Some(run) = self.facts().runs.get_mut(&event.job()) {
             run.hear(event);
         }
@@ -303,22 +316,25 @@ fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &Offlin
             && (&it.name, &it.version, &it.releases) == (&name, &version, &releases)
     });
     let Some(package) = package else { return };
-    let script = match &failed.source {
-        CompileError::Script(script) => Some(script),
-        _ => None,
-    };
+    let (script, reported) = (failed.source.script(), failed.source.reported());
     package.failure = Some(Failure {
         kind: FailureKind::of(error).map_or(Blame::Script, blame),
         message: Chain(&failed.source).to_string(),
-        exit_code: script.and_then(|script| match script.status {
-            Status::Exited(code) => Some(code),
-            Status::Signaled(_) => None,
-        }),
-        signal: script.and_then(|script| script.status.signal_name()),
+        exit_code: match script.map(|script| script.status) {
+            Some(Status::Exited(code)) => Some(code),
+            Some(Status::Signaled(_)) => None,
+            None => reported.and_then(|it| it.exit_code),
+        },
+        signal: match script {
+            Some(script) => script.status.signal_name(),
+            None => reported.and_then(|it| it.signal.clone()),
+        },
         error_line: failed.error_line.clone(),
-        last_lines: script
-            .map(|script| script.tail.lines.clone())
-            .unwrap_or_default(),
+        last_lines: match (script, reported) {
+            (Some(script), _) => script.tail.lines.clone(),
+            (None, Some(reported)) => reported.last_lines.clone(),
+            (None, None) => Vec::new(),
+        },
         log: failed.log.as_deref().map(text),
     });
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use super::assemble::AssembleError;
-use super::failure::{PackageFailure, UnfinishedRelease};
+use super::failure::{FailureCause, PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
 use super::rebuild_differences::RebuildDifferences;
 use super::selection::UnknownName;
 use super::stemcell::UnknownStemcell;
+use crate::cluster::RemoteFailure;
 use crate::compile::CompileError;
 use crate::diag::Bytes;
 use crate::image::ImageError;
@@ -127,6 +128,14 @@ pub enum OfflineError {
     /// Packages were not the same when they were compiled again.
     #[error("{} when compiled again", differing(.0))]
     NotReproducible(Box<RebuildDifferences>),
+    /// Packages cannot be compiled on other machines.
+    #[error("cannot compile packages on the machines of `{server}`")]
+    Remote {
+        /// The server.
+        server: String,
+        /// Why.
+        source: Box<RemoteFailure>,
+    },
     /// A part of this program broke.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
@@ -148,7 +157,10 @@ impl OfflineError {
     pub(super) fn is_no_space(&self) -> bool {
         match self {
             Self::Incomplete(incomplete) => incomplete.failures.iter().any(Self::is_no_space),
-            Self::Package(failure) => failure.source.is_no_space(),
+            Self::Package(failure) => match &failure.source {
+                FailureCause::Local(error) => error.is_no_space(),
+                FailureCause::Remote(failure) => fs::is_no_space_behind(failure),
+            },
             Self::Sandbox(error) => error.is_no_space(),
             Self::Input(problems) => problems
                 .iter()

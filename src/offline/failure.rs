@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::compile::{CompileError, PrintedLine, first_log};
+use crate::cluster::RemoteFailure;
+use crate::compile::{CompileError, PrintedLine, ScriptFailure, first_log};
+use crate::package_job::PackageFailureReport;
 use crate::release::{Name, Version};
 
 /// A package that has not been compiled.
@@ -20,14 +22,43 @@ pub struct PackageFailure {
     /// The line of the log that most likely says why its script failed.
     pub error_line: Option<PrintedLine>,
     /// Why.
-    pub source: CompileError,
+    pub source: FailureCause,
+}
+
+/// Why a package has not been compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum FailureCause {
+    /// It failed on this machine.
+    #[error(transparent)]
+    Local(#[from] CompileError),
+    /// It failed on another machine.
+    #[error(transparent)]
+    Remote(#[from] RemoteFailure),
+}
+
+impl FailureCause {
+    /// The failure of a packaging script on this machine.
+    pub(super) fn script(&self) -> Option<&ScriptFailure> {
+        match self {
+            Self::Local(CompileError::Script(script)) => Some(script),
+            Self::Local(_) | Self::Remote(_) => None,
+        }
+    }
+
+    /// What another machine reported.
+    pub(super) fn reported(&self) -> Option<&PackageFailureReport> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(failure) => failure.report()?.failure.as_ref(),
+        }
+    }
 }
 
 impl PackageFailure {
     /// Replaces the paths of the logs by those of their copies.
     pub(super) fn set_log(&mut self, log: &Path) {
         self.log = Some(log.to_owned());
-        if let CompileError::Script(script) = &mut self.source {
+        if let FailureCause::Local(CompileError::Script(script)) = &mut self.source {
             log.clone_into(&mut script.log);
             script.first_log = script.first_log.take().map(|_| first_log(log));
         }

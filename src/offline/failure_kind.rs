@@ -3,8 +3,10 @@
 use std::io;
 
 use super::error::{InputProblem, InputProblemKind, OfflineError};
+use super::failure::FailureCause;
 use super::open_error::OpenError;
 use crate::archive::{PackError, UnpackError};
+use crate::cluster::RemoteFailure;
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::fs;
 use crate::package_job::Blame;
@@ -38,7 +40,10 @@ impl FailureKind {
             | OfflineError::OverInput { .. }
             | OfflineError::InputInBase { .. } => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
-            OfflineError::Package(failure) => Some(of_package(&failure.source)),
+            OfflineError::Package(failure) => Some(match &failure.source {
+                FailureCause::Local(error) => of_package(error),
+                FailureCause::Remote(failure) => of_remote(failure),
+            }),
             OfflineError::NotReproducible(_) => Some(Self::Script),
             OfflineError::Stemcell(_)
             | OfflineError::Compare { .. }
@@ -50,6 +55,7 @@ impl FailureKind {
             | OfflineError::ScriptUser { .. }
             | OfflineError::Place { .. }
             | OfflineError::NoDigest { .. }
+            | OfflineError::Remote { .. }
             | OfflineError::Task(_) => Some(Self::Machine),
         }
     }
@@ -138,6 +144,15 @@ fn of_package(error: &CompileError) -> FailureKind {
     }
 }
 
+/// What another machine blamed. Without its report, the machines are to blame.
+fn of_remote(failure: &RemoteFailure) -> FailureKind {
+    match failure.report().and_then(|report| report.failure_kind) {
+        Some(Blame::Script) => FailureKind::Script,
+        Some(Blame::Input) => FailureKind::Input,
+        Some(Blame::Machine) | None => FailureKind::Machine,
+    }
+}
+
 fn of_script(script: &ScriptFailure) -> FailureKind {
     match script.cause {
         Some(Cause::OutOfMemory { .. } | Cause::NoSpace { .. }) => FailureKind::Machine,
@@ -176,7 +191,7 @@ mod tests {
             blob: (PathBuf::from("packages/app.tgz"), 1),
             log: None,
             error_line: None,
-            source,
+            source: source.into(),
         }))
     }
 

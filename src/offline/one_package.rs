@@ -353,7 +353,7 @@ impl Call<'_> {
             blob: damaged.map_or_else(Default::default, |it| (it.path.clone(), it.size)),
             log,
             error_line,
-            source,
+            source: source.into(),
         }))
     }
 }

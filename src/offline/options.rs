@@ -1,5 +1,6 @@
 //! The options of a run.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::selection::Selection;
 use crate::cache::{Credentials, Location};
 use crate::compile::{SecondRun, Shell, SourceDates};
 use crate::config::{Environment, Vcap};
+use crate::http::Url;
 use crate::image::Unpacked;
 use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
@@ -77,6 +79,8 @@ pub struct Options {
     pub graph: Option<PathBuf>,
     /// The cache of compiled packages, if one is used.
     pub cache: Option<CacheOptions>,
+    /// The machines that compile packages, if this one does not.
+    pub remote: Option<RemoteOptions>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
     /// The source dates of packages, which limit the times in compiled packages.
@@ -145,6 +149,31 @@ impl SharedCaches {
     pub fn is_used(&self) -> bool {
         !self.from.is_empty() || self.to.is_some()
     }
+}
+
+/// The machines of a server of the Remote Execution API.
+#[derive(Debug, Clone)]
+pub struct RemoteOptions {
+    /// Where the server is, for messages.
+    pub location: Location,
+    /// The server, as an HTTP URL.
+    pub url: Url,
+    /// The instance of the server; `None` for the path of the URL.
+    pub instance: Option<String>,
+    /// The properties that a machine must have.
+    pub platform: Vec<(String, String)>,
+    /// How many packages are compiled concurrently, at most.
+    pub jobs: NonZeroUsize,
+    /// The time limit of the server for each package.
+    pub timeout: Option<Duration>,
+    /// The program for the machines; `None` for this program.
+    pub agent: Option<PathBuf>,
+    /// The variables of scripts, in addition to those of the machines.
+    pub variables: BTreeMap<String, String>,
+    /// What identifies the agent to the server.
+    pub credentials: Credentials,
+    /// The files with the certificate of this client and its private key, in PEM.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a run does.

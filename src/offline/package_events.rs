@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cluster::Fetched;
 use crate::compile::{self, Compiled, Event};
+use crate::diag::printable;
 use crate::package_job::{Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds};
 
 /// How many of the last lines of a compiled package's script are in a report.
@@ -55,6 +57,22 @@ impl PackageEvents {
         if let Some(end) = &compiled.script {
             self.last_lines = end.output.tail.clone().shortened(LOG_LINES).lines;
         }
+    }
+
+    /// Records the end of the package on another machine, and its result, if it was compiled.
+    pub(super) fn end_elsewhere(&mut self, fetched: Option<&Fetched>) {
+        self.ended = Some(Instant::now());
+        let Some(fetched) = fetched else { return };
+        self.compiled = Some(Blob {
+            size: fetched.built.package.size,
+            sha1: fetched.digests.sha1().map(str::to_owned),
+            sha256: fetched.digests.sha256().map(str::to_owned),
+        });
+        let report = &fetched.built.report;
+        self.script = report.script;
+        self.second_run = report.second_run.clone();
+        let lines = report.last_lines.iter().take(LOG_LINES);
+        self.last_lines = lines.map(|line| printable(line)).collect();
     }
 
     /// Records an event of the package.
@@ -141,12 +159,13 @@ impl PackageEvents {
 /// The name of a phase of the core.
 fn phase_name(phase: compile::Phase) -> PhaseName {
     match phase {
-        compile::Phase::Waiting | compile::Phase::Ready | compile::Phase::SecondRun { .. } => {
-            PhaseName::Wait
-        }
+        compile::Phase::Waiting
+        | compile::Phase::Ready
+        | compile::Phase::Queued
+        | compile::Phase::SecondRun { .. } => PhaseName::Wait,
         compile::Phase::Unpacking | compile::Phase::Installing => PhaseName::Unpack,
         compile::Phase::Packaging => PhaseName::Script,
-        compile::Phase::Packing => PhaseName::Pack,
+        compile::Phase::Packing | compile::Phase::Downloading => PhaseName::Pack,
     }
 }
 

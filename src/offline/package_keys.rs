@@ -124,6 +124,7 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         limits: _,
         keep_going: _,
         cache: _,
+        remote: _,
         compression_level: _,
         log_lines: _,
         report: _,

@@ -1,9 +1,9 @@
 //! Compiles the packages of all releases in one graph, and assembles each release as soon as its last package is done.
 
 mod cached;
+mod remote;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,46 +12,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::{self, AssembleError};
 use super::cached_packages::{self, CachedPackages};
-use super::caching::CallCache;
 use super::call_record::CallRecord;
 use super::compiled_release::CompiledBlob;
 use super::durations::Durations;
 use super::error::{Incomplete, OfflineError};
-use super::failure::PackageFailure;
+use super::failure::{FailureCause, PackageFailure};
 use super::failures::Failures;
 use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
 use super::ledger::{CompleteRelease, Ledger, ReleaseJob};
 use super::logs::PackageLogs;
+use super::machines::{Compiler, Machines};
 use super::packages;
 use super::progress::{Progress, Took};
 use super::report;
 use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
 use crate::compile::{
-    CompileError, Compiled, Context, Id, Limits, MEMORY_FLOOR, PackageEvent, Schedule,
-    ScheduleCaller,
+    CompileError, Compiled, Id, Limits, MEMORY_FLOOR, PackageEvent, Schedule, ScheduleCaller,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::TaskSet;
-
-/// The settings for compiling packages.
-#[derive(Debug)]
-pub(super) struct Compiler {
-    pub context: Arc<Context>,
-    /// How many packages are compiled concurrently, at most.
-    pub jobs: NonZeroUsize,
-    /// The directory of the logs of packaging scripts.
-    pub logs: PathBuf,
-    /// Whether the logs of failed packages are copied to the output directory.
-    pub copies_failed_logs: bool,
-    /// Whether packages that do not depend on a failed one are still compiled.
-    pub keep_going: bool,
-    /// The packages of earlier runs.
-    pub cache: Option<CallCache>,
-}
 
 /// The stemcell, progress display and cancellation that all releases of a run share.
 #[derive(Debug)]
@@ -67,15 +50,15 @@ pub(super) struct Target<'a> {
 
 /// Compiles and assembles releases. Returns the compiled releases that were written, also after a failure.
 ///
-/// `compiler` is `None` when no release has source packages.
+/// `machines` is `None` when no release has source packages.
 pub(super) async fn compile_all(
     target: &Target<'_>,
     releases: BTreeMap<ReleaseId, ReleaseJob>,
-    compiler: Option<&Compiler>,
+    machines: Option<Machines<'_>>,
 ) -> (BTreeMap<ReleaseId, PathBuf>, Result<(), OfflineError>) {
     let mut written = BTreeMap::new();
-    let found = match compiler {
-        Some(compiler) => find(target, &releases, compiler).await,
+    let found = match machines {
+        Some(machines) => find(target, &releases, machines).await,
         None => Ok((Vec::new(), CachedPackages::none())),
     };
     let (nodes, cached) = match found {
@@ -90,11 +73,11 @@ pub(super) async fn compile_all(
         failures: Failures::default(),
         assembling: TaskSet::new("assemble"),
         durations: Durations::default(),
-        copies_failed_logs: compiler.is_some_and(|it| it.copies_failed_logs),
-        keep_going: compiler.is_some_and(|it| it.keep_going),
+        copies_failed_logs: machines.is_some_and(Machines::copies_failed_logs),
+        keep_going: machines.is_some_and(Machines::keep_going),
     };
-    match compiler {
-        Some(compiler) => run.compile(compiler).await,
+    match machines {
+        Some(machines) => run.compile(machines).await,
         None => run.assemble_complete(),
     }
     let result = run.finish(&mut written).await;
@@ -105,16 +88,15 @@ pub(super) async fn compile_all(
 async fn find<'a>(
     target: &Target<'_>,
     releases: &BTreeMap<ReleaseId, ReleaseJob>,
-    compiler: &'a Compiler,
+    machines: Machines<'a>,
 ) -> Result<(Vec<(PackageNode, PackageLogs)>, CachedPackages<'a>), OfflineError> {
     let to = (target.progress, target.cancel);
-    let with = (compiler.logs.as_path(), compiler.context.source_dates);
+    let with = (machines.logs(), machines.source_dates());
     let mut nodes = packages::merge(releases, with, to.0, to.1).await?;
     if let Some(package) = target.only {
         nodes = packages::needed_by(package, nodes);
     }
-    let cache = compiler.cache.as_ref();
-    let cached = CachedPackages::find(cache, &nodes, releases, target.only, to).await?;
+    let cached = CachedPackages::find(machines.cache(), &nodes, releases, target.only, to).await?;
     Ok((nodes, cached))
 }
 
@@ -155,9 +137,9 @@ impl ScheduleCaller for Run<'_> {
 }
 
 impl Run<'_> {
-    async fn compile(&mut self, compiler: &Compiler) {
+    async fn compile(&mut self, machines: Machines<'_>) {
         let progress = self.target.progress;
-        self.durations = Durations::read(&compiler.logs).unwrap_or_else(|error| {
+        self.durations = Durations::read(machines.logs()).unwrap_or_else(|error| {
             progress.warn(&format!(
                 "Warning: could not read how long packages took in the previous run: {}",
                 Chain(&error)
@@ -165,6 +147,22 @@ impl Run<'_> {
             Durations::default()
         });
         self.announce();
+        match machines {
+            Machines::Here(compiler) => self.compile_here(compiler).await,
+            Machines::Elsewhere(compiler) => self.compile_elsewhere(compiler).await,
+        }
+        progress.hide_bars();
+        let durations = std::mem::take(&mut self.durations);
+        if let Err(error) = durations.write(machines.logs()) {
+            progress.warn(&format!(
+                "Warning: could not save the durations of packages for the next run: {}",
+                Chain(&error)
+            ));
+        }
+    }
+
+    /// Compiles all packages on this machine.
+    async fn compile_here(&mut self, compiler: &Compiler) {
         self.take_cached();
         let schedule = self.schedule(compiler);
         self.assemble_complete();
@@ -174,16 +172,9 @@ impl Run<'_> {
             keep_going: compiler.keep_going,
         };
         let stop = self.stop.clone();
+        let progress = self.target.progress;
         let running = schedule.run(&compiler.context, &limits, &stop, self);
         progress.with_reminders(running).await;
-        progress.hide_bars();
-        let durations = std::mem::take(&mut self.durations);
-        if let Err(error) = durations.write(&compiler.logs) {
-            progress.warn(&format!(
-                "Warning: could not save the durations of packages for the next run: {}",
-                Chain(&error)
-            ));
-        }
     }
 
     /// Prints the first lines of the compilation.
@@ -278,7 +269,7 @@ impl Run<'_> {
             Err(CompileError::Stopped { .. } | CompileError::Left { .. }) => {
                 self.ledger.set_stopped(node)
             }
-            Err(source) => self.fail_package(node, source),
+            Err(source) => self.fail_package(node, source.into()),
         }
         self.ledger.record(node).logs.link();
         self.assemble_complete();
@@ -312,7 +303,7 @@ impl Run<'_> {
         warnings
     }
 
-    fn fail_package(&mut self, node: NodeId, source: CompileError) {
+    fn fail_package(&mut self, node: NodeId, source: FailureCause) {
         self.ledger.set_failed(node);
         let record = self.ledger.record(node);
         let package = record.node.package();

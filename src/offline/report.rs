@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
-use super::failure::PackageFailure;
+use super::failure::{FailureCause, PackageFailure};
 use super::failure_kind::is_of_the_system;
+use super::script_report::{error_line, processes, remote_hint, remote_output};
 use super::second_run;
 use super::selection::UnknownName;
 use crate::archive::{PackError, UnpackError};
-use crate::compile::{Cause, CompileError, Finding, PrintedLine, ScriptFailure};
-use crate::diag::{Bytes, Chain, Elapsed};
+use crate::compile::{Cause, CompileError, Finding, ScriptFailure};
+use crate::diag::{Bytes, Chain, Elapsed, printable};
 use crate::fs;
 use crate::package_job::ScriptUser;
 use crate::release::Name;
@@ -31,15 +32,21 @@ pub fn report(error: &OfflineError, annotations: Annotations) -> String {
     let failures = error.failures();
     let mut before = String::new();
     for failure in failures {
-        if let OfflineError::Package(failure) = failure
-            && let CompileError::Script(script) = &failure.source
-        {
-            let mut own = String::new();
-            error_line(&mut own, script, failure.error_line.as_ref());
+        let OfflineError::Package(failure) = failure else {
+            continue;
+        };
+        let mut own = String::new();
+        if let Some(script) = failure.source.script() {
+            let found = failure.error_line.as_ref();
+            error_line(&mut own, &script.package, &script.tail.lines, found);
             output(&mut own, script);
-            let title = format!("Output of package {}", script.package);
-            before.push_str(&annotations.group(&title, &own));
+        } else if let Some(reported) = failure.source.reported() {
+            remote_output(&mut own, failure, reported);
+        } else {
+            continue;
         }
+        let title = format!("Output of package {}", failure.package.0);
+        before.push_str(&annotations.group(&title, &own));
     }
     text.insert_str(0, &before);
     for failure in failures {
@@ -72,7 +79,8 @@ fn rest(error: &OfflineError) -> String {
                 }
             }
             OfflineError::Package(failure) => {
-                if !matches!(failure.source, CompileError::Script(_))
+                if failure.source.script().is_none()
+                    && failure.source.reported().is_none()
                     && let Some(log) = &failure.log
                 {
                     let _ = writeln!(text, "Full log: {}", log.display());
@@ -115,16 +123,24 @@ fn inputs(text: &mut String, problems: &[InputProblem]) {
 
 fn headline(failure: &PackageFailure) -> String {
     let mut line = format!("Error: {failure}: {}", cause(&failure.source));
-    if let CompileError::Script(script) = &failure.source
-        && script.cause.is_none()
-        && let Some(error) = &failure.error_line
-    {
+    let script = failure.source.script();
+    let reported = failure.source.reported();
+    let is_unexplained = script.is_some_and(|script| script.cause.is_none())
+        || reported.is_some_and(|it| it.exit_code.is_some());
+    if is_unexplained && let Some(error) = &failure.error_line {
         let _ = write!(line, ": {}", error.text.trim());
     }
     line
 }
 
-pub(super) fn cause(error: &CompileError) -> String {
+pub(super) fn cause(cause: &FailureCause) -> String {
+    match cause {
+        FailureCause::Local(error) => local_cause(error),
+        FailureCause::Remote(failure) => Chain(failure).to_string(),
+    }
+}
+
+fn local_cause(error: &CompileError) -> String {
     match error {
         CompileError::Script(script) => {
             let cause = script.cause.as_ref();
@@ -139,7 +155,7 @@ pub(super) fn cause(error: &CompileError) -> String {
         CompileError::Files { source, .. } => Chain(source).to_string(),
         CompileError::Sandbox { source, .. } => Chain(source).to_string(),
         CompileError::Task { source, .. } => Chain(source).to_string(),
-        CompileError::NoSpace { source, .. } => format!("{error}: {}", cause(source)),
+        CompileError::NoSpace { source, .. } => format!("{error}: {}", local_cause(source)),
         other => Chain(other).to_string(),
     }
 }
@@ -185,24 +201,6 @@ fn releases(text: &mut String, incomplete: &Incomplete) {
     }
 }
 
-/// Reports the error in a script's output, unless it is among the last lines, which follow.
-fn error_line(text: &mut String, script: &ScriptFailure, found: Option<&PrintedLine>) {
-    let is_shown = |line: &PrintedLine| {
-        script
-            .tail
-            .lines
-            .iter()
-            .any(|it| it.trim_end() == line.text)
-    };
-    if let Some(line) = found.filter(|line| !is_shown(line)) {
-        let _ = writeln!(
-            text,
-            "Error in the output of the packaging script of {}, line {}:\n  | {}",
-            script.package, line.number, line.text
-        );
-    }
-}
-
 fn output(text: &mut String, script: &ScriptFailure) {
     second_run::tail(text, &script.package, &script.tail);
     processes(text, script);
@@ -218,21 +216,6 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
     if let Some(failure) = &script.log_failure {
         let _ = writeln!(text, "The log is incomplete: {failure}");
-    }
-}
-
-/// Lists the processes of a script that hung.
-fn processes(text: &mut String, script: &ScriptFailure) {
-    if script.processes.is_empty() {
-        return;
-    }
-    let _ = writeln!(
-        text,
-        "Processes of the packaging script of {} at the time limit, before they were stopped:",
-        script.package
-    );
-    for process in &script.processes {
-        let _ = writeln!(text, "  | {process}");
     }
 }
 
@@ -252,8 +235,12 @@ fn unkillable(left: Option<&Path>) -> String {
 const CHECK_DISKS: &str = "check the machine's network file systems, FUSE mounts and disks";
 
 fn cause_hint(failure: &PackageFailure) -> Option<String> {
-    let CompileError::Script(script) = &failure.source else {
-        return match &failure.source {
+    let error = match &failure.source {
+        FailureCause::Local(error) => error,
+        FailureCause::Remote(failure) => return remote_hint(failure),
+    };
+    let CompileError::Script(script) = error else {
+        return match error {
             CompileError::Sandbox { source, .. } => source.hint(),
             CompileError::Files { source, .. }
             | CompileError::Pack {
@@ -423,8 +410,11 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::Input(problems) => hints.extend(input_hints(problems)),
         OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
         OfflineError::Package(failure) => {
-            if let CompileError::Script(script) = &failure.source {
+            if let Some(script) = failure.source.script() {
                 hints.extend(script_hints(script));
+            }
+            if let Some(reported) = failure.source.reported() {
+                hints.extend(reported.hints.iter().map(|hint| printable(hint)));
             }
             hints.extend(cause_hint(failure));
         }
@@ -452,6 +442,7 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::NoDigest { .. }
         | OfflineError::Enter { .. }
         | OfflineError::Compare { .. }
+        | OfflineError::Remote { .. }
         | OfflineError::Task(_)
         | OfflineError::Stopped => {}
     }
@@ -496,7 +487,7 @@ mod tests {
             blob: (PathBuf::from("packages/app.tgz"), 1),
             log: None,
             error_line: None,
-            source: CompileError::Script(Box::new(ScriptFailure {
+            source: FailureCause::Local(CompileError::Script(Box::new(ScriptFailure {
                 package: name(package),
                 status: Status::Exited(code),
                 elapsed: Duration::from_secs(61),
@@ -514,7 +505,7 @@ mod tests {
                 endings: Vec::new(),
                 log: PathBuf::from(format!("/logs/{package}.log")),
                 log_failure: None,
-            })),
+            }))),
         }))
     }
 

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::verify::VerifyError;
 use crate::archive::AppendError;
 use crate::compile::CompileError;
-use crate::offline::{Annotations, PackageFailure, report};
+use crate::offline::{Annotations, FailureCause, PackageFailure, report};
 use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
 use crate::release::{Slug, Version};
@@ -95,7 +95,7 @@ fn reports() {
             blob: (path("packages/app.tgz"), 1),
             log: None,
             error_line: None,
-            source,
+            source: FailureCause::Local(source),
         }))
     };
     let no_space = || {

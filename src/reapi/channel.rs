@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
@@ -23,14 +24,19 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Connects to a server. `headers` are part of each request.
-    pub(super) async fn open(client: &Client, url: &Url, headers: &Headers) -> Result<Self, Error> {
+    /// Connects to a server. `headers` are part of each request. A silent server gets a ping after `ping_after`.
+    pub(super) async fn open(
+        client: &Client,
+        url: &Url,
+        headers: &Headers,
+        ping_after: Option<Duration>,
+    ) -> Result<Self, Error> {
         let headers = headers.iter();
         Ok(Self {
             headers: headers
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
-            connection: client.http2(url).await?,
+            connection: client.http2(url, ping_after).await?,
         })
     }
 

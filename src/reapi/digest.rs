@@ -8,7 +8,7 @@ pub(super) const SHA256: i32 = api::digest_function::Value::Sha256 as i32;
 
 /// The digest of a blob.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Digest {
+pub struct Digest {
     pub sha256: String,
     /// In bytes.
     pub size: u64,

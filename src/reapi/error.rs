@@ -79,4 +79,13 @@ impl CallError {
             Self::Connection(_) | Self::Unsuitable(_) | Self::TooLong { .. } => None,
         }
     }
+
+    /// Whether the server or the connection may work again later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.is_temporary() || http::is_timeout(error),
+            Self::Failed { may_pass, code, .. } => *may_pass || *code == Some(Code::Aborted),
+            Self::Unsuitable(_) | Self::TooLong { .. } => false,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! A server, its connections and what it can do.
 
+use std::time::Duration;
+
 use hyper::Uri;
 use tokio::sync::{Mutex, OnceCell};
 use tonic::Code;
@@ -15,6 +17,9 @@ use api::capabilities_client::CapabilitiesClient;
 /// The most bytes that one request stores. gRPC servers accept messages of 4 MiB.
 const LONGEST_BATCH: usize = 2 << 20;
 
+/// When a silent server gets a ping. By default, gRPC servers close connections whose pings come more often than every five minutes.
+const PING_AFTER: Duration = Duration::from_secs(310);
+
 /// A server of the Remote Execution API. It is contacted when it is needed.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -27,6 +32,7 @@ pub(crate) struct Server {
     headers: Headers,
     fetching: Connection,
     storing: Connection,
+    executing: Connection,
     capabilities: OnceCell<Capabilities>,
 }
 
@@ -34,6 +40,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Connection {
     client: Client,
+    ping_after: Option<Duration>,
     open: Mutex<Option<Channel>>,
 }
 
@@ -44,6 +51,8 @@ pub(super) enum Purpose {
     Fetch,
     /// It writes.
     Store,
+    /// It watches an execution, and may be silent for as long as a script runs.
+    Execute,
 }
 
 /// What a server can do.
@@ -53,13 +62,28 @@ pub(crate) struct Capabilities {
     pub is_updatable: bool,
     /// The most bytes that one request stores.
     pub batch: usize,
+    /// Whether it executes actions.
+    pub executes: bool,
 }
 
 impl Connection {
     fn new(client: &Client, timeouts: Timeouts) -> Self {
         Self {
             client: client.clone().with_timeouts(timeouts),
+            ping_after: None,
             open: Mutex::default(),
+        }
+    }
+
+    /// A connection for executions, which is kept open while the server is silent.
+    fn for_executions(client: &Client, timeouts: Timeouts) -> Self {
+        let timeouts = Timeouts {
+            stall: 2 * PING_AFTER,
+            ..timeouts
+        };
+        Self {
+            ping_after: Some(PING_AFTER),
+            ..Self::new(client, timeouts)
         }
     }
 }
@@ -79,8 +103,16 @@ impl Server {
             headers,
             fetching: Connection::new(client, fetching),
             storing: Connection::new(client, storing),
+            executing: Connection::for_executions(client, storing),
             capabilities: OnceCell::new(),
         }
+    }
+
+    /// The same server with another instance.
+    #[must_use]
+    pub(crate) fn with_instance(mut self, instance: String) -> Self {
+        self.instance = instance;
+        self
     }
 
     /// What the server can do. It is asked once.
@@ -97,6 +129,7 @@ impl Server {
                 Err(status) if status.code() == Code::Unimplemented => Ok(Capabilities {
                     is_updatable: true,
                     batch: LONGEST_BATCH,
+                    executes: true,
                 }),
                 Err(status) => Err(CallError::failed("GetCapabilities", &status)),
             }
@@ -108,12 +141,14 @@ impl Server {
         let connection = match purpose {
             Purpose::Fetch => &self.fetching,
             Purpose::Store => &self.storing,
+            Purpose::Execute => &self.executing,
         };
         let mut open = connection.open.lock().await;
         if let Some(channel) = open.as_ref().filter(|it| !it.is_closed()) {
             return Ok(channel.clone());
         }
-        let channel = Channel::open(&connection.client, &self.url, &self.headers).await?;
+        let (client, ping_after) = (&connection.client, connection.ping_after);
+        let channel = Channel::open(client, &self.url, &self.headers, ping_after).await?;
         *open = Some(channel.clone());
         Ok(channel)
     }
@@ -127,6 +162,7 @@ fn capabilities(server: api::ServerCapabilities) -> Result<Capabilities, CallErr
         return Err(CallError::Unsuitable("it does not support SHA-256"));
     }
     let batch = usize::try_from(cache.max_batch_total_size_bytes).unwrap_or(0);
+    let execution = server.execution_capabilities;
     Ok(Capabilities {
         is_updatable: cache
             .action_cache_update_capabilities
@@ -137,5 +173,6 @@ fn capabilities(server: api::ServerCapabilities) -> Result<Capabilities, CallErr
         } else {
             batch.min(LONGEST_BATCH)
         },
+        executes: execution.is_some_and(|it| it.exec_enabled),
     })
 }

@@ -11,10 +11,11 @@ use std::path::Path;
 use markdown::Document;
 
 /// Pages for users. They must explain the flags.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "SECURITY.md",
     "docs/cache.md",
+    "docs/cluster.md",
     "docs/compile.md",
     "docs/daemon.md",
     "docs/failures.md",

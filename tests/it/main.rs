@@ -46,6 +46,7 @@ mod protect_host;
 mod protected_trees;
 mod readers;
 mod rebuild;
+mod remote;
 mod reproducible;
 mod reuse;
 mod scale;

@@ -58,6 +58,9 @@ impl Phases {
                 Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
+                // Only runs of `bosh-agent compile` use other machines.
+                Phase::Queued => "queued",
+                Phase::Downloading => "downloading",
             }),
             Event::FirstRunFailed { first, .. } => self.log_first_run(first),
             Event::RunWithCopies { lines, .. } => {

@@ -1,4 +1,4 @@
-//! Who the agent is for a shared cache: a token, a user name and password, or an entry of a netrc file; and headers, such as an API key.
+//! Who the agent is for a shared cache or the server that compiles packages: a token, a user name and password, or an entry of a netrc file; and headers, such as an API key.
 
 use std::path::PathBuf;
 
@@ -7,23 +7,57 @@ use crate::diag::Chain;
 use crate::fs;
 use crate::http::{Headers, Url};
 
-/// The variable with a token for all shared caches.
-const TOKEN: &str = "BOSH_AGENT_CACHE_TOKEN";
+/// The variables with credentials for servers of one kind.
+#[derive(Debug, Clone, Copy)]
+struct Variables {
+    token: &'static str,
+    user: &'static str,
+    password: &'static str,
+    /// Headers: `NAME: VALUE`, one a line.
+    header: &'static str,
+    /// The path of a file with such headers.
+    header_file: &'static str,
+}
 
-/// The variable with a user name for all shared caches.
-const USER: &str = "BOSH_AGENT_CACHE_USER";
+/// Those for shared caches.
+const OF_CACHES: Variables = Variables {
+    token: "BOSH_AGENT_CACHE_TOKEN",
+    user: "BOSH_AGENT_CACHE_USER",
+    password: "BOSH_AGENT_CACHE_PASSWORD",
+    header: "BOSH_AGENT_CACHE_HEADER",
+    header_file: "BOSH_AGENT_CACHE_HEADER_FILE",
+};
 
-/// The variable with the password of that user.
-const PASSWORD: &str = "BOSH_AGENT_CACHE_PASSWORD";
+/// Those for the server that compiles packages. Without them, those for shared caches are used: the server may be the same.
+const OF_EXECUTION: Variables = Variables {
+    token: "BOSH_AGENT_REMOTE_TOKEN",
+    user: "BOSH_AGENT_REMOTE_USER",
+    password: "BOSH_AGENT_REMOTE_PASSWORD",
+    header: "BOSH_AGENT_REMOTE_HEADER",
+    header_file: "BOSH_AGENT_REMOTE_HEADER_FILE",
+};
 
-/// The variable with headers for all shared caches: `NAME: VALUE`, one a line.
-const HEADER: &str = "BOSH_AGENT_CACHE_HEADER";
+/// The variable with the path of a certificate for the server that compiles packages, in PEM.
+pub const CERTIFICATE: &str = "BOSH_AGENT_REMOTE_CERTIFICATE";
 
-/// The variable with the path of a file with such headers.
-const HEADER_FILE: &str = "BOSH_AGENT_CACHE_HEADER_FILE";
+/// The variable with the path of its private key, in PEM.
+pub const CERTIFICATE_KEY: &str = "BOSH_AGENT_REMOTE_KEY";
 
 /// The variables with credentials.
-pub(in crate::cache) const VARIABLES: [&str; 5] = [TOKEN, USER, PASSWORD, HEADER, HEADER_FILE];
+pub(in crate::cache) const VARIABLES: [&str; 12] = [
+    OF_CACHES.token,
+    OF_CACHES.user,
+    OF_CACHES.password,
+    OF_CACHES.header,
+    OF_CACHES.header_file,
+    OF_EXECUTION.token,
+    OF_EXECUTION.user,
+    OF_EXECUTION.password,
+    OF_EXECUTION.header,
+    OF_EXECUTION.header_file,
+    CERTIFICATE,
+    CERTIFICATE_KEY,
+];
 
 /// Headers that belong to the connection or to the protocol.
 const RESERVED: [&str; 13] = [
@@ -45,16 +79,20 @@ const RESERVED: [&str; 13] = [
 /// The variable with the path of a netrc file.
 const NETRC: &str = "NETRC";
 
-/// What a run may use to identify itself to shared caches. Prints no secrets.
+/// What a run may use to identify itself to servers. Prints no secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// `Bearer` with a token, or `Basic` with user name and password.
-    given: Option<Identity>,
+    /// `Bearer` with a token, or `Basic` with user name and password; with the variable.
+    given: Option<(Identity, &'static str)>,
     netrc: Option<PathBuf>,
-    /// Headers: `NAME: VALUE`, one a line.
-    fields: Option<Secret>,
-    /// A file with headers.
-    fields_file: Option<PathBuf>,
+    /// Headers: `NAME: VALUE`, one a line; with the variable.
+    fields: Option<(Fields, &'static str)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fields {
+    Text(Secret),
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,58 +102,80 @@ enum Identity {
 }
 
 impl Credentials {
-    /// The credentials that the environment names. Reads no file.
+    /// The credentials for shared caches that the environment names. Reads no file.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
+        Self::in_variables(environment, &[OF_CACHES])
+    }
+
+    /// The credentials for the server that compiles packages. Reads no file.
+    #[must_use]
+    pub fn for_execution(environment: &Environment) -> Self {
+        Self::in_variables(environment, &[OF_EXECUTION, OF_CACHES])
+    }
+
+    /// The credentials in the first variables that are set.
+    fn in_variables(environment: &Environment, all: &[Variables]) -> Self {
         let text = |name: &str| {
             let value = environment.get(name)?.to_str()?.trim();
             (!value.is_empty()).then(|| value.to_owned())
         };
-        let token = text(TOKEN).map(|token| Identity::Token(Secret::new(token)));
-        let user = text(USER).map(|user| {
-            let password = text(PASSWORD).unwrap_or_default();
-            Identity::User(user, Secret::new(password))
-        });
+        let identity = |names: &Variables| {
+            if let Some(token) = text(names.token) {
+                return Some((Identity::Token(Secret::new(token)), names.token));
+            }
+            let user = text(names.user)?;
+            let password = Secret::new(text(names.password).unwrap_or_default());
+            Some((Identity::User(user, password), names.user))
+        };
+        let fields = |names: &Variables| {
+            if let Some(header) = text(names.header) {
+                return Some((Fields::Text(Secret::new(header)), names.header));
+            }
+            let file = PathBuf::from(text(names.header_file)?);
+            Some((Fields::File(file), names.header_file))
+        };
         let home = || Some(PathBuf::from(text("HOME")?).join(".netrc"));
         Self {
-            given: token.or(user),
+            given: all.iter().find_map(identity),
             netrc: text(NETRC).map(PathBuf::from).or_else(home),
-            fields: text(HEADER).map(Secret::new),
-            fields_file: text(HEADER_FILE).map(PathBuf::from),
+            fields: all.iter().find_map(fields),
         }
     }
 
     /// The headers that identify the agent to the server of `url`. Reads the files that the environment names.
-    pub(super) fn headers(&self, url: &Url) -> Headers {
+    pub(crate) fn headers(&self, url: &Url) -> Headers {
         let identity = self.identity(url);
-        let file = match (&self.fields, &self.fields_file) {
-            (Some(fields), _) => return with_fields(identity, fields.expose(), HEADER),
-            (None, None) => return identity,
-            (None, Some(file)) => file,
-        };
-        match fs::read(file) {
-            Ok(text) => with_fields(identity, &String::from_utf8_lossy(&text), HEADER_FILE),
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "no headers for the shared cache");
-                identity
+        match &self.fields {
+            None => identity,
+            Some((Fields::Text(fields), variable)) => {
+                with_fields(identity, fields.expose(), variable)
             }
+            Some((Fields::File(file), variable)) => match fs::read(file) {
+                Ok(text) => with_fields(identity, &String::from_utf8_lossy(&text), variable),
+                Err(error) => {
+                    let error = Chain(&error);
+                    tracing::warn!(%error, "no headers for the server: {variable} names them");
+                    identity
+                }
+            },
         }
     }
 
     /// The header with a token, or a user name and password. Reads the netrc file if the environment names neither.
     fn identity(&self, url: &Url) -> Headers {
-        let identity = self.given.clone().or_else(|| self.of_netrc(url.host()));
-        match identity {
+        let of_netrc = || Some((self.of_netrc(url.host())?, NETRC));
+        match self.given.clone().or_else(of_netrc) {
             None => Headers::new(),
-            Some(Identity::User(user, password)) => {
+            Some((Identity::User(user, password), _)) => {
                 Headers::new().with_basic_authorization(&user, &password)
             }
-            Some(Identity::Token(token)) => {
+            Some((Identity::Token(token), variable)) => {
                 let value = Secret::new(format!("Bearer {}", token.expose()));
                 Headers::new()
                     .with("authorization", &value)
                     .unwrap_or_else(|error| {
-                        tracing::warn!(%error, "the token in BOSH_AGENT_CACHE_TOKEN is not used");
+                        tracing::warn!(%error, "the token in {variable} is not used");
                         Headers::new()
                     })
             }
@@ -128,7 +188,7 @@ impl Credentials {
             Ok(text) => in_netrc(&String::from_utf8_lossy(&text), host),
             Err(error) if error.is_not_found() => None,
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "no password for the shared cache");
+                tracing::warn!(error = %Chain(&error), "no password for the server");
                 None
             }
         }
@@ -246,6 +306,12 @@ fn next_word(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
+    const TOKEN: &str = OF_CACHES.token;
+    const USER: &str = OF_CACHES.user;
+    const PASSWORD: &str = OF_CACHES.password;
+    const HEADER: &str = OF_CACHES.header;
+    const HEADER_FILE: &str = OF_CACHES.header_file;
+
     fn environment(variables: &[(&str, &str)]) -> Environment {
         let variables = variables.iter();
         variables
@@ -320,6 +386,25 @@ mod tests {
         assert_eq!(basic.unwrap(), "Basic dTpodW50ZXIy");
         assert_eq!(sent(&[], "http://h"), None);
         assert_eq!(sent(&[(TOKEN, "a\nb")], "http://h"), None);
+    }
+
+    #[test]
+    fn variables_for_execution_precede_those_for_caches() {
+        let url = Url::parse("https://h").unwrap();
+        let sent = |variables: &[(&str, &str)]| {
+            let credentials = Credentials::for_execution(&environment(variables));
+            let headers = credentials.headers(&url);
+            let values = headers
+                .iter()
+                .map(|(_, value)| value.to_str().unwrap().to_owned());
+            values.collect::<Vec<String>>()
+        };
+        let of_cache = (TOKEN, "cache");
+        assert_eq!(sent(&[of_cache]), ["Bearer cache"]);
+        let own = (OF_EXECUTION.token, "remote");
+        assert_eq!(sent(&[of_cache, own]), ["Bearer remote"]);
+        let of_caches = Credentials::of(&environment(&[own]));
+        assert_eq!(of_caches.headers(&url).iter().count(), 0);
     }
 
     #[test]

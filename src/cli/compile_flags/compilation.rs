@@ -1,6 +1,6 @@
 //! Flags of `compile`: what is compiled for which stemcell, and how much at a time.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -129,14 +129,22 @@ impl ScriptFlags {
             true => cache::inherited(environment),
             false => cache::without_credentials(environment),
         };
-        let added = self.env.iter().filter_map(|Variable { name, value }| {
+        // Of several values for one variable, the last one counts.
+        self.named(environment)
+            .fold(inherited, |environment, variable| {
+                environment.with(&[variable])
+            })
+    }
+
+    /// The variables of `--env` that are set, and their values.
+    pub(in crate::cli) fn named<'a>(
+        &'a self,
+        environment: &'a Environment,
+    ) -> impl Iterator<Item = (&'a str, OsString)> {
+        self.env.iter().filter_map(|Variable { name, value }| {
             let value = value.clone();
             let value = value.or_else(|| environment.get(name).map(OsStr::to_owned))?;
             Some((name.as_str(), value))
-        });
-        // Of several values for one variable, the last one counts.
-        added.fold(inherited, |environment, variable| {
-            environment.with(&[variable])
         })
     }
 

@@ -36,11 +36,7 @@ pub(super) fn options(
         timings: None,
         graph: None,
         stemcell: job.stemcell.clone(),
-        scratch: match &command.work.scratch_dir {
-            Some(directory) => Sharing::Kept(directory.clone()),
-            None if settings.shared_scratch => Sharing::Run,
-            None => Sharing::Off,
-        },
+        scratch: sharing(command, settings.shared_scratch),
         work_directory: command.work.work_dir.clone(),
         logs_directory: None,
         vcap: Vcap::new(Path::new(&settings.base_directory)),
@@ -67,6 +63,8 @@ pub(super) fn options(
         shell: None,
         log_lines: command.messages.log_lines as usize,
         cache: None,
+        remote: None,
+        stemcell_image: None,
         compression_level: settings.compression_level,
         keep_going: false,
         who: who(),
@@ -74,6 +72,15 @@ pub(super) fn options(
         source_dates,
         agent: ForkServer::default(),
     })
+}
+
+/// Who shares the scratch directories of the package.
+fn sharing(command: &CompilePackage, is_shared: bool) -> Sharing {
+    match &command.work.scratch_dir {
+        Some(directory) => Sharing::Kept(directory.clone()),
+        None if is_shared => Sharing::Run,
+        None => Sharing::Off,
+    }
 }
 
 /// The variables of the script: those that shape no package or that `compile` has in the keys of its cache, and those of the job.

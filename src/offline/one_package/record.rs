@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use super::inputs::Input;
-use crate::compile::{CompileError, Compiled, PrintedLine};
+use crate::compile::{Compiled, PrintedLine};
 use crate::diag::Chain;
 use crate::fs;
 use crate::offline::call_record::{errors, timestamp};
@@ -183,10 +183,7 @@ fn failure(error: &OfflineError) -> Option<PackageFailureReport> {
 }
 
 fn of_package(failure: &PackageFailure, kind: Blame, hints: Vec<String>) -> PackageFailureReport {
-    let script = match &failure.source {
-        CompileError::Script(script) => Some(script),
-        _ => None,
-    };
+    let script = failure.source.script();
     PackageFailureReport {
         kind,
         message: Chain(&failure.source).to_string(),

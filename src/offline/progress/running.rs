@@ -63,8 +63,15 @@ impl Running {
 
     pub(super) fn is_waiting(&self) -> bool {
         match self.phase {
-            None | Some(Phase::Waiting | Phase::Ready | Phase::SecondRun { .. }) => true,
-            Some(Phase::Unpacking | Phase::Installing | Phase::Packaging | Phase::Packing) => false,
+            None
+            | Some(Phase::Waiting | Phase::Ready | Phase::Queued | Phase::SecondRun { .. }) => true,
+            Some(
+                Phase::Unpacking
+                | Phase::Installing
+                | Phase::Packaging
+                | Phase::Packing
+                | Phase::Downloading,
+            ) => false,
         }
     }
 
@@ -111,8 +118,10 @@ fn described(phase: Option<Phase>) -> String {
         Phase::Unpacking => "unpacking the source",
         Phase::Installing => "installing dependencies",
         Phase::Ready => "waiting for another script to end",
+        Phase::Queued => "waiting for a machine",
         Phase::Packaging => "running its packaging script",
         Phase::Packing => "packing the result",
+        Phase::Downloading => "downloading the result",
     };
     text.to_owned()
 }

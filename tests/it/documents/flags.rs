@@ -29,6 +29,7 @@ fn defined(line: &str) -> Option<String> {
 pub(super) fn of_all_commands() -> BTreeSet<String> {
     let world = World::new();
     let mut flags = of_command("compile");
+    flags.extend(of_command("compile-package"));
     flags.extend(of_command("inspect"));
     flags.extend(["--version", "--help"].map(str::to_owned));
     for action in ["ls", "verify", "prune", "path"] {

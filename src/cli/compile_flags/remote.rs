@@ -1,0 +1,116 @@
+//! Flags of `compile`: packages that other machines compile.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::compilation::ScriptFlags;
+use crate::cache::{CERTIFICATE, CERTIFICATE_KEY, Credentials, Location};
+use crate::cli::values;
+use crate::config::Environment;
+use crate::offline::RemoteOptions;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Other machines")]
+pub(in crate::cli) struct RemoteFlags {
+    /// Compile each package on a machine of this server of the Remote Execution API, a URL with grpc://
+    /// or grpcs://. docs/cluster.md says what the server needs
+    #[arg(long, value_name = "URL", conflicts_with_all = [
+        "jobs", "memory_per_job", "force", "nice", "timeout", "silence_timeout", "scratch_dir",
+        "keep_failed", "shell", "shell_on_failure", "verify_rebuild",
+        "stemcell_image", "cache_dir", "cache_from", "cache_to", "cache_max_size", "cache_unrestricted",
+    ])]
+    pub remote: Option<String>,
+
+    /// Instance of the server [default: the path of the URL]
+    #[arg(long, value_name = "NAME", requires = "remote")]
+    pub remote_instance: Option<String>,
+
+    /// Property that a machine must have, such as `container-image=docker://IMAGE@sha256:DIGEST`. Can be
+    /// repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = property, requires = "remote")]
+    pub remote_property: Vec<(String, String)>,
+
+    /// Maximum number of packages to compile concurrently on other machines
+    #[arg(long, value_name = "N", default_value = "32", value_parser = jobs)]
+    pub remote_jobs: NonZeroUsize,
+
+    /// Let the server stop a package that takes longer [default: the limit of the server]
+    #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
+    pub remote_timeout: Option<Duration>,
+
+    /// Program to run on the other machines: bosh-agent of this version, built for them [default: this
+    /// program]
+    #[arg(long, value_name = "FILE", requires = "remote")]
+    pub remote_agent: Option<PathBuf>,
+}
+
+impl RemoteFlags {
+    /// The machines that the flags ask for.
+    ///
+    /// # Errors
+    /// If the URL or a variable cannot be used; the lines of the message.
+    pub(in crate::cli) fn options(
+        &self,
+        scripts: &ScriptFlags,
+        environment: &Environment,
+    ) -> Result<Option<RemoteOptions>, String> {
+        let Some(url) = &self.remote else {
+            return Ok(None);
+        };
+        let location = Location::parse(url).map_err(|error| {
+            format!(
+                "Error: invalid value of --remote: {error}\nHint: {}",
+                error.hint()
+            )
+        })?;
+        let Location::Grpc(url) = &location else {
+            return Err(format!(
+                "Error: invalid value of --remote: `{location}` is not a server of the Remote Execution API\n\
+                 Hint: pass a URL that begins with grpc:// or grpcs://"
+            ));
+        };
+        let file = |name| environment.get(name).map(PathBuf::from);
+        Ok(Some(RemoteOptions {
+            url: url.clone(),
+            instance: self.remote_instance.clone(),
+            platform: self.remote_property.clone(),
+            jobs: self.remote_jobs,
+            timeout: self.remote_timeout,
+            agent: self.remote_agent.clone(),
+            variables: variables(scripts, environment)?,
+            credentials: Credentials::for_execution(environment),
+            certificate: file(CERTIFICATE).zip(file(CERTIFICATE_KEY)),
+            location,
+        }))
+    }
+}
+
+/// The variables of `--env`. Those of this machine say nothing about the others.
+fn variables(
+    scripts: &ScriptFlags,
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, String> {
+    let named = scripts.named(environment).map(|(name, value)| {
+        let value = value.into_string().map_err(|_| {
+            format!("Error: the value of the variable `{name}` of --env is not valid UTF-8")
+        })?;
+        Ok((name.to_owned(), value))
+    });
+    named.collect()
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse();
+    number.map_err(|_| "expected a number of at least 1".to_owned())
+}

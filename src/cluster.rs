@@ -1,0 +1,28 @@
+//! Compiles packages on the machines of a server of the Remote Execution API, each as one action.
+//!
+//! ```text
+//! schedule  which package is next; downloads the results
+//!  ├─ attempt    one package: uploads, executions, its result
+//!  │   ├─ action     the messages and digests of a package's action (pure)
+//!  │   ├─ retry      what follows from the end of an execution (pure)
+//!  │   ├─ uploads    stores each blob once
+//!  │   ├─ common     what all actions of a run have in common (pure)
+//!  │   └─ error      why a package has no result
+//!  └─ results    downloads a file and checks it
+//! ```
+//!
+//! It knows no releases, and prints nothing.
+
+mod action;
+mod attempt;
+mod common;
+mod error;
+mod results;
+mod retry;
+mod schedule;
+mod uploads;
+
+pub(crate) use attempt::Cluster;
+pub(crate) use common::{Common, KnownFile};
+pub(crate) use error::RemoteFailure;
+pub(crate) use schedule::{ClusterCaller, ClusterEvent, Fetched, Plan, PlannedPackage, Supply};

@@ -1,0 +1,334 @@
+//! Compiles one package on another machine.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::action::{self, Inputs, PackageAction};
+use super::common::{Common, KnownFile};
+use super::error::RemoteFailure;
+use super::retry::{self, ATTEMPTS, End, Verdict};
+use super::uploads::{Contents, Uploads};
+use crate::package_job::{PackageReport, PackageResult};
+use crate::reapi::messages::ActionResult;
+use crate::reapi::{Digest, Event, Execution, Outcome, Refusal, Stage};
+
+/// A report that is longer than this is not ours, in bytes.
+const LONGEST_REPORT: usize = 4 << 20;
+
+/// The most bytes of a program's output that are read for a message.
+const LONGEST_OUTPUT: usize = 1 << 20;
+
+/// How long a server may take to confirm that it stops an execution.
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Compiles packages on the machines of a server.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    common: Common,
+    uploads: Uploads,
+}
+
+/// A package that was compiled on another machine. Its files are on the server.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// The compiled package.
+    pub package: Digest,
+    /// The log of its script, if it has one.
+    pub log: Option<Digest>,
+    pub report: PackageReport,
+    /// Whether an earlier run has compiled it.
+    pub is_cached: bool,
+}
+
+/// Why an attempt has no result.
+#[derive(Debug)]
+pub(super) enum AttemptError {
+    /// The server has lost these blobs of dependencies.
+    Lost(Vec<Digest>),
+    Failed(RemoteFailure),
+}
+
+impl<E: Into<RemoteFailure>> From<E> for AttemptError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The files of a result.
+#[derive(Debug)]
+struct Files {
+    exit_code: i32,
+    package: Option<Digest>,
+    log: Option<Digest>,
+    report: Option<PackageReport>,
+    worker: String,
+    is_cached: bool,
+}
+
+/// How an execution ended.
+#[derive(Debug)]
+enum Ended {
+    Executed(Box<Files>, Box<ActionResult>),
+    /// The server has a result of an earlier run, but cannot provide its files, or it is a failure.
+    Unusable,
+    Refused(Refusal),
+}
+
+impl Cluster {
+    pub(crate) fn new(common: Common) -> Self {
+        Self {
+            uploads: Uploads::new(&common.server),
+            common,
+        }
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// Compiles a package. `files` are the files of the inputs that this machine has. `heard` gets the stages.
+    pub(super) async fn build(
+        &self,
+        inputs: &Inputs,
+        files: &[KnownFile],
+        mut skip_cache_lookup: bool,
+        stop: &CancellationToken,
+        heard: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Built, AttemptError> {
+        let action = action::action(&self.common, inputs)?;
+        let (mut attempts, mut losses) = (1, 0);
+        loop {
+            self.store(&action, files, stop).await?;
+            let executing = self.execute(&action.digest, skip_cache_lookup, stop, heard);
+            let ended = self.examine(executing.await?).await?;
+            match ended.verdict() {
+                Verdict::Unusable if losses < ATTEMPTS => {
+                    losses += 1;
+                    skip_cache_lookup = true;
+                }
+                Verdict::Store if losses < ATTEMPTS => {
+                    losses += 1;
+                    self.forget(&action, files);
+                    self.check(inputs, files).await?;
+                }
+                Verdict::Retry if attempts < ATTEMPTS => {
+                    let package = &inputs.name;
+                    tracing::debug!(%package, ?ended, "executing an action again");
+                    attempts += 1;
+                    skip_cache_lookup = true;
+                }
+                verdict => return Ok(self.result(verdict, ended).await?),
+            }
+        }
+    }
+
+    /// The result of a package, from the end of its last execution.
+    async fn result(&self, verdict: Verdict, ended: Ended) -> Result<Built, RemoteFailure> {
+        match (verdict, ended) {
+            (Verdict::Compiled, Ended::Executed(files, _)) => files.built(),
+            (verdict, Ended::Executed(files, result)) => {
+                Err(self.failure(verdict, *files, &result).await)
+            }
+            (_, Ended::Unusable) => Err(RemoteFailure::Lost),
+            (Verdict::TimedOut, Ended::Refused(_)) => Err(RemoteFailure::TimedOut {
+                limit: self.common.timeout.map(Duration::from_secs),
+            }),
+            (_, Ended::Refused(refusal)) => {
+                Err(RemoteFailure::refused(refusal.code, &refusal.reason))
+            }
+        }
+    }
+
+    /// Stores everything that the action needs and that this machine has.
+    async fn store(
+        &self,
+        action: &PackageAction,
+        files: &[KnownFile],
+        stop: &CancellationToken,
+    ) -> Result<(), RemoteFailure> {
+        let own = action.blobs.iter();
+        let own = own.map(|blob| (blob.digest.clone(), Contents::Bytes(blob.data.clone())));
+        let program = std::iter::once(&self.common.program);
+        let files = program.chain(files);
+        let files = files.map(|it| (it.digest.clone(), Contents::File(it.path.clone())));
+        let storing = self.uploads.store(own.chain(files).collect());
+        let stored = stop.run_until_cancelled(storing).await;
+        stored.unwrap_or(Err(RemoteFailure::Stopped))
+    }
+
+    fn forget(&self, action: &PackageAction, files: &[KnownFile]) {
+        let own = action.blobs.iter().map(|blob| &blob.digest);
+        let files = files.iter().map(|file| &file.digest);
+        let all = own.chain(files).chain([&self.common.program.digest]);
+        all.for_each(|digest| self.uploads.forget(digest));
+    }
+
+    /// Checks that the server has the blobs of dependencies that this machine has not.
+    async fn check(&self, inputs: &Inputs, files: &[KnownFile]) -> Result<(), AttemptError> {
+        let is_elsewhere = |it: &&Digest| !files.iter().any(|file| file.digest == **it);
+        let digests = inputs.dependencies.iter().map(|(_, _, digest)| digest);
+        let digests: Vec<Digest> = digests.filter(is_elsewhere).cloned().collect();
+        let missing = self.common.server.missing(&digests).await?;
+        let lost = digests.into_iter();
+        let lost: Vec<Digest> = lost.filter(|it| missing.contains(&it.sha256)).collect();
+        match lost.is_empty() {
+            true => Ok(()),
+            false => Err(AttemptError::Lost(lost)),
+        }
+    }
+
+    /// Executes an action once. When the run is stopped, the server is asked to stop it, too.
+    async fn execute(
+        &self,
+        action: &Digest,
+        skip_cache_lookup: bool,
+        stop: &CancellationToken,
+        heard: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Outcome, RemoteFailure> {
+        let mut execution = Execution::new(&self.common.server, action, skip_cache_lookup);
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    let canceling = tokio::time::timeout(CANCEL_LIMIT, execution.cancel());
+                    if let Ok(Err(error)) = canceling.await {
+                        tracing::debug!(%error, "could not stop an execution");
+                    }
+                    return Err(RemoteFailure::Stopped);
+                }
+                event = execution.next() => event?,
+            };
+            match event {
+                Event::Entered(stage) => heard(stage),
+                Event::Ended(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Reads the files that an execution has left.
+    async fn examine(&self, outcome: Outcome) -> Result<Ended, RemoteFailure> {
+        let executed = match outcome {
+            Outcome::Executed(executed) => executed,
+            Outcome::Refused(refusal) => return Ok(Ended::Refused(refusal)),
+        };
+        // Some servers also store failures, which may have had a cause that is gone.
+        if executed.is_cached && executed.result.exit_code != 0 {
+            return Ok(Ended::Unusable);
+        }
+        let files = self.files(&executed.result, executed.is_cached).await?;
+        Ok(match files {
+            Some(files) => Ended::Executed(Box::new(files), Box::new(executed.result)),
+            None => Ended::Unusable,
+        })
+    }
+
+    /// The files of a result; `None` if the server has lost one of them.
+    async fn files(
+        &self,
+        result: &ActionResult,
+        is_cached: bool,
+    ) -> Result<Option<Files>, RemoteFailure> {
+        let file = |path| {
+            let mut files = result.output_files.iter();
+            let file = files.find(|it| it.path == path)?;
+            file.digest.as_ref().and_then(Digest::parse)
+        };
+        let (package, log) = (file(action::PACKAGE), file(action::LOG));
+        let server = &self.common.server;
+        if is_cached {
+            let all: Vec<&Digest> = package.iter().chain(&log).collect();
+            if !all.is_empty() && !server.missing(all).await?.is_empty() {
+                return Ok(None);
+            }
+        }
+        let report = match file(action::REPORT) {
+            None => None,
+            Some(digest) => match server.read_small(&digest, LONGEST_REPORT).await? {
+                None => return Ok(None),
+                Some(text) => Some(serde_json::from_slice(&text).map_err(RemoteFailure::Report)?),
+            },
+        };
+        let metadata = result.execution_metadata.as_ref();
+        Ok(Some(Files {
+            exit_code: result.exit_code,
+            package,
+            log,
+            report,
+            worker: metadata.map(|it| it.worker.clone()).unwrap_or_default(),
+            is_cached,
+        }))
+    }
+
+    /// Why a command failed.
+    async fn failure(
+        &self,
+        verdict: Verdict,
+        files: Files,
+        result: &ActionResult,
+    ) -> RemoteFailure {
+        let (worker, exit_code) = (files.worker, files.exit_code);
+        if let Some(report) = files.report
+            && report.result != PackageResult::Compiled
+        {
+            return RemoteFailure::Reported {
+                report: Box::new(report),
+                log: files.log,
+                worker,
+            };
+        }
+        let output = self.last_line(result).await;
+        match verdict {
+            Verdict::Arguments => RemoteFailure::Arguments { output },
+            _ => RemoteFailure::NoReport {
+                exit_code,
+                output,
+                worker,
+            },
+        }
+    }
+
+    /// The last line that a command printed to stderr.
+    async fn last_line(&self, result: &ActionResult) -> String {
+        let digest = result.stderr_digest.as_ref().and_then(Digest::parse);
+        let text = match digest.filter(|_| result.stderr_raw.is_empty()) {
+            None => result.stderr_raw.clone(),
+            Some(digest) => {
+                let reading = self.common.server.read_small(&digest, LONGEST_OUTPUT);
+                reading.await.ok().flatten().unwrap_or_default()
+            }
+        };
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = text.lines().rev().map(str::trim);
+        let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+        crate::diag::printable(&line)
+    }
+}
+
+impl Ended {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Executed(files, _) => retry::verdict(End::Exited {
+                code: files.exit_code,
+                has_report: files.report.is_some(),
+            }),
+            Self::Refused(refusal) => retry::verdict(End::Refused(refusal.code)),
+            Self::Unusable => Verdict::Unusable,
+        }
+    }
+}
+
+impl Files {
+    fn built(self) -> Result<Built, RemoteFailure> {
+        let missing = |file| RemoteFailure::Incomplete { file };
+        Ok(Built {
+            package: self.package.ok_or(missing(action::PACKAGE))?,
+            log: self.log,
+            report: self.report.ok_or(missing(action::REPORT))?,
+            is_cached: self.is_cached,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

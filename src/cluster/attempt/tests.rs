@@ -1,0 +1,199 @@
+//! Attempts against a server that answers what a test wants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bazel_remote_apis::google::bytestream::ReadResponse;
+use bazel_remote_apis::google::longrunning::{self, operation};
+use bazel_remote_apis::google::protobuf::Any;
+use bazel_remote_apis::google::rpc;
+use prost::Message as _;
+
+use super::*;
+use crate::cluster::action::tests::{common, inputs};
+use crate::package_job::{Agent, Blame, PackageFailureReport, REPORT_VERSION};
+use crate::reapi::testing::{Reply, TestServer};
+use crate::reapi::{Code, messages as api};
+
+fn report(exit_code: u8) -> PackageReport {
+    let is_compiled = exit_code == 0;
+    PackageReport {
+        format_version: REPORT_VERSION,
+        agent: Agent::this(),
+        name: "app".to_owned(),
+        version: "abc".to_owned(),
+        stemcell: None,
+        machine_stemcell: None,
+        architecture: "x86_64".to_owned(),
+        isolation: None,
+        started: String::new(),
+        seconds: 1.0,
+        result: match is_compiled {
+            true => PackageResult::Compiled,
+            false => PackageResult::Failed,
+        },
+        exit_code,
+        failure_kind: (!is_compiled).then_some(Blame::Script),
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        source: None,
+        dependencies: Vec::new(),
+        compiled: None,
+        unrestricted: false,
+        phases: Vec::new(),
+        times: None,
+        script: None,
+        second_run: None,
+        has_log: false,
+        last_lines: Vec::new(),
+        failure: (!is_compiled).then(|| PackageFailureReport {
+            kind: Blame::Script,
+            message: "the script failed".to_owned(),
+            exit_code: Some(1),
+            signal: None,
+            error_line: None,
+            last_lines: Vec::new(),
+            hints: Vec::new(),
+        }),
+    }
+}
+
+fn text(exit_code: u8) -> Vec<u8> {
+    serde_json::to_vec(&report(exit_code)).unwrap()
+}
+
+/// An execution that has ended with this exit code and, if it is one of ours, with a report.
+fn ended(exit_code: u8, is_cached: bool) -> Reply {
+    let file = |path: &str, content: &[u8]| api::OutputFile {
+        path: path.to_owned(),
+        digest: Some(Digest::of(content).message()),
+        ..Default::default()
+    };
+    let report = (exit_code <= 4).then(|| file(action::REPORT, &text(exit_code)));
+    let package = (exit_code == 0).then(|| file(action::PACKAGE, b"package"));
+    let result = ActionResult {
+        output_files: report.into_iter().chain(package).collect(),
+        exit_code: exit_code.into(),
+        ..Default::default()
+    };
+    response(&api::ExecuteResponse {
+        result: Some(result),
+        cached_result: is_cached,
+        ..Default::default()
+    })
+}
+
+fn response(response: &api::ExecuteResponse) -> Reply {
+    Reply::messages(&[longrunning::Operation {
+        name: "1".to_owned(),
+        done: true,
+        result: Some(operation::Result::Response(Any {
+            type_url: String::new(),
+            value: response.encode_to_vec(),
+        })),
+        ..Default::default()
+    }])
+}
+
+/// A server that answers executions with these replies, in their order, and lacks blobs with these SHA-256.
+async fn server(executions: Vec<Reply>, missing: Vec<Digest>) -> TestServer {
+    let count = AtomicUsize::new(0);
+    TestServer::start(move |method, request| match method {
+        "Execute" => executions[count.fetch_add(1, Ordering::Relaxed)].clone(),
+        "FindMissingBlobs" => {
+            let asked = api::FindMissingBlobsRequest::decode(request[0].as_slice()).unwrap();
+            let asked = asked.blob_digests.into_iter();
+            let lost = asked.filter(|it| missing.iter().any(|lost| lost.message() == *it));
+            Reply::messages(&[api::FindMissingBlobsResponse {
+                missing_blob_digests: lost.collect(),
+            }])
+        }
+        "Read" => {
+            let name = String::from_utf8_lossy(&request[0]).into_owned();
+            let codes = 0..=4;
+            let texts = codes.map(text);
+            let found = texts.filter(|it| name.contains(&Digest::of(it).sha256));
+            let parts = found.map(|data| ReadResponse { data });
+            Reply::messages(&parts.collect::<Vec<_>>())
+        }
+        _ => Reply::status(Code::Unimplemented),
+    })
+    .await
+}
+
+async fn build(server: &TestServer) -> Result<Built, AttemptError> {
+    let common = Common {
+        server: Arc::new(server.client()),
+        ..common()
+    };
+    let stop = CancellationToken::new();
+    let cluster = Cluster::new(common);
+    cluster
+        .build(&inputs(&["go"]), &[], false, &stop, &|_| {})
+        .await
+}
+
+/// For each execution, whether results of earlier runs were refused.
+fn skipped(server: &TestServer) -> Vec<bool> {
+    let requests = server.calls_of("Execute").into_iter();
+    let requests = requests.map(|it| api::ExecuteRequest::decode(it[0].as_slice()).unwrap());
+    requests.map(|it| it.skip_cache_lookup).collect()
+}
+
+#[tokio::test]
+async fn package_is_executed_again_after_a_failure_of_its_machine() {
+    let server = server(
+        vec![ended(4, false), ended(137, false), ended(0, false)],
+        vec![],
+    )
+    .await;
+    let built = build(&server).await.unwrap();
+    assert_eq!(built.package, Digest::of(b"package"));
+    assert_eq!(skipped(&server), [false, true, true]);
+}
+
+#[tokio::test]
+async fn failed_script_is_not_executed_again() {
+    let server = server(vec![ended(1, false)], vec![]).await;
+    let Err(AttemptError::Failed(failure)) = build(&server).await else {
+        panic!("no failure");
+    };
+    assert_eq!(failure.to_string(), "the script failed");
+    assert_eq!(skipped(&server), [false]);
+}
+
+#[tokio::test]
+async fn failure_of_an_earlier_run_is_not_used() {
+    let server = server(vec![ended(1, true), ended(0, false)], vec![]).await;
+    assert!(!build(&server).await.unwrap().is_cached);
+    assert_eq!(skipped(&server), [false, true]);
+}
+
+#[tokio::test]
+async fn result_whose_files_are_lost_is_not_used() {
+    let lost = vec![Digest::of(b"package")];
+    let server = server(vec![ended(0, true), ended(0, false)], lost).await;
+    assert!(!build(&server).await.unwrap().is_cached);
+    assert_eq!(skipped(&server), [false, true]);
+}
+
+#[tokio::test]
+async fn lost_dependency_is_reported() {
+    let status = rpc::Status {
+        code: Code::FailedPrecondition as i32,
+        ..Default::default()
+    };
+    let refused = response(&api::ExecuteResponse {
+        status: Some(status),
+        ..Default::default()
+    });
+    let dependency = Digest::of(b"go");
+    let lacks = server(vec![refused.clone()], vec![dependency.clone()]).await;
+    let Err(AttemptError::Lost(lost)) = build(&lacks).await else {
+        panic!("nothing is lost");
+    };
+    assert_eq!(lost, [dependency]);
+    // Nothing is missing now: another run has stored it.
+    let has = server(vec![refused, ended(0, false)], vec![]).await;
+    assert!(build(&has).await.is_ok());
+}

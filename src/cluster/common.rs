@@ -1,0 +1,29 @@
+//! What all actions of a run have in common.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::package_job::JobSettings;
+use crate::reapi::{Digest, Server};
+use crate::release::Slug;
+
+/// A file with a known digest.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownFile {
+    pub path: PathBuf,
+    pub digest: Digest,
+}
+
+/// What all actions of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub server: Arc<Server>,
+    /// The program that compiles a package on another machine.
+    pub program: KnownFile,
+    /// The properties that a machine must have, as names and values.
+    pub platform: Vec<(String, String)>,
+    /// The time limit of an action, in seconds.
+    pub timeout: Option<u64>,
+    pub stemcell: Option<Slug>,
+    pub settings: JobSettings,
+}

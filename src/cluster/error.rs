@@ -1,0 +1,135 @@
+//! Why a package has no result.
+
+use std::time::Duration;
+
+use crate::diag::Elapsed;
+use crate::package_job::PackageReport;
+use crate::reapi::{CallError, Code, Digest};
+use crate::{fs, runtime};
+
+/// Why a package was not compiled on another machine. The texts name no package.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteFailure {
+    /// The package was not compiled there, for the reason in the report.
+    #[error("{}{}", reason(report), on(worker))]
+    Reported {
+        /// The report of the compilation.
+        report: Box<PackageReport>,
+        /// The log of the script, on the server.
+        log: Option<Digest>,
+        /// The machine, as far as the server names it.
+        worker: String,
+    },
+    /// The program ended without a report.
+    #[error(
+        "the program ended with exit code {exit_code} and without a report{}{}",
+        on(worker),
+        saying(output)
+    )]
+    NoReport {
+        /// The program's exit code.
+        exit_code: i32,
+        /// The last line that it printed.
+        output: String,
+        /// The machine, as far as the server names it.
+        worker: String,
+    },
+    /// The program there does not know the arguments.
+    #[error("the program there refused its arguments: {output}")]
+    Arguments {
+        /// The last line that it printed.
+        output: String,
+    },
+    /// The server does not execute actions.
+    #[error("the server executes no actions: it is only a cache")]
+    NoExecution,
+    /// The server did not execute the action.
+    #[error("the server did not execute the action: {code}: {reason}")]
+    Refused {
+        /// The server's code.
+        code: String,
+        /// The server's reason.
+        reason: String,
+    },
+    /// The action took longer than its time limit.
+    #[error("no result within the time limit of the action{}", limit.map(|it| format!(", {}", Elapsed(it))).unwrap_or_default())]
+    TimedOut {
+        /// The time limit, if this program has set it.
+        limit: Option<Duration>,
+    },
+    /// The server loses the files that packages need.
+    #[error("the server lost files that were stored, several times")]
+    Lost,
+    /// A file of the result is missing.
+    #[error("the result has no file `{file}`")]
+    Incomplete {
+        /// The file.
+        file: &'static str,
+    },
+    /// The report cannot be read.
+    #[error("the report cannot be read")]
+    Report(#[source] serde_json::Error),
+    /// A downloaded file has other bytes than the server announced.
+    #[error("a file of the result has other bytes than its digest says")]
+    Damaged,
+    /// A call failed.
+    #[error("the server cannot be used")]
+    Call(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file of this machine cannot be read or written.
+    #[error(transparent)]
+    Files(#[from] fs::Error),
+    /// The job cannot be written as JSON.
+    #[error("failed to describe the package")]
+    Job(#[from] serde_json::Error),
+    /// A part of this program broke.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
+    /// The run was stopped.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<CallError> for RemoteFailure {
+    fn from(error: CallError) -> Self {
+        Self::Call(Box::new(error))
+    }
+}
+
+impl RemoteFailure {
+    pub(super) fn refused(code: Code, reason: &str) -> Self {
+        Self::Refused {
+            code: format!("{code:?}"),
+            reason: reason.lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// The report of the compilation, if the package is to blame.
+    #[must_use]
+    pub fn report(&self) -> Option<&PackageReport> {
+        match self {
+            Self::Reported { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+}
+
+/// The error of a report.
+fn reason(report: &PackageReport) -> &str {
+    let failure = report.failure.as_ref().map(|it| it.message.as_str());
+    let first = || report.errors.first().map(String::as_str);
+    failure.or_else(first).unwrap_or("the compilation failed")
+}
+
+fn saying(output: &str) -> String {
+    match output {
+        "" => String::new(),
+        output => format!(": {output}"),
+    }
+}
+
+fn on(worker: &str) -> String {
+    match worker {
+        "" => String::new(),
+        worker => format!(" (on {worker})"),
+    }
+}

@@ -1,0 +1,362 @@
+//! Compiles the packages of a graph on other machines, dependencies first, and downloads the results.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::action::Inputs;
+use super::attempt::{AttemptError, Built, Cluster};
+use super::common::KnownFile;
+use super::error::RemoteFailure;
+use super::results;
+use super::retry::ATTEMPTS;
+use crate::compile::{Graph, Id, Queue};
+use crate::reapi::{Digest, Stage};
+use crate::release::{Digests, Name, Version};
+use crate::runtime::{TaskFailed, TaskSet};
+
+/// How many packages are downloaded concurrently.
+const TRANSFERS: usize = 4;
+
+/// How long the download of a failed script's log may take.
+const LOG_LIMIT: Duration = Duration::from_secs(30);
+
+/// A package of a plan.
+#[derive(Debug)]
+pub(crate) struct PlannedPackage {
+    pub name: Name,
+    pub version: Version,
+    pub supply: Supply,
+    /// Those that were added before.
+    pub dependencies: Vec<Id>,
+    /// How long its compilation is expected to take.
+    pub expected: Duration,
+}
+
+/// Where a package comes from.
+#[derive(Debug)]
+pub(crate) enum Supply {
+    /// It is compiled from this source. The compiled package and the log are downloaded to these paths, whose directories exist.
+    Source {
+        source: KnownFile,
+        blob: PathBuf,
+        log: PathBuf,
+    },
+    /// It is compiled already.
+    Compiled(KnownFile),
+}
+
+/// The packages to compile.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    graph: Graph,
+    packages: Vec<PlannedPackage>,
+}
+
+/// What has happened to a package.
+#[derive(Debug)]
+pub(crate) enum ClusterEvent {
+    /// Its compilation starts.
+    Started(Id),
+    /// It entered a stage.
+    Entered(Id, Stage),
+    /// It was compiled: its dependents can start, and its files are downloaded.
+    Built(Id),
+    /// It is done.
+    Ended(Id, Result<Box<Fetched>, RemoteFailure>),
+    /// It was compiled before, and its dependents can start.
+    Provided(Id),
+}
+
+/// A compiled package, downloaded.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub built: Built,
+    pub blob: PathBuf,
+    pub digests: Digests,
+}
+
+/// Hears what happens.
+pub(crate) trait ClusterCaller {
+    fn hear(&mut self, event: ClusterEvent);
+}
+
+impl Plan {
+    /// Adds a package.
+    pub(crate) fn add(&mut self, package: PlannedPackage) -> Id {
+        let expected = package.expected;
+        let id = self.graph.add(&package.dependencies, expected, Vec::new());
+        if let Supply::Compiled(_) = package.supply {
+            self.graph.set_supply(id, crate::compile::Supply::Here);
+        }
+        self.packages.push(package);
+        id
+    }
+
+    /// Compiles all packages, up to `jobs` concurrently. After the first failure, the others are stopped, unless `keep_going`.
+    pub(crate) async fn run(
+        self,
+        cluster: &Arc<Cluster>,
+        (jobs, keep_going): (NonZeroUsize, bool),
+        stop: &CancellationToken,
+        caller: &mut impl ClusterCaller,
+    ) {
+        let (sender, stages) = mpsc::unbounded_channel();
+        let run = Run {
+            queue: Queue::new(self.graph),
+            building: TaskSet::new("build"),
+            fetching: TaskSet::new("fetch"),
+            shared: Arc::new(Shared {
+                cluster: Arc::clone(cluster),
+                digests: Mutex::default(),
+                packages: self.packages,
+                transfers: Semaphore::new(TRANSFERS),
+                stop: stop.child_token(),
+                stages: sender,
+            }),
+            jobs: jobs.get(),
+            keep_going,
+        };
+        run.run(stages, caller).await;
+    }
+}
+
+struct Run {
+    queue: Queue,
+    building: TaskSet<Id, Result<Built, RemoteFailure>>,
+    fetching: TaskSet<Id, Result<Box<Fetched>, RemoteFailure>>,
+    shared: Arc<Shared>,
+    jobs: usize,
+    keep_going: bool,
+}
+
+/// What the tasks of a run share.
+struct Shared {
+    cluster: Arc<Cluster>,
+    packages: Vec<PlannedPackage>,
+    /// The compiled packages that the server has.
+    digests: Mutex<HashMap<Id, Digest>>,
+    transfers: Semaphore,
+    stop: CancellationToken,
+    stages: mpsc::UnboundedSender<(Id, Stage)>,
+}
+
+impl Run {
+    async fn run(
+        mut self,
+        mut stages: mpsc::UnboundedReceiver<(Id, Stage)>,
+        caller: &mut impl ClusterCaller,
+    ) {
+        loop {
+            self.start(caller);
+            if self.building.is_empty() && self.fetching.is_empty() {
+                return;
+            }
+            // Each branch is cancel-safe.
+            tokio::select! {
+                biased;
+                Some((id, stage)) = stages.recv() => caller.hear(ClusterEvent::Entered(id, stage)),
+                Some((id, built)) = self.building.next() => self.built(id, flat(built), caller),
+                Some((id, fetched)) = self.fetching.next() => self.ended(id, flat(fetched), caller),
+            }
+        }
+    }
+
+    /// Starts the packages that are ready.
+    fn start(&mut self, caller: &mut impl ClusterCaller) {
+        while self.building.len() < self.jobs && !self.shared.stop.is_cancelled() {
+            let Some(id) = self.queue.next() else { return };
+            if let Supply::Compiled(file) = &self.shared.package(id).supply {
+                let digest = file.digest.clone();
+                self.shared.digests().insert(id, digest);
+                self.queue.done(id);
+                caller.hear(ClusterEvent::Provided(id));
+                continue;
+            }
+            caller.hear(ClusterEvent::Started(id));
+            let shared = Arc::clone(&self.shared);
+            self.building.spawn(id, async move {
+                let built = shared.build(id, false).await;
+                if let Err(failure) = &built {
+                    shared.fetch_log(id, failure).await;
+                }
+                built
+            });
+        }
+    }
+
+    fn built(
+        &mut self,
+        id: Id,
+        built: Result<Built, RemoteFailure>,
+        caller: &mut impl ClusterCaller,
+    ) {
+        match built {
+            Ok(built) => {
+                self.queue.done(id);
+                caller.hear(ClusterEvent::Built(id));
+                let shared = Arc::clone(&self.shared);
+                self.fetching
+                    .spawn(id, async move { shared.fetch(id, built).await });
+            }
+            Err(failure) => {
+                self.queue.failed(id);
+                self.ended(id, Err(failure), caller);
+            }
+        }
+    }
+
+    fn ended(
+        &mut self,
+        id: Id,
+        result: Result<Box<Fetched>, RemoteFailure>,
+        caller: &mut impl ClusterCaller,
+    ) {
+        // The caller may want to know how many packages still run.
+        let is_failure = result.is_err();
+        caller.hear(ClusterEvent::Ended(id, result));
+        if is_failure && !self.keep_going {
+            self.shared.stop.cancel();
+        }
+    }
+}
+
+fn flat<T>(result: Result<Result<T, RemoteFailure>, TaskFailed>) -> Result<T, RemoteFailure> {
+    result.unwrap_or_else(|error| Err(error.into()))
+}
+
+impl Shared {
+    fn package(&self, id: Id) -> &PlannedPackage {
+        &self.packages[id.index()]
+    }
+
+    fn digests(&self) -> MutexGuard<'_, HashMap<Id, Digest>> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compiles a package. Compiles its dependencies again if the server has lost them.
+    fn build(
+        &self,
+        id: Id,
+        skip_cache_lookup: bool,
+    ) -> BoxFuture<'_, Result<Built, RemoteFailure>> {
+        async move {
+            let heard = |stage| {
+                // The run may have ended.
+                let _ = self.stages.send((id, stage));
+            };
+            for _ in 0..ATTEMPTS {
+                let (inputs, files) = self.inputs(id)?;
+                let cluster = &self.cluster;
+                let building =
+                    cluster.build(&inputs, &files, skip_cache_lookup, &self.stop, &heard);
+                match building.await {
+                    Ok(built) => {
+                        self.digests().insert(id, built.package.clone());
+                        return Ok(built);
+                    }
+                    Err(AttemptError::Failed(failure)) => return Err(failure),
+                    Err(AttemptError::Lost(lost)) => self.rebuild(id, &lost).await?,
+                }
+            }
+            Err(RemoteFailure::Lost)
+        }
+        .boxed()
+    }
+
+    /// Compiles those dependencies of a package again that the server has lost.
+    async fn rebuild(&self, id: Id, lost: &[Digest]) -> Result<(), RemoteFailure> {
+        for dependency in self.package(id).dependencies.clone() {
+            // Another dependent may have compiled it again meanwhile.
+            let digest = self.digests().get(&dependency).cloned();
+            if digest.is_some_and(|it| lost.contains(&it)) {
+                let package = &self.package(dependency).name;
+                tracing::debug!(%package, "the server has lost a package");
+                self.build(dependency, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inputs of a package, and those of their files that are on this machine.
+    fn inputs(&self, id: Id) -> Result<(Inputs, Vec<KnownFile>), RemoteFailure> {
+        let package = self.package(id);
+        let source = match &package.supply {
+            Supply::Source { source, .. } => source,
+            Supply::Compiled(file) => file,
+        };
+        let mut files = vec![source.clone()];
+        let mut dependencies = Vec::new();
+        let digests = self.digests();
+        for dependency in &package.dependencies {
+            let digest = digests.get(dependency).ok_or(RemoteFailure::Lost)?;
+            let dependency = self.package(*dependency);
+            if let Supply::Compiled(file) = &dependency.supply {
+                files.push(file.clone());
+            }
+            let (name, version) = (dependency.name.clone(), dependency.version.clone());
+            dependencies.push((name, version, digest.clone()));
+        }
+        let inputs = Inputs {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            source: source.digest.clone(),
+            dependencies,
+        };
+        Ok((inputs, files))
+    }
+
+    /// Downloads the log of a failed script. The failure is reported also without it.
+    async fn fetch_log(&self, id: Id, failure: &RemoteFailure) {
+        let RemoteFailure::Reported {
+            log: Some(digest), ..
+        } = failure
+        else {
+            return;
+        };
+        let Supply::Source { log, .. } = &self.package(id).supply else {
+            return;
+        };
+        let downloading = results::download(&self.cluster.common().server, digest, log);
+        let downloaded = tokio::time::timeout(LOG_LIMIT, downloading).await;
+        if !matches!(downloaded, Ok(Ok(Some(_)))) {
+            let package = &self.package(id).name;
+            tracing::warn!(%package, "could not download the log of a failed package");
+        }
+    }
+
+    /// Downloads the files of a package. Compiles the package again if the server has lost them.
+    async fn fetch(&self, id: Id, mut built: Built) -> Result<Box<Fetched>, RemoteFailure> {
+        let Supply::Source { blob, log, .. } = &self.package(id).supply else {
+            return Err(RemoteFailure::Lost);
+        };
+        let server = &self.cluster.common().server;
+        for _ in 0..ATTEMPTS {
+            let downloading = async {
+                let _permit = self.transfers.acquire().await;
+                if let Some(digest) = &built.log {
+                    results::download(server, digest, log).await?;
+                }
+                results::download(server, &built.package, blob).await
+            };
+            let downloaded = self.stop.run_until_cancelled(downloading).await;
+            if let Some(digests) = downloaded.unwrap_or(Err(RemoteFailure::Stopped))? {
+                let blob = blob.clone();
+                return Ok(Box::new(Fetched {
+                    built,
+                    blob,
+                    digests,
+                }));
+            }
+            built = self.build(id, true).await?;
+        }
+        Err(RemoteFailure::Lost)
+    }
+}

@@ -1,0 +1,86 @@
+//! Stores the blobs of actions on a server, each once in a run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use super::error::RemoteFailure;
+use crate::http::Body;
+use crate::reapi::{Blob, Digest, Server};
+
+/// Where the bytes of a blob are.
+#[derive(Debug, Clone)]
+pub(super) enum Contents {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+/// The blobs that a server has.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    server: Arc<Server>,
+    /// Each is set when the server has the blob. Concurrent uploads of one blob wait for the first.
+    stored: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
+}
+
+impl Uploads {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        Self {
+            server: Arc::clone(server),
+            stored: Mutex::default(),
+        }
+    }
+
+    /// Stores the blobs that the server lacks.
+    pub(super) async fn store(&self, blobs: Vec<(Digest, Contents)>) -> Result<(), RemoteFailure> {
+        let new = blobs.into_iter().map(|(digest, contents)| {
+            let cell = self.cell(&digest);
+            (digest, contents, cell)
+        });
+        let new: Vec<_> = new.filter(|(.., cell)| !cell.initialized()).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let missing = self.server.missing(new.iter().map(|(digest, ..)| digest));
+        let missing = missing.await?;
+        let mut small = Vec::new();
+        for (digest, contents, cell) in new {
+            if !missing.contains(&digest.sha256) {
+                let _ = cell.set(());
+                continue;
+            }
+            match contents {
+                Contents::Bytes(data) => small.push((Blob { digest, data }, cell)),
+                Contents::File(file) => {
+                    let store = || async {
+                        let body = Body::file(&file).await?;
+                        self.server.write(&digest, body).await?;
+                        Ok::<_, RemoteFailure>(())
+                    };
+                    cell.get_or_try_init(store).await?;
+                }
+            }
+        }
+        let batch = self.server.capabilities().await?.batch;
+        let (small, cells): (Vec<Blob>, Vec<_>) = small.into_iter().unzip();
+        self.server.store_small(small, batch).await?;
+        for cell in cells {
+            // Another action may have stored the same blob meanwhile.
+            let _ = cell.set(());
+        }
+        Ok(())
+    }
+
+    /// Forgets that the server has a blob: it has lost it.
+    pub(super) fn forget(&self, digest: &Digest) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.remove(digest);
+    }
+
+    fn cell(&self, digest: &Digest) -> Arc<OnceCell<()>> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(stored.entry(digest.clone()).or_default())
+    }
+}

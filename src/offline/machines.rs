@@ -1,0 +1,73 @@
+//! Where packages are compiled: on this machine, or on those of a server.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::caching::CallCache;
+use super::remote::RemoteCompiler;
+use crate::compile::{Context, SourceDates};
+
+/// The settings for compiling packages.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    pub context: Arc<Context>,
+    /// How many packages are compiled concurrently, at most.
+    pub jobs: NonZeroUsize,
+    /// The directory of the logs of packaging scripts.
+    pub logs: PathBuf,
+    /// Whether the logs of failed packages are copied to the output directory.
+    pub copies_failed_logs: bool,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub keep_going: bool,
+    /// The packages of earlier runs.
+    pub cache: Option<CallCache>,
+}
+
+/// Where packages are compiled.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Machines<'a> {
+    Here(&'a Compiler),
+    Elsewhere(&'a RemoteCompiler),
+}
+
+impl<'a> Machines<'a> {
+    /// The directory of the logs of packaging scripts.
+    pub(super) fn logs(self) -> &'a Path {
+        match self {
+            Self::Here(compiler) => &compiler.logs,
+            Self::Elsewhere(compiler) => &compiler.logs,
+        }
+    }
+
+    pub(super) fn source_dates(self) -> SourceDates {
+        match self {
+            Self::Here(compiler) => compiler.context.source_dates,
+            Self::Elsewhere(compiler) => compiler.source_dates,
+        }
+    }
+
+    /// The packages of earlier runs. A server has its own.
+    pub(super) fn cache(self) -> Option<&'a CallCache> {
+        match self {
+            Self::Here(compiler) => compiler.cache.as_ref(),
+            Self::Elsewhere(_) => None,
+        }
+    }
+
+    /// Whether the logs of failed packages are copied to the output directory.
+    pub(super) fn copies_failed_logs(self) -> bool {
+        match self {
+            Self::Here(compiler) => compiler.copies_failed_logs,
+            Self::Elsewhere(compiler) => compiler.copies_failed_logs,
+        }
+    }
+
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub(super) fn keep_going(self) -> bool {
+        match self {
+            Self::Here(compiler) => compiler.keep_going,
+            Self::Elsewhere(compiler) => compiler.keep_going,
+        }
+    }
+}

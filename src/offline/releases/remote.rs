@@ -1,0 +1,167 @@
+//! Packages of a call that are compiled on the machines of a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Run;
+use crate::cluster::{
+    ClusterCaller, ClusterEvent, Fetched, KnownFile, Plan, PlannedPackage, RemoteFailure, Supply,
+};
+use crate::compile::{Event, Id, Phase};
+use crate::diag::printable;
+use crate::offline::compiled_release::CompiledBlob;
+use crate::offline::error::OfflineError;
+use crate::offline::failure::FailureCause;
+use crate::offline::ids::NodeId;
+use crate::offline::ledger::PackageRecord;
+use crate::offline::progress::Took;
+use crate::offline::remote::RemoteCompiler;
+use crate::offline::scheduling::expected;
+use crate::offline::tarball::Blob;
+use crate::reapi::{Digest, Stage};
+
+impl ClusterCaller for Run<'_> {
+    fn hear(&mut self, event: ClusterEvent) {
+        match event {
+            ClusterEvent::Started(id) => self.start(id.into()),
+            ClusterEvent::Entered(id, Stage::Queued) => self.enter(id.into(), Phase::Queued),
+            ClusterEvent::Entered(id, Stage::Running) => self.enter(id.into(), Phase::Packaging),
+            ClusterEvent::Entered(..) => {}
+            ClusterEvent::Built(id) => self.enter(id.into(), Phase::Downloading),
+            ClusterEvent::Provided(id) => self.ledger.set_installed(id.into()),
+            ClusterEvent::Ended(id, result) => {
+                let node: NodeId = id.into();
+                let took = self.target.progress.end(node.index());
+                self.target.record.set_ended_elsewhere(node, &result);
+                self.end_elsewhere(node, result, took);
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Compiles all packages on the machines of a server.
+    pub(super) async fn compile_elsewhere(&mut self, compiler: &RemoteCompiler) {
+        let plan = self.plan();
+        self.assemble_complete();
+        let progress = self.target.progress;
+        let stop = self.stop.clone();
+        let limits = (compiler.jobs, compiler.keep_going);
+        let running = plan.run(&compiler.cluster, limits, &stop, self);
+        progress.with_reminders(running).await;
+    }
+
+    /// The plan of all packages. Its ids are equal to those of the ledger.
+    fn plan(&self) -> Plan {
+        let packages = self.ledger.packages();
+        let expected = expected(packages.iter().map(|it| &it.node), &self.durations);
+        let (mut plan, mut ids) = (Plan::default(), Vec::<Id>::new());
+        for (record, expected) in packages.iter().zip(expected) {
+            let package = record.node.package();
+            let dependencies = record.node.dependencies.iter();
+            ids.push(plan.add(PlannedPackage {
+                name: package.name().clone(),
+                version: package.version().clone(),
+                supply: self.supply(record),
+                dependencies: dependencies.map(|it| ids[it.index()]).collect(),
+                expected: expected.time,
+            }));
+        }
+        plan
+    }
+
+    fn supply(&self, record: &PackageRecord) -> Supply {
+        let package = record.node.package();
+        let file = known_file(&package.blob);
+        if !package.is_source() {
+            return Supply::Compiled(file);
+        }
+        let job = self.ledger.job(record.node.first.release);
+        Supply::Source {
+            source: file,
+            blob: job.blob(&record.node),
+            log: record.logs.own.clone(),
+        }
+    }
+
+    fn enter(&self, node: NodeId, phase: Phase) {
+        let event = Event::Entered {
+            job: node.index(),
+            package: self.ledger.package(node).name().clone(),
+            phase,
+        };
+        self.target.record.hear(&event);
+        self.target.progress.show(event);
+    }
+
+    fn end_elsewhere(
+        &mut self,
+        node: NodeId,
+        result: Result<Box<Fetched>, RemoteFailure>,
+        took: Option<Took>,
+    ) {
+        match result {
+            Ok(fetched) => {
+                let size = fetched.built.package.size;
+                match CompiledBlob::of_file(&fetched.blob, size, &fetched.digests) {
+                    Some(blob) => {
+                        self.report_fetched(node, &fetched, &blob, took);
+                        self.ledger.set_compiled(node, &Arc::new(blob));
+                    }
+                    None => {
+                        let package = self.ledger.package(node).name().clone();
+                        self.ledger.set_failed(node);
+                        self.failures.push(OfflineError::NoDigest { package });
+                        self.stop.cancel();
+                    }
+                }
+            }
+            Err(RemoteFailure::Stopped) => self.ledger.set_stopped(node),
+            Err(failure) => self.fail_package(node, FailureCause::Remote(failure)),
+        }
+        self.ledger.record(node).logs.link();
+        self.assemble_complete();
+    }
+
+    fn report_fetched(
+        &mut self,
+        node: NodeId,
+        fetched: &Fetched,
+        blob: &CompiledBlob,
+        took: Option<Took>,
+    ) {
+        let (package, built) = (self.ledger.package(node), &fetched.built);
+        let (name, version) = (package.name(), package.version());
+        let progress = self.target.progress;
+        let worked = built.report.times.map_or(0.0, |times| times.work());
+        let worked = Duration::try_from_secs_f64(worked).unwrap_or_default();
+        let took = took.unwrap_or(Took {
+            total: worked,
+            waited: Duration::ZERO,
+        });
+        progress.add_compiled(&match built.is_cached {
+            true => format!(
+                "Using the result of an earlier run for {name}/{version} BlobstoreID={}",
+                blob.digest
+            ),
+            false => format!(
+                "Finished compiling release {name}/{version} BlobstoreID={} after {took}",
+                blob.digest
+            ),
+        });
+        for warning in &built.report.warnings {
+            progress.warn(&printable(warning));
+        }
+        self.durations.add(name, version, worked);
+    }
+}
+
+fn known_file(blob: &Blob) -> KnownFile {
+    KnownFile {
+        path: blob.file.clone(),
+        digest: Digest {
+            sha256: blob.digests.sha256().to_owned(),
+            size: blob.size,
+        },
+    }
+}

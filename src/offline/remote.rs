@@ -1,0 +1,171 @@
+//! Sets up the compilation of packages on the machines of a server of the Remote Execution API.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::call_record::CallRecord;
+use super::error::OfflineError;
+use super::options::{Options, RemoteOptions};
+use super::progress::Progress;
+use super::work_directory;
+use crate::cluster::{Cluster, Common, KnownFile, RemoteFailure};
+use crate::compile::{SOURCE_DATE_EPOCH, SecondRun, SourceDates, WorkDirectory};
+use crate::config::Secret;
+use crate::fs::{self, Context as _};
+use crate::http::{Client, Timeouts};
+use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings};
+use crate::reapi::{Digest, Server};
+use crate::release::{Algorithm, Digests, Slug};
+use crate::runtime;
+use crate::sandbox::{Isolation, Sharing};
+use crate::tls::{self, Profile};
+
+/// The isolation in the report: the other machines choose it.
+const ELSEWHERE: &str = "remote";
+
+/// The settings for compiling packages on other machines.
+#[derive(Debug)]
+pub(super) struct RemoteCompiler {
+    pub cluster: Arc<Cluster>,
+    /// How many packages are compiled concurrently, at most.
+    pub jobs: NonZeroUsize,
+    /// The directory of the logs of packaging scripts.
+    pub logs: PathBuf,
+    /// Whether the logs of failed packages are copied to the output directory.
+    pub copies_failed_logs: bool,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub keep_going: bool,
+    pub source_dates: SourceDates,
+}
+
+/// The compiler of a run. Asks the server what it can do.
+pub(super) async fn compiler(
+    (options, remote): (&Options, &RemoteOptions),
+    stemcell: &Slug,
+    work_directory: &WorkDirectory,
+    (progress, record): (&Progress, &CallRecord),
+) -> Result<RemoteCompiler, OfflineError> {
+    let failed = |source: RemoteFailure| OfflineError::Remote {
+        server: remote.location.to_string(),
+        source: Box::new(source),
+    };
+    let server = Arc::new(server(options, remote)?);
+    let capabilities = server.capabilities().await;
+    let capabilities = capabilities.map_err(|error| failed(error.into()))?;
+    if !capabilities.executes {
+        return Err(failed(RemoteFailure::NoExecution));
+    }
+    let path = remote.agent.clone();
+    let path = path.unwrap_or_else(|| options.program.clone());
+    let reading = runtime::spawn_blocking("hash program", move || known_file(path));
+    let program = reading.await??;
+    let wanted = options.logs_directory.as_deref();
+    let logs = work_directory::logs(work_directory, wanted, &options.vcap)?;
+    progress.line(&format!(
+        "Compiling up to {} packages concurrently on the machines of {}",
+        remote.jobs, remote.location
+    ));
+    progress.line(&format!(
+        "Logs of packaging scripts are kept in {}",
+        logs.display()
+    ));
+    record.set_compiler(ELSEWHERE, remote.jobs.get());
+    let common = Common {
+        server,
+        program,
+        platform: remote.platform.clone(),
+        timeout: remote.timeout.map(|it| it.as_secs()),
+        stemcell: Some(stemcell.clone()),
+        settings: settings(options, remote),
+    };
+    Ok(RemoteCompiler {
+        cluster: Arc::new(Cluster::new(common)),
+        jobs: remote.jobs,
+        logs,
+        copies_failed_logs: options.logs_directory.is_none(),
+        keep_going: options.keep_going,
+        source_dates: options.source_dates,
+    })
+}
+
+/// The server, which is contacted later. Reads the files of credentials.
+fn server(options: &Options, remote: &RemoteOptions) -> fs::Result<Server> {
+    let certificate = match &remote.certificate {
+        None => None,
+        Some((certificate, key)) => {
+            let certificate = fs::read_lossy(certificate)?;
+            Some((certificate, Secret::new(fs::read_lossy(key)?)))
+        }
+    };
+    let tls = match &certificate {
+        None => tls::client(None, Profile::External),
+        Some((certificate, key)) => {
+            tls::client_with_certificate((certificate, key), Profile::External)
+        }
+    };
+    let tls = tls.map(|mut tls| {
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls
+    });
+    let client = Client::new(tls, &options.environment);
+    let headers = remote.credentials.headers(&remote.url);
+    let timeouts = [Timeouts::default(); 2];
+    let server = Server::new(&remote.url, headers, &client, timeouts);
+    Ok(match &remote.instance {
+        None => server,
+        Some(instance) => server.with_instance(instance.clone()),
+    })
+}
+
+/// Hashes a file.
+fn known_file(path: PathBuf) -> fs::Result<KnownFile> {
+    let file = fs::open_file(&path)?;
+    let (digests, size) = Digests::of_reader(file, &[Algorithm::Sha256]).at("read", &path)?;
+    let sha256 = digests.sha256().unwrap_or_default().to_owned();
+    Ok(KnownFile {
+        path,
+        digest: Digest { sha256, size },
+    })
+}
+
+/// The settings of a job: the options that shape a package.
+fn settings(options: &Options, remote: &RemoteOptions) -> JobSettings {
+    JobSettings {
+        base_directory: options.vcap.base().to_string_lossy().into_owned(),
+        isolation: match options.isolation {
+            Isolation::Auto => JobIsolation::Auto,
+            Isolation::Namespace => JobIsolation::Namespace,
+            Isolation::Userns => JobIsolation::Userns,
+            Isolation::Landlock => JobIsolation::Landlock,
+            Isolation::None => JobIsolation::None,
+        },
+        second_run: match options.second_run {
+            SecondRun::Auto(_) => JobSecondRun::Auto,
+            SecondRun::Always => JobSecondRun::Always,
+            SecondRun::Never => JobSecondRun::Never,
+        },
+        readonly_dependencies: options.readonly_dependencies,
+        protect_host: options.protect_host,
+        network: match options.network {
+            true => JobNetwork::Host,
+            false => JobNetwork::None,
+        },
+        shared_scratch: options.scratch != Sharing::Off,
+        make_jobserver: options.make_jobserver,
+        reproducible: options.source_dates == SourceDates::OfEachSource,
+        compression_level: options.compression_level,
+        variables: variables(options, remote),
+    }
+}
+
+/// The variables of scripts, with the source date of this run.
+fn variables(options: &Options, remote: &RemoteOptions) -> BTreeMap<String, String> {
+    let mut variables = remote.variables.clone();
+    let date = options.environment.get(SOURCE_DATE_EPOCH);
+    if let Some(date) = date.and_then(|it| it.to_str()) {
+        variables.insert(SOURCE_DATE_EPOCH.to_owned(), date.to_owned());
+    }
+    variables
+}

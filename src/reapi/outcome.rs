@@ -1,0 +1,299 @@
+//! What a server says about an execution. Pure.
+
+use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
+use bazel_remote_apis::google::longrunning::{self, operation};
+use bazel_remote_apis::google::protobuf::Any;
+use bazel_remote_apis::google::rpc;
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use super::digest::Digest;
+
+/// What an update says.
+#[derive(Debug)]
+pub(super) struct Update {
+    /// The server's name of the execution.
+    pub name: String,
+    pub stage: Stage,
+    /// `None` while it runs.
+    pub outcome: Option<Outcome>,
+}
+
+/// A stage of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The server did not say.
+    Unknown,
+    /// It searches for an earlier result.
+    Searching,
+    /// It waits for a machine.
+    Queued,
+    /// It runs.
+    Running,
+    /// It has ended.
+    Ended,
+}
+
+/// How an execution ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The command ran.
+    Executed(Box<Executed>),
+    /// The command was not executed, or not to its end.
+    Refused(Refusal),
+}
+
+/// The result of a command.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub result: api::ActionResult,
+    /// Whether it is that of an earlier execution.
+    pub is_cached: bool,
+}
+
+/// Why a command was not executed, or not to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: Code,
+    /// The server's reason.
+    pub reason: String,
+    /// Blobs that the server lacks.
+    pub missing: Vec<Digest>,
+}
+
+/// The message `google.rpc.PreconditionFailure`, as far as it is needed.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PreconditionFailure {
+    #[prost(message, repeated, tag = "1")]
+    violations: Vec<Violation>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Violation {
+    #[prost(string, tag = "1")]
+    r#type: String,
+    /// For the type `MISSING`, the name of a blob: `blobs/HASH/SIZE`.
+    #[prost(string, tag = "2")]
+    subject: String,
+}
+
+impl Update {
+    pub(super) fn of(operation: &longrunning::Operation) -> Self {
+        let metadata = operation.metadata.as_ref();
+        let metadata: Option<api::ExecuteOperationMetadata> = metadata.and_then(decode);
+        let stage = metadata.map_or(Stage::Unknown, |it| Stage::of(it.stage()));
+        Self {
+            name: operation.name.clone(),
+            stage,
+            outcome: operation.done.then(|| outcome(operation)),
+        }
+    }
+
+    /// The end of an execution that lacks blobs; `None` for other statuses.
+    pub(super) fn of_status(status: &Status) -> Option<Self> {
+        let details = rpc::Status::decode(status.details()).ok()?;
+        let missing = missing(&details.details);
+        let is_refused = status.code() == Code::FailedPrecondition && !missing.is_empty();
+        is_refused.then(|| Self {
+            name: String::new(),
+            stage: Stage::Ended,
+            outcome: Some(Outcome::Refused(Refusal {
+                code: status.code(),
+                reason: status.message().to_owned(),
+                missing,
+            })),
+        })
+    }
+}
+
+impl Stage {
+    fn of(stage: api::execution_stage::Value) -> Self {
+        use api::execution_stage::Value;
+        match stage {
+            Value::Unknown => Self::Unknown,
+            Value::CacheCheck => Self::Searching,
+            Value::Queued => Self::Queued,
+            Value::Executing => Self::Running,
+            Value::Completed => Self::Ended,
+        }
+    }
+}
+
+fn outcome(operation: &longrunning::Operation) -> Outcome {
+    let refused = |status: &rpc::Status| {
+        Outcome::Refused(Refusal {
+            code: Code::from(status.code),
+            reason: status.message.clone(),
+            missing: missing(&status.details),
+        })
+    };
+    let response = match &operation.result {
+        Some(operation::Result::Error(status)) => return refused(status),
+        Some(operation::Result::Response(response)) => response,
+        None => return refused(&unknown("the server sent no result")),
+    };
+    let Some(response) = decode::<api::ExecuteResponse>(response) else {
+        return refused(&unknown("the server sent a result that cannot be read"));
+    };
+    match (response.status, response.result) {
+        (Some(status), _) if status.code != Code::Ok as i32 => refused(&status),
+        (_, Some(result)) => Outcome::Executed(Box::new(Executed {
+            result,
+            is_cached: response.cached_result,
+        })),
+        (_, None) => refused(&unknown("the server sent no result")),
+    }
+}
+
+fn unknown(message: &str) -> rpc::Status {
+    rpc::Status {
+        code: Code::Unknown as i32,
+        message: message.to_owned(),
+        details: Vec::new(),
+    }
+}
+
+/// The blobs that a server lacks.
+fn missing(details: &[Any]) -> Vec<Digest> {
+    let is_precondition = |it: &&Any| it.type_url.ends_with("google.rpc.PreconditionFailure");
+    let failures = details.iter().filter(is_precondition);
+    let failures = failures.filter_map(decode::<PreconditionFailure>);
+    let violations = failures.flat_map(|it| it.violations);
+    let missing = violations.filter(|it| it.r#type == "MISSING");
+    let digests = missing.filter_map(|it| {
+        // Some servers put the name of the instance before it.
+        let mut parts = it.subject.rsplit('/');
+        let (size, hash) = (parts.next()?, parts.next()?);
+        Digest::parse(&api::Digest {
+            hash: hash.to_owned(),
+            size_bytes: size.parse().ok()?,
+        })
+    });
+    digests.collect()
+}
+
+fn decode<M: prost::Message + Default>(any: &Any) -> Option<M> {
+    M::decode(any.value.as_slice()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(name: &str, message: &impl prost::Message) -> Any {
+        Any {
+            type_url: format!("type.googleapis.com/{name}"),
+            value: message.encode_to_vec(),
+        }
+    }
+
+    fn ended(response: &api::ExecuteResponse) -> Outcome {
+        let operation = longrunning::Operation {
+            name: "1".to_owned(),
+            done: true,
+            result: Some(operation::Result::Response(any(
+                "build.bazel.remote.execution.v2.ExecuteResponse",
+                response,
+            ))),
+            ..Default::default()
+        };
+        Update::of(&operation).outcome.unwrap()
+    }
+
+    fn refusal(outcome: Outcome) -> Refusal {
+        match outcome {
+            Outcome::Refused(refusal) => refusal,
+            Outcome::Executed(executed) => panic!("{executed:?}"),
+        }
+    }
+
+    #[test]
+    fn stage_is_that_of_the_metadata() {
+        let metadata = api::ExecuteOperationMetadata {
+            stage: api::execution_stage::Value::Executing as i32,
+            ..Default::default()
+        };
+        let operation = longrunning::Operation {
+            name: "1".to_owned(),
+            metadata: Some(any("x.ExecuteOperationMetadata", &metadata)),
+            ..Default::default()
+        };
+        let update = Update::of(&operation);
+        assert_eq!(update.name, "1");
+        assert_eq!(update.stage, Stage::Running);
+        assert!(update.outcome.is_none());
+        let silent = Update::of(&longrunning::Operation::default());
+        assert_eq!(silent.stage, Stage::Unknown);
+    }
+
+    #[test]
+    fn missing_blobs_are_listed() {
+        let blob = Digest::of(b"blob");
+        // The bytes of a message that another program encoded.
+        let subject = format!("blobs/{}/4", blob.sha256);
+        let mut violation = vec![0x0a, 7];
+        violation.extend(b"MISSING");
+        violation.extend([0x12, subject.len() as u8]);
+        violation.extend(subject.as_bytes());
+        let mut failure = vec![0x0a, violation.len() as u8];
+        failure.extend(violation);
+        let other = b"\x0a\x07\x0a\x05QUOTA".to_vec();
+        let details = [failure, other, vec![0xff]].map(|value| Any {
+            type_url: "type.googleapis.com/google.rpc.PreconditionFailure".to_owned(),
+            value,
+        });
+        let status = rpc::Status {
+            code: Code::FailedPrecondition as i32,
+            message: "inputs are missing".to_owned(),
+            details: details.to_vec(),
+        };
+        let expected = Refusal {
+            code: Code::FailedPrecondition,
+            reason: "inputs are missing".to_owned(),
+            missing: vec![blob],
+        };
+        let response = api::ExecuteResponse {
+            status: Some(status.clone()),
+            ..Default::default()
+        };
+        assert_eq!(refusal(ended(&response)), expected);
+        let of_call = Status::with_details(
+            Code::FailedPrecondition,
+            "inputs are missing",
+            status.encode_to_vec().into(),
+        );
+        let update = Update::of_status(&of_call).unwrap();
+        assert_eq!(refusal(update.outcome.unwrap()), expected);
+        assert!(Update::of_status(&Status::failed_precondition("no")).is_none());
+    }
+
+    #[test]
+    fn end_without_a_result_is_a_refusal() {
+        let empty = refusal(ended(&api::ExecuteResponse::default()));
+        assert_eq!(empty.code, Code::Unknown);
+        let done = longrunning::Operation {
+            done: true,
+            ..Default::default()
+        };
+        let none = refusal(Update::of(&done).outcome.unwrap());
+        assert_eq!(none.code, Code::Unknown);
+    }
+
+    #[test]
+    fn cached_result_is_marked() {
+        let response = api::ExecuteResponse {
+            result: Some(api::ActionResult {
+                exit_code: 1,
+                ..Default::default()
+            }),
+            status: Some(rpc::Status::default()),
+            cached_result: true,
+            ..Default::default()
+        };
+        let Outcome::Executed(executed) = ended(&response) else {
+            panic!("refused");
+        };
+        assert!(executed.is_cached);
+        assert_eq!(executed.result.exit_code, 1);
+    }
+}
