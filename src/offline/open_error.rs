@@ -58,7 +58,7 @@ pub enum OpenError {
         advice: String,
     },
     /// There is no manifest.
-    #[error("there is no release.MF at the top of the tarball: {0}")]
+    #[error("the tarball has no release.MF at its top; {0}")]
     NoManifest(Lookalike),
     /// The manifest is not a file, or it is too long.
     #[error("release.MF is {0}")]

@@ -119,7 +119,7 @@ fn missing_input_creates_no_directory() {
 #[test]
 fn tarball_without_a_manifest_is_reported() {
     let members = [Member::file("release/release.MF", b"name: demo\n")];
-    refused_bytes(&archive(&members)).says("there is no release.MF at the top of the tarball");
+    refused_bytes(&archive(&members)).says("the tarball has no release.MF at its top");
     let members = [Member::directory("release.MF/")];
     refused_bytes(&archive(&members)).says("release.MF is not a file");
 }
