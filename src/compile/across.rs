@@ -28,8 +28,8 @@ impl DependencyMounts {
         }
     }
 
-    /// The lines that the mounts may have caused: those that name a dependency. If the script failed after a short time, also those
-    /// that may name a dependency by a relative path.
+    /// The lines that the mounts may have caused. These are the lines that name a dependency and, if the script failed after a short time,
+    /// lines that may name one by a relative path.
     pub(super) fn lines_caused(
         &self,
         lines: &[PrintedLine],

@@ -1,4 +1,4 @@
-//! The caller of a running schedule.
+//! The interface between a running [`Schedule`](super::Schedule), which compiles the packages of a run, and its caller.
 
 use super::error::CompileError;
 use super::job::Compiled;
@@ -7,19 +7,19 @@ use super::queue::Id;
 /// What a running schedule reports.
 #[derive(Debug)]
 pub enum PackageEvent {
-    /// A package was started. Its [`Event`](super::Event)s carry the id's index as number.
+    /// A package was started. The [`Event`](super::Event)s of the package carry `Id::index` as their job number.
     Started(Id),
-    /// A package has ended; `None` for a package that was compiled before and only installed.
+    /// A package has ended. The result is `None` for a package that was compiled before and only installed.
     Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
-    /// Fetching a package has ended by itself. If it was not fetched, the package is compiled, unless the schedule was stopped.
+    /// A fetch has ended without being stopped. If it failed, the package is compiled, unless the schedule was stopped.
     Fetched(Id),
 }
 
-/// The caller of a running schedule.
+/// Receives the reports of a running schedule.
 pub trait ScheduleCaller: Send {
     /// Takes a report.
     fn hear(&mut self, event: PackageEvent);
 
-    /// Whether a package that can be fetched is still needed, although nothing more is compiled after a failure.
+    /// Whether to fetch this package even after a failure, when no further package is compiled.
     fn still_wants(&self, id: Id) -> bool;
 }

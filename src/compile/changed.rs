@@ -1,4 +1,4 @@
-//! Changed trees in the store, and why one could not be reinstalled.
+//! Errors about trees (directories of installed packages in the store) that were changed after sealing, and about reinstalling such a tree.
 
 use std::path::PathBuf;
 
@@ -7,38 +7,38 @@ use crate::archive::UnpackError;
 use crate::fs::{self, Difference};
 use crate::release::digest::DigestMismatch;
 
-/// How often a tree is reinstalled for one package.
+/// How often a changed dependency is reinstalled for one package.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// A tree was changed after it had been sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// The tree.
+    /// The path of the changed tree.
     pub tree: PathBuf,
-    /// The first difference from its record.
+    /// The first difference from the record that was made when the tree was sealed.
     pub difference: Difference,
-    /// The packages whose scripts ran since its last successful check.
+    /// The packages whose scripts ran since the last successful check of the tree.
     pub suspects: Suspects,
 }
 
 /// Why a changed tree could not be reinstalled.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The package was not packed.
+    /// The package has no compiled blob, because it was not packed.
     #[error("there is no compiled package to reinstall it from")]
     NoBlob,
-    /// Its compiled package was changed as well.
+    /// The compiled blob was changed as well.
     #[error("its compiled package `{}` was changed as well", path.display())]
     Blob {
-        /// The compiled package.
+        /// The path of the blob.
         path: PathBuf,
-        /// How its digest differs.
+        /// How the blob's digest differs.
         source: DigestMismatch,
     },
-    /// Its compiled package cannot be unpacked.
+    /// The compiled blob cannot be unpacked.
     #[error("failed to reinstall it")]
     Unpack(#[from] UnpackError),
-    /// The reinstalled trees were changed, too.
+    /// Each reinstalled tree was changed as well.
     #[error("it was reinstalled {ATTEMPTS} times and changed each time")]
     Again,
 }

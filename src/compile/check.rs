@@ -1,4 +1,5 @@
-//! Compares a sealed tree with its record before a dependent uses it, and reinstalls a changed tree from its blob.
+//! Compares a sealed tree with its record before a dependent uses it, and reinstalls a changed tree from its blob. A sealed tree is an
+//! installed package in the store that must not change. Its record lists the state of the files at sealing.
 //!
 //! See `docs/adr/0016-a-seal-is-checked.md`.
 
@@ -50,8 +51,8 @@ impl Store {
         }
     }
 
-    /// Reinstalls a package whose tree was changed, at another path: scripts may still have the old tree mounted. `false` if this was
-    /// already done for another dependent.
+    /// Reinstalls a package whose tree was changed, at another path: scripts may still have the old tree mounted. Returns `false` if the
+    /// tree was already replaced for another dependent.
     fn reinstall(
         &self,
         name: &Name,
@@ -93,7 +94,7 @@ fn unpack_verified(
     Ok(Record::of(tree)?)
 }
 
-/// The unchanged tree of a dependency: its current tree or a reinstalled one, with the time of the check. Blocks.
+/// Returns an unchanged tree of a dependency, which is reinstalled if necessary, with the time of the check. Blocks.
 ///
 /// # Errors
 /// [`CompileError::Changed`] if the tree was changed and cannot be reinstalled.
@@ -141,11 +142,11 @@ pub(super) fn unchanged_tree(
     }
 }
 
-/// Compares the mounted dependencies of a package again after its script has ended. `used` are their trees as they were before it started:
-/// a changed tree may have been replaced meanwhile for another dependent.
+/// Compares the mounted dependencies of a package again after its script has ended. `used` are the trees that the script had mounted. The
+/// store may contain other ones by now, if a tree was replaced for another dependent.
 ///
 /// # Errors
-/// [`CompileError::ChangedInUse`] if one was changed: the result may depend on the change.
+/// [`CompileError::ChangedInUse`] if a tree was changed, because the result may depend on the change.
 pub(super) fn unchanged_in_use(
     context: &Context,
     job: &Job,
@@ -162,8 +163,8 @@ pub(super) fn unchanged_in_use(
     Ok(())
 }
 
-/// Reports copies of dependencies that were changed while this package was compiled against them, unless only its own script ran: that
-/// script may change its dependencies.
+/// Reports copies of dependencies that were changed while this package was compiled against them, unless no other script ran: a script may
+/// change its own copies.
 pub(super) fn report_copies_changed_in_use(context: &Context, job: &Job, copies: &[ReplacedCopy]) {
     for copy in copies {
         let suspects = context.store.script_runs().since(copy.good);

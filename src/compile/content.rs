@@ -16,7 +16,7 @@ use crate::release::digest::Hasher;
 /// The version of the digest. It increases when the same archive gets another digest.
 pub const CONTENT_FORM: u32 = 1;
 
-/// The mode of directories that the archive does not list.
+/// The mode of directories that contain entries but are not listed in the archive.
 const UNLISTED: u32 = 0o755;
 
 const BUFFER: usize = 128 * 1024;
@@ -48,7 +48,7 @@ struct Node {
     mode: u32,
     /// The target of a symbolic link, or the digest of a file.
     content: Vec<u8>,
-    /// The first path of a file: the others are hard links to it.
+    /// For a file, its first path in the archive. Hard links to the file have the same value.
     file: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl Tree {
         let paths: Vec<PathBuf> = self.0.keys().cloned().collect();
         for path in &paths {
             for above in path.ancestors().skip(1) {
-                // The root: if the archive does not list it, its mode is decided by the caller of the unpacking.
+                // The root is left out: if the archive does not list it, the code that unpacks chooses its mode.
                 if above.as_os_str().is_empty() {
                     break;
                 }

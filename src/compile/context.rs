@@ -1,4 +1,4 @@
-//! The sandbox, the store and the settings of a run.
+//! What all packages of a run share: the sandbox that isolates their scripts, the store of installed packages, and settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Context {
     pub environment: Environment,
     /// The source dates of packages.
     pub source_dates: SourceDates,
-    /// Forks the parents of scripts.
+    /// The fork server, which starts the parent process of each script.
     pub agent: ForkServer,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -49,7 +49,7 @@ pub struct Context {
     pub compression_level: u32,
     /// The make job server that all scripts share, if there is one.
     pub jobserver: Option<Jobserver>,
-    /// Receives every line that scripts print, if anyone wants them.
+    /// Receives every line that scripts print. `None` if the caller does not show output.
     pub script_lines: Option<ScriptLines>,
     /// Receives all events.
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
@@ -61,7 +61,7 @@ impl Context {
     /// # Errors
     /// Something cannot be removed.
     pub fn close(self: Arc<Self>) -> Result<(), SandboxError> {
-        // Another reference belongs to a package that cannot be stopped.
+        // If another reference exists, a package could not be stopped and still uses the sandbox.
         Arc::try_unwrap(self).map_or(Ok(()), |context| context.sandbox.close())
     }
 }

@@ -1,4 +1,5 @@
-//! Lines in a script's output that report denied access, and the paths in them. Pure.
+//! Finds lines in a script's output that report denied access (*denials*), and the paths in these lines. Landlock rules may have *closed*
+//! such a path, that is, made it inaccessible to the script. No I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -9,14 +10,14 @@ use crate::sandbox::Closed;
 /// How many denials of each kind are kept for one run.
 const KEPT: usize = 50;
 
-/// How many different lines are examined: their paths may need file system calls.
+/// How many different lines are examined. The limit exists because looking up paths may need file system calls.
 const EXAMINED: usize = 10_000;
 
 /// The length to which lines are shortened, in characters.
 const LINE_LIMIT: usize = 300;
 
-/// Texts of the system's errors, without the first letter: C programs write it as a capital, Go and Node do not. The flag is set
-/// for errors that Landlock's rules on files cause.
+/// Texts of system errors, without the first letter, because C programs capitalize it and Go and Node do not. The flag is `true` for errors
+/// that Landlock rules cause.
 const ANSWERS: [(&str, bool); 4] = [
     ("ermission denied", true),
     ("nvalid cross-device link", true),
@@ -29,30 +30,30 @@ const ANSWERS: [(&str, bool); 4] = [
 pub struct Denial {
     /// The line, shortened, without control characters.
     pub line: String,
-    /// The paths in it that the rules close, and how.
+    /// The paths in the line that the rules close, and how they close them.
     pub closed: Vec<(PathBuf, Closed)>,
-    /// Whether the rules may be the cause although it names no absolute path, or only paths that could not be looked up.
+    /// Whether the rules may be the cause although the line names no absolute path, or only paths that could not be looked up.
     pub is_unclear: bool,
 }
 
 impl Denial {
-    /// Whether the rules may have caused it: it names a path that they close, or it has the text of an error of theirs and names no
-    /// absolute path.
+    /// Whether the rules may have caused the denial: the line names a path that they close, or names no absolute path and has the text of
+    /// an error that rules cause.
     #[must_use]
     pub fn may_be_caused_by_rules(&self) -> bool {
         !self.closed.is_empty() || self.is_unclear
     }
 }
 
-/// How rules close the paths of denials.
+/// The result of looking up the paths of denials.
 #[derive(Debug, Default)]
 pub(super) struct ClosedPaths {
     pub(super) closed: HashMap<PathBuf, Closed>,
-    /// Paths of which this is unknown, because a file system does not respond.
+    /// Paths that could not be looked up, because a file system does not respond.
     pub(super) unknown: HashSet<PathBuf>,
 }
 
-/// Collects the denials of one run from blocks of whole lines.
+/// Collects the denials of one run of a script. The output arrives in blocks of whole lines.
 #[derive(Debug, Default)]
 pub(super) struct Search {
     seen: HashSet<String>,
@@ -69,7 +70,7 @@ struct Found {
 
 impl Search {
     pub(super) fn read(&mut self, block: &str) {
-        // Most blocks contain none, and logs are long.
+        // This check is fast. Most blocks contain no denial, and logs are long.
         if !ANSWERS.iter().any(|(answer, _)| block.contains(answer)) {
             return;
         }
@@ -91,8 +92,8 @@ impl Search {
         }
     }
 
-    /// The denials in the order of the output. Those that the rules may have caused come first. `look_up` returns how the rules close
-    /// the paths in them, and is not called without paths.
+    /// The denials in the order of the output. Those that the rules may have caused come first. `look_up` returns how the rules close the
+    /// given paths. It is called only if there are paths.
     pub(super) fn into_denials(
         self,
         look_up: impl FnOnce(Vec<PathBuf>) -> ClosedPaths,
@@ -152,7 +153,7 @@ pub(super) fn absolute_paths(line: &str) -> Vec<&str> {
         let begins = before
             .is_none_or(|it| it.is_whitespace() || QUOTES.contains(it) || "([{<:".contains(it));
         let end = end_of_path(line, at, before);
-        // `https://`
+        // The `//` of an address such as `https://host` begins no path.
         let is_address = before == Some(':') && line[at..].starts_with("//");
         if begins && !is_address && !is_in_command(line, at) {
             let path = line[at..end].trim_end_matches(['.', ',']);

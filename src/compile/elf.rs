@@ -1,5 +1,5 @@
-//! The places where the dynamic linker looks for the libraries of an ELF file: `DT_RPATH`, `DT_RUNPATH`, and names of libraries
-//! that are paths. Reads only the parts of the file that contain them.
+//! Reads from an ELF file where the dynamic linker looks for its libraries: `DT_RPATH`, `DT_RUNPATH`, and library names that are paths.
+//! Reads only the parts of the file that contain them.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,13 @@ use std::os::unix::fs::FileExt;
 /// The first bytes of every ELF file.
 pub(super) const MAGIC: &[u8] = b"\x7fELF";
 
-/// More program headers than any real file has.
+/// The maximum number of program headers. Real files have fewer.
 const HEADERS_LIMIT: u64 = 1024;
 
-/// More than any real dynamic section, in bytes.
+/// The maximum size of the dynamic section, in bytes. Real sections are smaller.
 const DYNAMIC_LIMIT: u64 = 1 << 20;
 
-/// More than a search path needs, in bytes.
+/// The maximum length of a search path, in bytes.
 const PATH_LIMIT: usize = 64 * 1024;
 
 const PT_LOAD: u64 = 1;
@@ -59,7 +59,7 @@ impl Layout {
 /// The directories and libraries that a file names. Empty for a damaged file and for one that is not a dynamically linked ELF file.
 ///
 /// # Errors
-/// What the system answered.
+/// If the file cannot be read.
 pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
     let start = read(file, 0, 64)?;
     let layout = match start.get(..6) {
@@ -72,7 +72,7 @@ pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
     Ok(searched_in(file, layout, &start)?.unwrap_or_default())
 }
 
-/// `None` if the file is truncated.
+/// As [`searched`], for a file that begins with `start`. `None` if the file is truncated.
 fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
     let Some(segments) = segments(file, layout, start)? else {
         return Ok(None);
@@ -178,7 +178,7 @@ fn read(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The bytes up to the next zero.
+/// The bytes from `offset` up to the next zero byte.
 fn string(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
     const STEP: u64 = 512;
     let mut text = Vec::new();

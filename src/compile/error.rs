@@ -1,4 +1,4 @@
-//! Why a package was not compiled: its script or its source failed, or the machine or this program did.
+//! The reasons why a package was not compiled: the script or the source failed, or the machine, or this program.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,20 +46,20 @@ pub enum CompileError {
         package: Name,
         /// The blob.
         path: PathBuf,
-        /// How it differs.
+        /// How the blob's digest differs.
         source: DigestMismatch,
     },
-    /// The tree that a package installed was changed afterwards and cannot be reinstalled.
+    /// The installed files of a package were changed and cannot be reinstalled.
     #[error("the files of package `{package}` were changed after it was installed: {}", changed.difference)]
     Changed {
         /// The package whose files were changed.
         package: Name,
         /// What was changed.
         changed: Box<Changed>,
-        /// Why it cannot be reinstalled; `None` if it was changed before it was packed.
+        /// Why the files cannot be reinstalled. `None` if they were changed before the package was packed.
         source: Option<Box<RestoreError>>,
     },
-    /// The tree of a dependency was changed while the package was compiled against it.
+    /// The installed files of a dependency were changed while the package was compiled against them.
     #[error(
         "the files of its dependency `{dependency}` were changed while package `{package}` was compiled: {}",
         changed.difference
@@ -85,7 +85,7 @@ pub enum CompileError {
     ScriptIsNotAFile {
         /// The package.
         package: Name,
-        /// What it is.
+        /// The kind of file that was found.
         found: &'static str,
     },
     /// The script left no directory at its install target.
@@ -98,7 +98,7 @@ pub enum CompileError {
         /// What was found instead.
         found: Cow<'static, str>,
     },
-    /// The script left a mount at its installed files.
+    /// The script left a mount in, at or above its install target.
     #[error("the packaging script of `{package}` left a mount at `{}`, so its files there cannot be packed", mount.display())]
     Mounted {
         /// The package.
@@ -119,7 +119,7 @@ pub enum CompileError {
         processes: Vec<Unkillable>,
         /// How the script itself ended.
         status: Status,
-        /// Where the package's directories are left.
+        /// Where the package's directories remain.
         left: Option<PathBuf>,
     },
     /// The file system of a path that the source or the script names does not respond.
@@ -131,17 +131,17 @@ pub enum CompileError {
     NoResponse {
         /// The package.
         package: Name,
-        /// The processes that wait for it.
+        /// The processes that wait for the file system.
         processes: Vec<Unkillable>,
     },
-    /// The same, but the process that waited for it was killed.
+    /// A file system does not respond, as in the variant above, but the process that accessed it was killed.
     #[error(
         "a link of package `{package}` leads to a file system that does not respond: could not {step} in time"
     )]
     TimedOut {
         /// The package.
         package: Name,
-        /// What the process did.
+        /// The operation that did not end in time.
         step: String,
     },
     /// The installed tree cannot be packed.
@@ -171,9 +171,9 @@ pub enum CompileError {
     /// A disk (or a quota) is full.
     #[error("no space left in `{}`: {space}", directory.display())]
     NoSpace {
-        /// A directory on it.
+        /// A directory on the disk.
         directory: PathBuf,
-        /// How full the disk was when it happened.
+        /// How full the disk was when the operation failed.
         space: fs::Space,
         /// The operation that failed.
         source: Box<CompileError>,
@@ -186,7 +186,7 @@ pub enum CompileError {
         /// The task.
         source: runtime::TaskFailed,
     },
-    /// The script succeeded although the rules denied it access. It is run again, so no caller gets this.
+    /// The script succeeded although Landlock rules denied it access. Used internally to start a second run; callers do not get it.
     #[error(
         "the packaging script of `{package}` succeeded, but Landlock denied it access to files"
     )]
@@ -194,17 +194,17 @@ pub enum CompileError {
         /// The package.
         package: Name,
     },
-    /// The script failed because its dependencies are mounts. It is run again with copies, so no caller gets this.
+    /// The script failed because its dependencies are mounts. Used internally to start a run with copies; callers do not get it.
     #[error(
         "the packaging script of `{package}` failed to hard-link, move or remove files of a dependency, because dependencies are mounts"
     )]
     AcrossMounts {
         /// The package.
         package: Name,
-        /// The lines that show this.
+        /// The lines of the output that show it.
         lines: Vec<PrintedLine>,
     },
-    /// A shell was opened in place of the script, and has ended.
+    /// The user ran a shell in place of the script, so there is no result.
     #[error("the packaging script of `{package}` did not run: a shell was opened in its place")]
     Left {
         /// The package.
@@ -229,8 +229,8 @@ impl CompileError {
         }
     }
 
-    /// Adds how full the disk is, if the disk is full: the disk of the error's file, or of the directory `default`. Blocks. To be
-    /// called before anything is removed.
+    /// If the disk is full, adds how full it is. The disk is that of the error's file, or else of the directory `default`. Blocks. Call
+    /// this before anything is removed.
     pub(super) fn with_space(self, default: &Path) -> Self {
         if !self.is_no_space() {
             return self;
@@ -246,7 +246,7 @@ impl CompileError {
         }
     }
 
-    /// The file that could not be created or written.
+    /// The file that could not be created or written, if the error names one.
     fn file(&self) -> Option<&Path> {
         match self {
             Self::Files { source, .. }
@@ -266,7 +266,7 @@ impl CompileError {
         }
     }
 
-    /// Whether Landlock rules may have caused the failure. They send no signals, and use no memory, disk space or time.
+    /// Whether Landlock rules may have caused the failure. Rules cannot cause a signal, a lack of memory or disk space, or a timeout.
     pub(super) fn may_be_caused_by_rules(&self) -> bool {
         match self {
             Self::Script(failure) => failure.cause.is_none() && failure.status.signal().is_none(),
@@ -321,23 +321,23 @@ pub struct ScriptFailure {
     pub package: Name,
     /// How the script ended.
     pub status: Status,
-    /// How long it ran.
+    /// How long the script ran.
     pub elapsed: Duration,
     /// The cause, if it is known.
     pub cause: Option<Cause>,
-    /// Its processes when it exceeded a time limit, before they were stopped.
+    /// The script's processes when it exceeded a time limit, before they were stopped.
     pub processes: Vec<RunningProcess>,
-    /// The last lines of its output.
+    /// The last lines of the script's output.
     pub tail: LastLines,
-    /// Undeclared dependencies that it failed to access.
+    /// Undeclared dependencies that the script failed to access.
     pub undeclared: Vec<Name>,
     /// Possible causes.
     pub findings: Vec<Finding>,
-    /// The denied access that its output shows; `None` if it ran without rules.
+    /// The denied access that the output shows. `None` if the script ran without Landlock rules.
     pub denials: Option<Vec<Denial>>,
-    /// The end of each of its streams.
+    /// How each output stream ended.
     pub endings: Vec<Ending>,
-    /// The log of its whole output.
+    /// The log of the whole output.
     pub log: PathBuf,
     /// The log of the first run, if this was the second one.
     pub first_log: Option<PathBuf>,
@@ -350,15 +350,15 @@ pub struct ScriptFailure {
 pub enum Cause {
     /// The kernel killed processes because memory ran out while the script ran.
     OutOfMemory {
-        /// How many processes.
+        /// The number of processes.
         killed: u64,
     },
-    /// It exceeded the time limit.
+    /// The script exceeded the time limit.
     TimeLimit {
         /// The time limit.
         limit: Duration,
     },
-    /// It printed nothing for too long.
+    /// The script printed nothing for too long.
     Silence {
         /// The limit.
         limit: Duration,

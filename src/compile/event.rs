@@ -1,4 +1,4 @@
-//! Progress reports of the core: names and numbers, never finished sentences.
+//! Progress reports of a compilation. They carry names and numbers; the front ends make texts of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::shell::FailedRun;
 use crate::process::Usage;
 use crate::release::Name;
 
-/// An event of a package, with the number of its job.
+/// An event of a package. Every variant has the number of the package's [`Job`](super::Job), because names can repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It entered a phase.
+    /// The package entered a phase.
     Entered {
         /// The job's number.
         job: usize,
@@ -24,8 +24,8 @@ pub enum Event {
         /// The phase.
         phase: Phase,
     },
-    /// The first run of its script, under Landlock rules, has failed. A second run without rules follows as soon as no other script
-    /// runs.
+    /// The first run of the package's script, under Landlock rules, has failed. A second run without rules follows as soon as no other
+    /// script runs.
     FirstRunFailed {
         /// The job's number.
         job: usize,
@@ -36,14 +36,14 @@ pub enum Event {
         /// How many other scripts are running.
         running: usize,
     },
-    /// The second run of its script begins.
+    /// The second run of the script begins.
     SecondRunStarted {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
     },
-    /// The second run of its script has succeeded.
+    /// The second run of the script has succeeded.
     SecondRunSucceeded {
         /// The job's number.
         job: usize,
@@ -52,7 +52,7 @@ pub enum Event {
         /// The first run.
         first: Arc<FirstRun>,
     },
-    /// Its script has succeeded although the rules denied it access, and second runs are disabled.
+    /// The script has succeeded although Landlock rules denied it access, and second runs are disabled.
     Denied {
         /// The job's number.
         job: usize,
@@ -61,18 +61,18 @@ pub enum Event {
         /// The denied access.
         denials: Vec<Denial>,
     },
-    /// Its script failed because its dependencies are mounts, and is run again with copies of them.
+    /// The script failed because the dependencies are mounts. It is run again with copies of them.
     RunWithCopies {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
-        /// The lines that show this.
+        /// The lines of the output that show it.
         lines: Vec<PrintedLine>,
         /// The log of the first run.
         log: PathBuf,
     },
-    /// The tree of one of its dependencies was changed, and was reinstalled.
+    /// The installed files of a dependency were changed, and were reinstalled.
     TreeChanged {
         /// The job's number.
         job: usize,
@@ -83,7 +83,7 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
-    /// A copy of one of its dependencies, which other packages have used, was changed and is replaced.
+    /// A copy of a dependency, which other packages have used, was changed and is replaced.
     CopyChanged {
         /// The job's number.
         job: usize,
@@ -94,7 +94,7 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
-    /// A copy of one of its dependencies was changed while it was compiled, and scripts of other packages ran meanwhile.
+    /// A copy of a dependency was changed while the package was compiled, and scripts of other packages ran meanwhile.
     CopyChangedInUse {
         /// The job's number.
         job: usize,
@@ -105,18 +105,18 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
-    /// Its directories were kept after a failure.
+    /// The package's directories were kept after a failure.
     Kept {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
-        /// Where.
+        /// The directory that contains them.
         directory: PathBuf,
-        /// How much disk they take.
+        /// Their size on disk.
         bytes: u64,
     },
-    /// A shell is about to be opened in its sandbox: nothing else may be printed until it has ended.
+    /// A shell is about to be opened in the package's sandbox. Nothing else may be printed until [`ShellEnded`](Self::ShellEnded).
     ShellOpened {
         /// The job's number.
         job: usize,
@@ -125,14 +125,14 @@ pub enum Event {
         /// The failed run of its script; `None` if the shell is opened in place of the script.
         failed: Option<FailedRun>,
     },
-    /// The shell in its sandbox has ended.
+    /// The shell in the package's sandbox has ended.
     ShellEnded {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
     },
-    /// A run of its script has ended.
+    /// A run of the script has ended.
     ScriptEnded {
         /// The job's number.
         job: usize,
@@ -140,10 +140,10 @@ pub enum Event {
         package: Name,
         /// How long the script ran.
         elapsed: Duration,
-        /// The resources that it and its descendants used.
+        /// The resources that the script and its descendants used.
         usage: Usage,
     },
-    /// Its script has printed a line. Sent for the latest line from time to time, not for every line.
+    /// The script has printed lines. Sent from time to time with the latest line, not for every line.
     Printed {
         /// The job's number.
         job: usize,
@@ -180,25 +180,25 @@ impl Event {
 /// A phase in the compilation of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Its source is unpacked.
+    /// The source is being unpacked.
     Unpacking,
-    /// Its dependencies are installed.
+    /// The dependencies are being installed.
     Installing,
-    /// It waits for packages that conflict with it.
+    /// The package waits for packages that use the same directories.
     Waiting,
-    /// It is ready to run and waits for its turn.
+    /// The script is ready and waits for its turn.
     Ready,
-    /// It waits for another machine.
+    /// The package waits for a machine that compiles it.
     Queued,
-    /// Its first run has failed, and it waits for its second run until no other script runs.
+    /// The first run has failed. The second run starts when no other script runs.
     SecondRun {
         /// How many scripts are running.
         running: usize,
     },
-    /// Its script runs.
+    /// The script runs.
     Packaging,
-    /// What the script installed is packed.
+    /// The installed files are being packed.
     Packing,
-    /// What another machine has compiled is downloaded.
+    /// The result of another machine is being downloaded.
     Downloading,
 }

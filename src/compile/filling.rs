@@ -1,7 +1,7 @@
-//! How long the dependents of a package wait for one of them to fill the cache that they share.
+//! Decides how long the dependents of a package wait while one of them fills a cache that they share, such as Go's build cache.
 //!
-//! Go programs that are compiled at the same time with an empty build cache all compile the standard library. One that runs first
-//! leaves it in the cache for the others, and uses several cores itself.
+//! Go programs that are compiled at the same time with an empty build cache all compile the standard library. A program that is compiled
+//! first leaves the library in the cache for the others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ pub(super) const MOST_JOBS_ONE_AT_A_TIME: usize = 2;
 /// How often a cache is checked.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// After this time with an empty cache, the other dependents start: the package does something else first. The time includes
-/// unpacking its source and copying its dependencies.
+/// If the cache is still empty after this time, the other dependents start, because the first one does something else first. The time
+/// includes unpacking its source and copying its dependencies.
 const EMPTY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Counted from the first entry in the cache; long enough to compile the standard library on one core. After it, a package compiles
-/// mostly its own code, so all dependents may start, also if they ran one after another until then.
+/// All dependents may start this long after the first entry appeared in the cache, even if they ran one after another until then. The time
+/// is long enough to compile the standard library on one core; later, a package compiles mostly its own code.
 const FILLED_LIMIT: Duration = Duration::from_secs(60);
 
 /// During this time after the first entry appeared in a cache, idle CPUs do not let another dependent start. The `go` command first
@@ -44,8 +44,7 @@ const SHARED_WORK: Duration = Duration::from_secs(5);
 /// The share of all CPU time that a package leaves idle while it links a program, or does other work that is not parallel.
 const IDLE_SHARE: f64 = 0.25;
 
-/// For so many checks in a row, a package must leave CPUs idle before the next one starts. A single check may fall between two
-/// processes.
+/// The next dependent starts after CPUs were idle in this many checks in a row. A single check may fall between two processes.
 const IDLE_CHECKS: u32 = 2;
 
 /// How long the first look into a cache may take. Without an answer, no dependent waits for others.
@@ -55,11 +54,11 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Filling {
     cache: Arc<Cache>,
-    /// When a dependent began to fill it, then when the first entry appeared.
+    /// When a dependent began to fill the cache or, later, when the first entry appeared.
     since: Option<Instant>,
     has_entries: bool,
     meter: IdleMeter,
-    /// In how many checks in a row CPUs were idle.
+    /// The number of checks in a row that found idle CPUs.
     idle_checks: u32,
 }
 
@@ -68,23 +67,23 @@ pub(super) struct Filling {
 pub(super) enum MayStart {
     /// None.
     None,
-    /// One more: CPUs are idle.
+    /// One more, because CPUs are idle.
     Next,
     /// All.
     All,
 }
 
-/// The directories of a cache, which are looked into on blocking threads: a disk that does not respond must not block the run.
+/// The directories of a cache. Blocking threads read them, so that a disk that does not respond does not block the run.
 struct Cache {
     directories: Vec<Box<dyn Look>>,
-    /// Whether a thread looks into them.
+    /// Whether a thread is reading the directories.
     is_looking: AtomicBool,
     has_content: AtomicBool,
 }
 
-/// A directory to look into.
+/// A directory of a cache.
 trait Look: Send + Sync {
-    /// Whether it has entries; `None` if that is unknown.
+    /// Whether the directory has entries. `None` if that is unknown.
     fn has_entries(&self) -> Option<bool>;
 }
 
@@ -151,7 +150,7 @@ impl Filling {
         self.after_idle(elapsed, idle_share)
     }
 
-    /// The same, before the time limit.
+    /// As [`check`](Self::check), while the cache is neither too long empty nor filled.
     fn after_idle(&mut self, elapsed: Duration, idle_share: Option<f64>) -> MayStart {
         let is_shared_work = !self.has_entries || elapsed < SHARED_WORK;
         let is_idle = !is_shared_work && idle_share.is_some_and(|share| share >= IDLE_SHARE);
@@ -165,7 +164,7 @@ impl Filling {
 }
 
 impl Cache {
-    /// Looks for entries on a blocking thread, unless one still does.
+    /// Looks for entries on a blocking thread, unless such a thread is still running.
     fn look(self: &Arc<Self>) {
         if self.is_looking.swap(true, Ordering::Acquire) {
             return;

@@ -1,4 +1,4 @@
-//! Findings about a package: warnings if it was compiled, hints if it failed.
+//! Findings: problems that were detected while a package was compiled. They are warnings if it was compiled, and hints if it failed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use super::references::{Reference, ReferenceKind};
 pub enum Finding {
     /// The source has no packaging script, so the package is empty.
     NoScript {
-        /// Names in the source that may be mistakes for `packaging`.
+        /// Names in the source that resemble `packaging`.
         similar: Vec<String>,
         /// Names in the source.
         entries: Vec<String>,
-        /// How many other names there are.
+        /// The number of further names.
         others: usize,
     },
     /// Lines of the packaging script have Windows line ends.
     CarriageReturns {
-        /// The number of the first such line.
+        /// The number of the first line with one.
         first: usize,
-        /// The number of such lines.
+        /// The number of lines with one.
         lines: usize,
     },
     /// The packaging script begins with a byte order mark.
@@ -36,11 +36,11 @@ pub enum Finding {
     },
     /// Installed files refer to the directory in which packages are compiled.
     CompileDirectory {
-        /// That directory.
+        /// The path of the directory.
         directory: PathBuf,
         /// The first references.
         references: Vec<Reference>,
-        /// How many other files there are.
+        /// The number of further files.
         others: usize,
     },
     /// A program could not set an owner that does not exist in this user namespace.
@@ -75,7 +75,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// Whether a line of the output shows a conflict with a script that ran at the same time.
+    /// Whether this is a conflict with a script that ran at the same time, shown by a line of the output.
     #[must_use]
     pub fn is_a_collision(&self) -> bool {
         matches!(self, Self::RanConcurrently { line: Some(_) })

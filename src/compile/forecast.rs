@@ -1,4 +1,5 @@
-//! Predicts the order and the times of a schedule: pure. The [`Queue`] and [`Concurrency`] decide, as in a run.
+//! Predicts in which order and when the packages of a schedule would be compiled, with the same [`Queue`] and [`Concurrency`] as in a run.
+//! No I/O.
 //!
 //! A run can differ: packages take other times, wait for memory, or fill a cache for others.
 
@@ -19,7 +20,7 @@ pub struct ForecastStep {
     pub end: Duration,
 }
 
-/// The packages of a queue in the order of their starts. `times` are the times that they take, by the index of their ids.
+/// The packages of a queue in the order of their starts. `times` has the duration of each package, at the index of its id.
 pub(super) fn forecast(
     mut queue: Queue,
     concurrency: Concurrency,
@@ -28,7 +29,7 @@ pub(super) fn forecast(
     let mut steps = Vec::new();
     let mut now = Duration::ZERO;
     let mut running: Vec<ForecastStep> = Vec::new();
-    // Packages that wait for a turn of their scripts.
+    // Packages that are prepared and wait for a turn to run their scripts.
     let mut prepared: VecDeque<Id> = VecDeque::new();
     loop {
         while let Some(id) = concurrency.next(&mut queue, running.len() + prepared.len()) {
@@ -46,7 +47,7 @@ pub(super) fn forecast(
             running.push(step);
             steps.push(step);
         }
-        // Of several that end at the same time, the first one that started.
+        // If several end at the same time, choose the one that started first.
         let first = (0..running.len()).min_by_key(|&index| running[index].end);
         let Some(first) = first else {
             return steps;

@@ -1,4 +1,4 @@
-//! Installs packages that are compiled already.
+//! Installs packages that an earlier run has compiled.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::fs;
 use crate::release::{Digests, Name};
 use crate::runtime;
 
-/// Unpacks a package that was compiled before, for its dependents. The blob stays: a script may change the tree, which is then unpacked
-/// again. With digests, the blob is compared with them each time.
+/// Unpacks a compiled package into the store, for its dependents. Keep the blob: if a script changes the tree, the tree is unpacked again.
+/// If there are digests, the blob is verified each time.
 ///
 /// # Errors
 /// The blob does not have the digests or cannot be unpacked, or `cancel` was triggered.

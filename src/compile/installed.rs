@@ -1,4 +1,5 @@
-//! An installed package: its tree, the record of the sealed tree, and the blob from which it can be reinstalled.
+//! An installed package in the store: its tree, the record to which the tree is compared, and the blob from which it can be reinstalled. A
+//! tree is the directory with the package's files. It is sealed, that is, its record is made, before dependents use it.
 
 use std::fs::File;
 use std::io::Seek;
@@ -16,7 +17,7 @@ use crate::release::digest::{Algorithm, DigestMismatch};
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::Cancellable;
 
-/// An installed package in the store. Clones are the same package.
+/// An installed package in the store. Clones share its state.
 #[derive(Debug, Clone)]
 pub struct Installed(Arc<State>);
 
@@ -26,7 +27,7 @@ struct State {
     /// Held while the tree is replaced.
     replacing: Mutex<()>,
     blob: watch::Sender<BlobState>,
-    /// The contents of the environment files for dependents (`bosh/*.env`), read when the tree was sealed.
+    /// The contents of the package's environment files for dependents (`bosh/*.env`), read when the tree was sealed.
     environment_files: Vec<String>,
     is_unrestricted: AtomicBool,
 }
@@ -37,20 +38,20 @@ pub(super) struct SealedTree {
     pub(super) tree: PathBuf,
     pub(super) record: Arc<Record>,
     pub(super) verified: Instant,
-    /// Trees that were changed, and may still be mounted.
+    /// Earlier trees, which were changed and replaced. Scripts may still have them mounted.
     changed: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
 enum BlobState {
-    /// The package is still to be packed.
+    /// The package is not packed yet.
     Expected,
     Available(KnownBlob),
     /// There will be no blob.
     None,
 }
 
-/// A blob with its digest, which is verified before each use, because scripts may have run since the last one.
+/// A blob with its digest, which is verified before each use, because scripts that ran meanwhile may have changed the blob.
 #[derive(Debug, Clone)]
 pub(super) struct KnownBlob {
     pub(super) file: PathBuf,
@@ -60,16 +61,16 @@ pub(super) struct KnownBlob {
 /// Why a blob cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KnownBlobError {
-    /// It cannot be read.
+    /// The blob cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// It was changed after its digest had been verified.
+    /// The blob was changed after its digest had been verified.
     #[error(transparent)]
     Changed(#[from] DigestMismatch),
 }
 
 impl KnownBlob {
-    /// `None` without digests. Only one digest is used.
+    /// Uses one of the digests. `None` if there are none.
     pub(super) fn new(file: &Path, digests: &Digests) -> Option<Self> {
         let preferred = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1];
         let known = preferred.into_iter().find(|it| digests.get(*it).is_some());
@@ -92,12 +93,12 @@ impl KnownBlob {
 }
 
 impl Installed {
-    /// A package that is not packed here. Its blob may be set later.
+    /// A package without a blob, unless [`set_blob`](Self::set_blob) sets one later.
     pub(super) fn new(tree: PathBuf, record: Record) -> Self {
         Self::with(tree, record, BlobState::None)
     }
 
-    /// A package that is still to be packed.
+    /// A package that is packed later: [`blob`](Self::blob) waits for it.
     pub(super) fn to_be_packed(tree: PathBuf, record: Record) -> Self {
         Self::with(tree, record, BlobState::Expected)
     }
@@ -150,7 +151,7 @@ impl Installed {
         self.lock().clone()
     }
 
-    /// At that moment the tree was equal to its record.
+    /// Records that the tree was equal to its record at `moment`.
     pub(super) fn mark_verified(&self, tree: &Path, moment: Instant) {
         let mut known = self.lock();
         if known.tree == tree {
@@ -158,7 +159,7 @@ impl Installed {
         }
     }
 
-    /// Replaces a changed tree with the one that `make` creates. `false` if it was already replaced.
+    /// Replaces a changed tree with the one that `make` creates. Returns `false` if it was already replaced.
     pub(super) fn replace<E>(
         &self,
         changed: &Path,
@@ -182,7 +183,7 @@ impl Installed {
         self.set_blob(None);
     }
 
-    /// The blob is available, or there will be none.
+    /// Sets the blob after packing, or `None` if there will be no blob.
     pub(super) fn set_blob(&self, blob: Option<KnownBlob>) {
         let state = blob.map_or(BlobState::None, BlobState::Available);
         self.0.blob.send_replace(state);
@@ -194,7 +195,7 @@ impl Installed {
         let mut blob = self.0.blob.subscribe();
         let decided = async {
             tokio::select! {
-                // Cancel-safe per docs on `wait_for`. The sender lives as long as this.
+                // Cancel-safe per docs on `wait_for`. The sender lives as long as `self`.
                 state = blob.wait_for(|it| !matches!(it, BlobState::Expected)) => {
                     state.ok().map(|state| state.clone())
                 }

@@ -1,4 +1,4 @@
-//! The input and the result of a compilation.
+//! The input ([`Job`]) and the result ([`Compiled`]) of the compilation of one package.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct Job {
     pub dependencies: Vec<Dependency>,
     /// The log of the script's output. Its directory exists.
     pub log: PathBuf,
-    /// The log of its standard output, if it is separate from standard error.
+    /// The log of the script's standard output, if it is separate from that of standard error.
     pub stdout_log: Option<PathBuf>,
     /// The path of the compiled blob. Its directory exists.
     pub blob: PathBuf,
@@ -45,11 +45,11 @@ pub struct Job {
 /// A dependency of a package.
 #[derive(Debug, Clone)]
 pub struct Dependency {
-    /// Its name.
+    /// The name of the dependency.
     pub name: Name,
-    /// Its version.
+    /// The version of the dependency.
     pub version: Version,
-    /// Its tree.
+    /// The installed files.
     pub installed: Installed,
 }
 
@@ -64,11 +64,11 @@ pub struct Compiled {
     pub digests: Digests,
     /// The tree in the store, if the package has dependents. [`Schedule`](super::Schedule) removes it when they are compiled.
     pub installed: Option<Installed>,
-    /// Whether the package, or one that it was compiled against, was compiled in a second run, without restrictions, or in spite of a
-    /// denied access (`--second-run=never`): another run may give another result.
+    /// Whether the package, or one that it was compiled against, was compiled in a second run without restrictions, or in spite of a denied
+    /// access (`--second-run=never`). Another run may then give another result.
     pub unrestricted: bool,
-    /// The time until its dependents could start, without the wait for its turn and without packing, which runs concurrently with
-    /// them.
+    /// The time until the package's dependents could start. It does not include waiting for a turn, nor packing, which runs concurrently
+    /// with the dependents.
     pub elapsed: Duration,
     /// The problems that were detected.
     pub findings: Vec<Finding>,

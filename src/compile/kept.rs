@@ -29,13 +29,13 @@ const DESCRIPTION: &str = "kept.json";
 /// The name of the file with the variables.
 const ENVIRONMENT: &str = "environment";
 
-/// The characters of a directory's name that are taken from the version, at most.
+/// The maximum number of characters of the version in a directory's name.
 const VERSION_LIMIT: usize = 100;
 
 /// Keeps the directories of failed packages.
 #[derive(Debug, Clone)]
 pub struct Keep {
-    /// Where. It exists.
+    /// The directory that contains the directories of packages. It exists.
     pub directory: PathBuf,
     /// The settings of the run.
     pub settings: KeptSettings,
@@ -54,7 +54,7 @@ pub struct KeptSettings {
     pub protect_host: bool,
     /// Whether the script had access to the host's network.
     pub network: bool,
-    /// By how much its niceness was raised.
+    /// By how much the script's niceness was raised.
     pub nice: i32,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -66,9 +66,9 @@ pub struct Kept {
     format: u32,
     /// The package's name.
     pub package: String,
-    /// Its version.
+    /// The package's version.
     pub version: String,
-    /// The names and versions of its dependencies.
+    /// The names and versions of the package's dependencies.
     pub dependencies: Vec<(String, String)>,
     /// The isolation tier, as on the command line.
     pub isolation: String,
@@ -76,26 +76,26 @@ pub struct Kept {
     pub settings: KeptSettings,
 }
 
-/// Why a directory is not one of a kept package.
+/// Why a directory does not contain a kept package.
 #[derive(Debug, thiserror::Error)]
 pub enum KeptError {
-    /// It cannot be read.
+    /// The directory cannot be read.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// Its description is invalid.
+    /// The description (`kept.json`) is invalid.
     #[error("`{}` does not describe a package of `--keep-failed`", path.display())]
     Invalid {
-        /// The description.
+        /// The path of the description.
         path: PathBuf,
         /// Why.
         source: serde_json::Error,
     },
-    /// Another version of this program has made it.
+    /// Another version of this program wrote the description.
     #[error("`{}` has format {format}, and this program knows format {FORMAT}", path.display())]
     Format {
-        /// The description.
+        /// The path of the description.
         path: PathBuf,
-        /// Its format.
+        /// The description's format.
         format: u32,
     },
 }
@@ -181,7 +181,7 @@ impl Kept {
     }
 }
 
-/// Creates a new directory for a package. Existing ones stay.
+/// Creates a new directory for a package. Existing directories are not changed.
 pub(super) fn create_directory(parent: &Path, name: &str, version: &str) -> fs::Result<PathBuf> {
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || "._-+".contains(character);
@@ -213,7 +213,7 @@ pub(super) fn installed(directory: &Path) -> PathBuf {
     directory.join("install")
 }
 
-/// The name of a tree while a new one takes its place.
+/// The temporary name of an old tree while a new one replaces it.
 pub(super) fn earlier(tree: &Path) -> PathBuf {
     tree.with_extension("earlier")
 }
@@ -247,7 +247,7 @@ fn encode(environment: &Environment) -> Vec<u8> {
 
 fn decode(variables: &[u8]) -> Environment {
     let variables = variables.split(|byte| *byte == 0).filter_map(|variable| {
-        // A name may begin with `=`.
+        // A variable's name may begin with `=`.
         let end = variable.iter().skip(1).position(|byte| *byte == b'=')? + 1;
         let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         Some((text(&variable[..end]), text(&variable[end + 1..])))

@@ -1,17 +1,17 @@
-//! The limits of a schedule.
+//! The limits of a schedule, that is, of the compilation of all packages of a run.
 
 use std::num::NonZeroUsize;
 
 /// If less memory than this is available, in bytes, no script is started while another one runs.
 pub const MEMORY_FLOOR: u64 = 256 << 20;
 
-/// How many scripts run concurrently.
+/// Limits the scripts that run concurrently, and decides what happens after a failure.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// The maximum number of concurrent scripts, and of packages that are packed concurrently.
     pub jobs: NonZeroUsize,
     /// If less memory than this is available, in bytes, no script is started while another one runs.
     pub memory_floor: u64,
-    /// Whether packages that do not depend on a failed one still start. After a full disk, none does.
+    /// Whether packages that do not depend on a failed one still start. If the disk is full, no package starts.
     pub keep_going: bool,
 }

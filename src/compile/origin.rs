@@ -1,4 +1,4 @@
-//! Where the packages of a schedule come from.
+//! Where the packages of a schedule come from: they are compiled from source, compiled already, or fetched from a shared cache.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,22 +12,23 @@ use crate::release::Digests;
 /// How a package is obtained.
 #[derive(Debug, Clone)]
 pub enum Origin {
-    /// It is compiled from source.
+    /// The package is compiled from source.
     Source(Source),
-    /// It is already compiled, and only installed for dependents that are compiled.
+    /// The package is already compiled. It is installed if dependents are compiled.
     Compiled {
-        /// Its compiled blob, which is kept while the package has dependents. Without dependents, nothing is installed or reported.
+        /// The compiled blob, which must exist until all dependents are compiled. Without dependents, the package is neither installed nor
+        /// reported.
         blob: PathBuf,
         /// The blob's digests, which were verified.
         digests: Digests,
     },
-    /// Its compiled blob is fetched if it is needed. If that fails, the package is compiled from source.
+    /// The compiled blob is fetched if it is needed. If the fetch fails, the package is compiled from source.
     Fetched {
         /// Fetches the blob.
         fetch: Fetch,
-        /// Whether the package is part of a result. Otherwise it is needed only by dependents that are compiled.
+        /// Whether the package is part of a result. Otherwise the package is fetched only if dependents are compiled.
         is_result: bool,
-        /// Its source.
+        /// The source that is compiled if the fetch fails.
         source: Source,
     },
 }
@@ -35,11 +36,11 @@ pub enum Origin {
 /// The source of a package, and where its results go.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its source blob, which is removed after compilation.
+    /// The source blob, which is removed after compilation.
     pub source: PathBuf,
     /// The blob's digests, which were verified.
     pub digests: Digests,
-    /// The log of its script's output.
+    /// The log of the script's output.
     pub log: PathBuf,
     /// The path of the compiled blob.
     pub blob: PathBuf,
@@ -50,11 +51,11 @@ pub struct Source {
 pub struct FetchedBlob {
     /// The blob.
     pub blob: PathBuf,
-    /// Its digests, which were verified.
+    /// The blob's digests, which were verified.
     pub digests: Digests,
 }
 
-/// Fetches the blob of a compiled package, from a cache that several machines share.
+/// Fetches the blob of a compiled package from a shared cache.
 #[derive(Clone)]
 pub struct Fetch(Arc<FetchFunction>);
 
@@ -62,7 +63,7 @@ type FetchFunction =
     dyn Fn(CancellationToken) -> BoxFuture<'static, Option<FetchedBlob>> + Send + Sync;
 
 impl Fetch {
-    /// `fetch` returns `None` if the package cannot be fetched, and soon after the cancellation of its argument. It reports failures itself.
+    /// `fetch` returns `None` if the package cannot be fetched, or soon after its argument is canceled. `fetch` reports failures itself.
     pub fn new(
         fetch: impl Fn(CancellationToken) -> BoxFuture<'static, Option<FetchedBlob>>
         + Send
@@ -72,7 +73,7 @@ impl Fetch {
         Self(Arc::new(fetch))
     }
 
-    /// Starts to fetch.
+    /// Starts the fetch.
     pub(super) fn start(
         &self,
         cancel: CancellationToken,

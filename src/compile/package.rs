@@ -1,8 +1,8 @@
-//! One package, from its source blob to its compiled blob.
+//! Compiles one package, from its source blob to its compiled blob.
 //!
 //! [`build`] does everything that dependents wait for: it enters a place in the sandbox (the directory that contains the package's own
-//! directories), runs the script there, and moves the installed tree into the store. [`pack`] makes the compiled blob from this tree,
-//! while dependents already compile.
+//! directories), runs the script there, and moves the installed tree into the store. [`pack`] makes the compiled blob from this tree, while
+//! dependents already compile.
 
 mod built;
 mod diagnosis;
@@ -86,8 +86,8 @@ pub async fn compile(
     packed
 }
 
-/// Runs a package's script and installs its result, so that its dependents can start. The script starts when it gets one of the
-/// `turns`. Packing is left to [`pack`].
+/// Runs a package's script and installs the result, so that the package's dependents can start. The script waits for one of the `turns`.
+/// Packing is left to [`pack`].
 pub(super) async fn build(
     context: &Arc<Context>,
     job: Job,

@@ -1,4 +1,5 @@
-//! Runs the tasks of a schedule: builds, and concurrently with them packing, for which no dependent waits, and fetches.
+//! Runs the tasks of a schedule concurrently. A build compiles and installs a package, packing archives the installed files, and a fetch
+//! gets a package from a shared cache.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,9 +17,10 @@ use crate::runtime::{TaskFailed, TaskSet};
 /// How many tasks run concurrently, at most.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Concurrency {
-    /// Builds. The same number of packages can be packed concurrently, and the same number can wait for that: they occupy disk space.
+    /// The number of builds. The same number of packages can be packed concurrently, and the same number can wait for packing. The wait is
+    /// limited because waiting packages occupy disk space.
     pub builds: usize,
-    /// Further builds that are only prepared: their scripts wait.
+    /// The number of further builds that are prepared while their scripts wait for a turn.
     pub ahead: usize,
 }
 
@@ -27,7 +29,8 @@ impl Concurrency {
     pub(super) fn new(jobs: usize, is_shared: bool) -> Self {
         Self {
             builds: jobs,
-            // In a shared tree a prepared package would block others, and with one job nothing is prepared.
+            // If all packages use the same directories (a shared tree), a prepared package would block others. With one job, nothing is
+            // prepared.
             ahead: usize::from(jobs > 1 && !is_shared),
         }
     }
@@ -46,7 +49,7 @@ impl Concurrency {
 pub(super) struct Pipeline<'a, B, P> {
     queue: Queue,
     concurrency: Concurrency,
-    /// No build starts after it is canceled.
+    /// No build starts after this token is canceled.
     stop: &'a CancellationToken,
     building: TaskSet<Id, B>,
     /// Built packages that wait to be packed.
@@ -63,7 +66,7 @@ pub(super) enum PipelineStep<B, P> {
     Built(Id, Result<B, TaskFailed>),
     /// Packing has ended.
     Packed(Id, Result<P, TaskFailed>),
-    /// A package was fetched, or not: [`Queue::fetched`] or [`Queue::not_fetched`] follows.
+    /// A fetch has ended, with the blob if it succeeded: [`Queue::fetched`] or [`Queue::not_fetched`] follows.
     Fetched(Id, Option<FetchedBlob>),
     /// The caches that packages are filling must be checked.
     CheckCaches,
@@ -98,7 +101,7 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.building.spawn(id, build);
     }
 
-    /// The next package to [`fetch`](Self::fetch) of those that `is_wanted` accepts, if one may start now. Fetches take no place of builds.
+    /// The next package to [`fetch`](Self::fetch) of those that `is_wanted` accepts, if one may start now. Fetches do not count as builds.
     pub(super) fn next_to_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
         if self.fetching.len() >= TRANSFERS {
             return None;
@@ -114,14 +117,14 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.fetching.spawn(id, fetch);
     }
 
-    /// A package is built: its dependents can start. It is packed when there is room.
+    /// Records a built package, whose dependents can start now. It is packed when the limit permits.
     pub(super) fn pack(&mut self, id: Id, pack: impl Future<Output = P> + Send + 'static) {
         self.queue.done(id);
         self.built.push_back((id, Box::pin(pack)));
         self.start_packing();
     }
 
-    /// A build has failed: the packages that depend on it do not start. Returns them.
+    /// Records a failed build. Returns the packages that depend on it, which do not start.
     pub(super) fn fail(&mut self, id: Id) -> Vec<Id> {
         self.queue.failed(id)
     }

@@ -1,4 +1,7 @@
-//! All decisions about the compilation of a package, before its first step. Pure.
+//! Plans the compilation of one package before its first step: paths, environment and script. No I/O.
+//!
+//! The agent and the script may see the package's directories at different paths, because the sandbox can give a script its own view of the
+//! file system.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,18 +19,18 @@ pub(super) const PACKAGING: &str = "packaging";
 /// The umask of scripts, which determines the modes of installed files.
 const UMASK: u32 = 0o022;
 
-/// The conditions of a package's compilation.
+/// What a package's plan depends on, other than the [`Job`].
 #[derive(Debug)]
 pub struct Surroundings<'a> {
     /// The base directory as the script sees it.
     pub inside: &'a Vcap,
-    /// The same directory as the agent sees it.
+    /// The base directory as the agent sees it.
     pub outside: &'a Vcap,
     /// The environment that the script inherits.
     pub environment: &'a Environment,
     /// Forks the script's parent.
     pub agent: ForkServer,
-    /// The file that is locked while the script has processes.
+    /// A file that is locked as long as the script has processes.
     pub hold: PathBuf,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -44,32 +47,32 @@ pub struct Plan {
     pub paths: PackagePaths,
     /// The target of the link at `paths.link`: the install directory as the script sees it.
     pub link_target: PathBuf,
-    /// The packaging script's file as the agent sees it. A package without one is empty.
+    /// The packaging script's file as the agent sees it. If the file does not exist, the package is empty.
     pub packaging: PathBuf,
     /// The dependencies, in the job's order.
     pub dependencies: Vec<PlannedDependency>,
-    /// The directory of temporary files in the environment, as the agent sees it, if it is in the base directory. It does not exist
-    /// in a tree of the script's own.
+    /// The directory for temporary files that the environment names, as the agent sees it, if it is in the base directory. If the script
+    /// has a base directory of its own, the directory must be created there.
     pub temporary: Option<PathBuf>,
-    /// The script before the sandbox confines it.
+    /// The script, not yet confined by the sandbox.
     pub script: Script,
 }
 
 /// The paths of a dependency.
 #[derive(Debug, Clone)]
 pub struct PlannedDependency {
-    /// Its name.
+    /// The name of the dependency.
     pub name: Name,
-    /// Its tree in the store.
+    /// The directory of the dependency in the store.
     pub sealed: PathBuf,
-    /// Its paths as the agent sees them.
+    /// The paths of the dependency as the agent sees them.
     pub paths: PackagePaths,
     /// The target of the link at `paths.link`.
     pub link_target: PathBuf,
 }
 
 impl Plan {
-    /// Plans a job.
+    /// Plans the compilation of a job.
     #[must_use]
     pub fn new(job: &Job, surroundings: Surroundings<'_>) -> Self {
         let Surroundings {
@@ -127,7 +130,7 @@ impl Plan {
     }
 }
 
-/// The environment of a package's script. `seen` are the package's paths as the script sees them.
+/// The environment of a package's script. `seen` has the package's paths as the script sees them.
 fn variables(job: &Job, seen: &PackagePaths, inherited: &Environment) -> Environment {
     let date = job.source_date.map(SourceDate::variables);
     let dated = inherited.with(date.as_ref().map_or(&[], <[_; 3]>::as_slice));

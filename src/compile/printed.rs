@@ -1,5 +1,5 @@
-//! Lines in a script's output that indicate a known problem. Lines of bash's trace, which begin with `+ `, are ignored: they show
-//! commands, not results.
+//! Finds lines in a script's output that indicate a known problem. Lines of bash's trace, which begin with `+ `, are ignored, because they
+//! show commands, not results.
 
 use memchr::memmem;
 use serde::Serialize;
@@ -15,13 +15,13 @@ const WIDTH: usize = 300;
 /// A line of a script's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PrintedLine {
-    /// Its number in the log, from 1.
+    /// The line's number in the log, from 1.
     pub number: usize,
     /// The line, shortened if it is long.
     pub text: String,
 }
 
-/// The first lines of each kind.
+/// The first lines that indicate each kind of problem.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Printed {
     /// A file or a command does not exist.
@@ -46,7 +46,7 @@ const ACROSS: [&str; 5] = [
     "EXDEV",
     "esource busy",
     "EBUSY",
-    // Some systems can mount dependencies only read-only.
+    // On some systems, dependencies can be mounted only read-only, so this error may concern them.
     READ_ONLY,
 ];
 const READ_ONLY: &str = "ead-only file system";

@@ -1,4 +1,4 @@
-//! Lines in a script's output that show that `--protect-host` refused something. Pure.
+//! Finds lines in a script's output that show that `--protect-host` refused a write or a mount. No I/O.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::finding::Finding;
 use super::printed::{Printed, PrintedLine};
 use crate::sandbox::{Protection, View, Writes};
 
-/// Findings about refused writes and mounts. If the script succeeded, only a line with a protected path counts: many scripts try
+/// Findings about refused writes and mounts. If the script succeeded, only a line with a protected path counts, because many scripts try
 /// optional steps.
 pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) -> Vec<Finding> {
     let Some(view) = view.filter(|view| view.protection.is_some()) else {
@@ -39,14 +39,14 @@ pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) 
     findings
 }
 
-/// Whether a line reports a read-only file because of the host's protection.
+/// Whether a line that reports a read-only file is due to the protection of the host.
 pub(super) fn is_caused(line: &PrintedLine, view: &View) -> bool {
     let Some(protection) = &view.protection else {
         return false;
     };
     let paths = absolute_paths(&line.text);
     match paths.is_empty() {
-        // Dependencies may be read-only, too.
+        // The path may belong to a dependency, which can be read-only without this protection.
         true => view.writes != Writes::Refused,
         false => first_protected(&paths, protection).is_some(),
     }

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-/// The number of a package in a [`Graph`] and its [`Queue`], in the order of adding.
+/// The number of a package in a [`Graph`] and its [`Queue`]. Packages are numbered in the order in which they are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(usize);
 
@@ -49,11 +49,12 @@ pub enum Holds {
 pub enum Supply {
     /// This run compiles it, after its dependencies.
     Compiled,
-    /// Its blob is here. It is installed if a package that this run compiles depends on it.
+    /// The compiled blob exists on this machine. It is installed if a package that this run compiles depends on it.
     Here,
-    /// Its blob can be fetched. It is fetched if it is part of a result, or if a package that this run compiles depends on it.
+    /// The compiled blob can be fetched. It is fetched if the package is part of a result, or if a package that this run compiles depends
+    /// on it.
     Remote {
-        /// Whether it is part of a result.
+        /// Whether the package is part of a result.
         is_result: bool,
     },
 }
@@ -71,7 +72,7 @@ struct Node {
     supply: Supply,
     /// How many dependents have the supply [`Supply::Compiled`] and are not skipped.
     users: usize,
-    /// Dependencies that are not done. Only a package that this run compiles waits for them.
+    /// The number of dependencies that are not done. Only a package that this run compiles waits for them.
     missing: usize,
     expected: Duration,
     claims: Vec<Claim>,
@@ -157,8 +158,8 @@ impl Queue {
         queue
     }
 
-    /// The next package to start, which then counts as running. `None` if no package is ready, or if all ready ones claim places that
-    /// are in use or wait for a cache to be filled.
+    /// The next package to start, which then counts as running. `None` if no package is ready, or if each ready package claims a resource
+    /// that is in use or waits for a cache to be filled.
     #[expect(
         clippy::should_implement_trait,
         reason = "unlike an iterator, it can return `Some` again after `None`"
@@ -187,7 +188,7 @@ impl Queue {
     }
 
     /// The next package to fetch of those that `is_wanted` accepts, which then counts as being fetched. Packages that others wait for come
-    /// first, those with the longest chain of dependents before the others.
+    /// first, in the order of their longest chains of dependents.
     pub fn next_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
         let wanted = self.nodes.iter().enumerate().filter(|(index, node)| {
             let is_needed = match node.supply {
@@ -203,7 +204,7 @@ impl Queue {
         Some(Id(index))
     }
 
-    /// The blob of a package has arrived. The package no longer needs its dependencies.
+    /// Records that the blob of a package was fetched. The package no longer needs its dependencies.
     pub fn fetched(&mut self, id: Id) {
         let node = &mut self.nodes[id.0];
         debug_assert_eq!(node.state, State::Fetching, "{id:?} is not being fetched");
@@ -215,8 +216,8 @@ impl Queue {
         self.offer(id);
     }
 
-    /// The blob of a package cannot be fetched: the package is compiled, after its dependencies. Returns the packages that can no longer be
-    /// compiled, as [`failed`](Self::failed) does, if one of these dependencies has failed.
+    /// Records that the blob of a package cannot be fetched, so the package is compiled after its dependencies. Returns the packages that
+    /// can no longer be compiled, as [`failed`](Self::failed) does, if one of these dependencies has failed.
     pub fn not_fetched(&mut self, id: Id) -> Vec<Id> {
         let node = &mut self.nodes[id.0];
         debug_assert_eq!(node.state, State::Fetching, "{id:?} is not being fetched");
@@ -274,9 +275,9 @@ impl Queue {
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The next package to prepare: its directories are created while its script still waits for a job. The package then counts as
-    /// running. Returns `None` as [`next`](Self::next) does, and also if a package with a longer chain of dependents becomes ready when
-    /// a running package ends: the prepared package would start before it.
+    /// The next package to prepare: its directories are created while its script still waits for a job. The package then counts as running.
+    /// Returns `None` in the same cases as [`next`](Self::next). Also returns `None` if a package with a longer chain of dependents becomes
+    /// ready when a running package ends, because the prepared package would start before that one.
     pub fn next_ahead(&mut self) -> Option<Id> {
         let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self
@@ -292,7 +293,7 @@ impl Queue {
         self.next()
     }
 
-    /// A running package is done: dependents without other missing dependencies become ready.
+    /// Records that a running package is done. Its dependents without other missing dependencies become ready.
     pub fn done(&mut self, id: Id) {
         self.end(id, State::Done);
         for dependent in self.nodes[id.0].dependents.clone() {
@@ -303,8 +304,8 @@ impl Queue {
         }
     }
 
-    /// A running package has failed. Returns the packages that can no longer be compiled, in the order of adding, except those that
-    /// were returned before.
+    /// Records that a running package has failed. Returns the packages that can no longer be compiled, in the order of adding, except those
+    /// that were returned before.
     pub fn failed(&mut self, id: Id) -> Vec<Id> {
         self.end(id, State::Failed);
         self.skip(self.nodes[id.0].dependents.clone())

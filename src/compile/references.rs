@@ -1,5 +1,5 @@
-//! References of an installed tree to the directory in which packages are compiled. That directory does not exist on the VM that
-//! runs the package, so the tree would not work there.
+//! Finds files of an installed package that refer to the directory in which packages are compiled. That directory does not exist on the VM
+//! that runs the package, so these files would not work there.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::fs;
 /// How many references are kept. The others are only counted.
 const LIMIT: usize = 10;
 
-/// The maximum length of a script's first line in the kernel, and enough to recognize an ELF file, in bytes.
+/// How much of a file's start is read, in bytes: the kernel's limit for a script's first line, and enough to recognize an ELF file.
 const START: usize = 256;
 
 /// The maximum size of a library description, in bytes.
@@ -36,7 +36,7 @@ pub struct Reference {
 pub enum ReferenceKind {
     /// A script's first line names its interpreter.
     Interpreter,
-    /// A program or a library is linked to look for libraries there (RPATH, RUNPATH).
+    /// A program or a library names it as a place for libraries (RPATH, RUNPATH).
     Libraries,
     /// It is a symbolic link.
     Link,
@@ -47,9 +47,9 @@ pub enum ReferenceKind {
 /// The references of a tree.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct References {
-    /// The first ones.
+    /// The first references.
     pub(super) shown: Vec<Reference>,
-    /// How many others there are.
+    /// The number of further references.
     pub(super) others: usize,
 }
 

@@ -41,7 +41,7 @@ pub struct Package {
     pub name: Name,
     /// Its version.
     pub version: Version,
-    /// How it is made.
+    /// How the package is obtained.
     pub origin: Origin,
     /// Its direct dependencies, in manifest order.
     pub dependencies: Vec<Id>,
@@ -56,13 +56,13 @@ pub struct Schedule {
     graph: Graph,
     packages: Vec<Package>,
     users: Users,
-    /// The place numbers of package names, if packages share a tree.
+    /// For packages that share a tree, the number by which packages claim each name.
     places: Option<HashMap<Name, usize>>,
 }
 
 impl Schedule {
-    /// An empty schedule. In a shared tree, one package at a time uses a name, and dependencies of the same name but different
-    /// contents are not installed together.
+    /// An empty schedule. With `is_shared`, all packages use the same directories (a shared tree): one package at a time uses a name, and
+    /// dependencies with the same name but different contents are not installed together.
     #[must_use]
     pub fn new(is_shared: bool) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Schedule {
         };
         self.graph.set_supply(id, supply);
         if supply != Supply::Here {
-            // Packing uses it, too.
+            // Packing is another user of the tree.
             self.users.expect(id);
         }
         self.packages.push(package);
@@ -120,8 +120,8 @@ impl Schedule {
         jobs.get().min(self.packages.len().max(1))
     }
 
-    /// The order in which [`run`](Self::run) would compile everything, and the times of each package, if each took the time that
-    /// `times` has for the index of its id.
+    /// The order in which [`run`](Self::run) would compile everything, with the start and the end of each package. `times` has the duration
+    /// of each package, at the index of its id.
     #[must_use]
     pub fn forecast(self, jobs: NonZeroUsize, times: &[Duration]) -> Vec<ForecastStep> {
         let concurrency = Concurrency::new(self.concurrent(jobs), self.places.is_some());
@@ -131,8 +131,9 @@ impl Schedule {
     /// Compiles everything.
     ///
     /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no further package is started and
-    /// running ones are stopped, as in [`compile`](super::compile). After a failure, packages that the caller still wants are fetched, unless
-    /// the disk is full; then `stop` is canceled. Returns when all of them have ended. Packages without an event were not started.
+    /// running ones are stopped, as in [`compile`](super::compile). After a failure, packages that the caller still wants are fetched,
+    /// unless the disk is full; then `stop` is canceled. Returns when all tasks have ended. A package for which the caller got no event was
+    /// not started.
     pub async fn run(
         self,
         context: &Arc<Context>,
@@ -178,17 +179,17 @@ struct Compiling<'a> {
     caller: &'a mut dyn ScheduleCaller,
 }
 
-/// A package that is ready for its dependents.
+/// A package that dependents can use.
 struct Installable {
     made: Made,
-    /// The empty cache that it gives its dependents, if one of them fills it before the others start.
+    /// The package's empty cache for its dependents, if one of them fills it before the others start.
     filling: Option<Filling>,
 }
 
-/// How a package was made.
+/// How a package was obtained.
 enum Made {
     Built(Box<Built>),
-    /// It was already compiled.
+    /// The package was already compiled, and was installed.
     Installed(Installed),
 }
 
@@ -229,7 +230,7 @@ impl Compiling<'_> {
                 None => break,
             }
         }
-        // Concurrently with assembling the last releases.
+        // This runs concurrently with assembling the last releases.
         let context = Arc::clone(self.context);
         self.removing
             .spawn_blocking((), move || context.sandbox.remove_unused_copies());
@@ -238,7 +239,7 @@ impl Compiling<'_> {
         }
     }
 
-    /// A package was fetched and needs its dependencies no more, or it is compiled from source.
+    /// Handles the end of a fetch. With a blob, the package no longer needs its dependencies; without one, it is compiled from source.
     fn fetched(&mut self, queue: &mut Queue, id: Id, blob: Option<FetchedBlob>) {
         let was_stopped = self.stopping.fetch_ended(id) && blob.is_none();
         let origin = &mut self.packages[id.index()].origin;
@@ -289,7 +290,7 @@ impl Compiling<'_> {
         all.all(|dependency| self.users.get(*dependency).is_some())
     }
 
-    /// A package no longer needs its dependencies. A fetched package that is installed later has released them already.
+    /// Removes the dependencies that only this package still needed. Does nothing for a fetched package, which has released them before.
     fn release_dependencies(&mut self, id: Id) {
         for dependency in std::mem::take(&mut self.packages[id.index()].dependencies) {
             let installed = self.users.release(dependency);
@@ -304,7 +305,7 @@ impl Compiling<'_> {
         }
     }
 
-    /// The result of a package. A panic is an error, too.
+    /// The result of a package. A panic becomes an error.
     fn result<T>(
         &self,
         id: Id,
@@ -339,7 +340,7 @@ impl Compiling<'_> {
             matches!(origin, Origin::Compiled { .. }) || self.has_dependencies(id),
             "a dependency of {name} is not installed"
         );
-        // Packing is another user.
+        // Packing also uses the tree.
         let own = usize::from(!matches!(origin, Origin::Compiled { .. }));
         let (dependencies, is_dependency) = (self.dependencies(id), self.users.count(id) > own);
         let (context, stop) = (Arc::clone(self.context), self.stopping.builds().clone());

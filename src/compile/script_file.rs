@@ -6,31 +6,32 @@ use super::finding::Finding;
 use crate::fs;
 use crate::sandbox::{FileKind, LookError};
 
-/// How many files of a source are shown.
+/// How many names of files in the source are shown.
 const SHOWN: usize = 10;
 
-/// Longer scripts are not checked, in bytes.
+/// The maximum size of a script that is checked, in bytes.
 pub(super) const SIZE_LIMIT: u64 = 16 << 20;
 
 /// A packaging script's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScriptFile {
-    /// A file of the source.
+    /// The script is a file in the source.
     Found,
-    /// A link to a file, or to something that bash cannot read: it reports the reason.
+    /// The script is a link to a file, or to something that bash cannot read. Then bash reports the reason.
     Linked,
-    /// It does not exist: the package is empty.
+    /// The script does not exist, so the package is empty.
     Missing,
-    /// It is a dangling link outside of the sandbox.
+    /// The script is a link whose target, given here, does not exist outside the sandbox.
     Dangling(PathBuf),
-    /// It is, or links to, something that is not a file. Reading a FIFO or a device may never end.
+    /// The script is, or links to, something that is not a file, such as a FIFO. It is not read, because reading a FIFO or a device may
+    /// never end.
     NotAFile(&'static str),
 }
 
 /// Looks for a packaging script. `behind` returns the kind of file that a link leads to.
 ///
 /// # Errors
-/// What the system answered, or an error of `behind`.
+/// The source cannot be read, or `behind` fails.
 pub(super) fn find(
     packaging: &Path,
     behind: impl FnOnce(&Path) -> Result<FileKind, LookError>,
@@ -64,7 +65,7 @@ pub(super) fn not_a_file(kind: FileKind) -> Option<&'static str> {
 /// The finding about a source without a packaging script.
 ///
 /// # Errors
-/// What the system answered.
+/// The source cannot be read.
 pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
     let source = fs::parent(packaging);
     let mut entries = Vec::new();
@@ -90,14 +91,14 @@ pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
     })
 }
 
-/// Whether a name may be meant as `packaging`: it differs in case, by an extension, or by up to two letters.
+/// Whether a name resembles `packaging`: it differs in case, by an extension, or by up to two letters.
 fn is_similar(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.split('.').next().unwrap_or_default();
     strsim::levenshtein(stem.trim(), "packaging") <= 2
 }
 
-/// Reads a script that is not a link. Empty if it is too long or cannot be read: bash itself reports the latter.
+/// Reads a script that is not a link. Returns nothing if it is too long, or if it cannot be read, which bash itself reports.
 pub(super) fn read(packaging: &Path) -> Vec<u8> {
     let is_small = fs::lookup(packaging).is_ok_and(|found| {
         found.is_some_and(|metadata| metadata.is_file() && metadata.len() <= SIZE_LIMIT)

@@ -1,4 +1,4 @@
-//! Records which packaging scripts have run since a given time: they may have changed trees that were sealed before.
+//! Records which packaging scripts have run since a given time. These scripts may have changed installed packages that were checked before.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -11,14 +11,14 @@ use crate::release::Name;
 #[derive(Debug, Clone, Default)]
 pub(super) struct ScriptRuns(Arc<Mutex<HashMap<Name, Runs>>>);
 
-/// The runs of scripts of one name.
+/// The runs of scripts of one package name.
 #[derive(Debug, Default)]
 struct Runs {
     running: usize,
     last_end: Option<Instant>,
 }
 
-/// A running script: it has ended when this is dropped.
+/// A running script. Dropping this value records its end.
 #[derive(Debug)]
 pub(super) struct ScriptRun {
     runs: ScriptRuns,
@@ -30,7 +30,7 @@ pub(super) struct ScriptRun {
 pub struct Suspects(pub Vec<Name>);
 
 impl ScriptRuns {
-    /// A script starts.
+    /// Records that a script starts.
     pub(super) fn begin(&self, package: &Name) -> ScriptRun {
         self.known().entry(package.clone()).or_default().running += 1;
         ScriptRun {

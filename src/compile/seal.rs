@@ -1,8 +1,8 @@
-//! Makes an installed tree equal to its unpacked blob, so that dependents cannot distinguish a package that has just been compiled
-//! from one that was compiled before.
+//! Seals an installed tree: makes it equal to its unpacked blob, so that dependents cannot distinguish a package that has just been
+//! compiled from one that was compiled before.
 //!
-//! The result is the same as that of unpacking as root: everything belongs to root, times are whole seconds, and there are no
-//! extended attributes, sockets and devices.
+//! The result is the same as that of unpacking as root: everything belongs to root, times are whole seconds, and there are no extended
+//! attributes, sockets and devices.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -19,16 +19,16 @@ use crate::fs::{self, Found, Mounts, Walk, WalkStep};
 /// The kernel's limit for a list of attributes, in bytes.
 const XATTR_LIST_MAX: usize = 64 * 1024;
 
-/// The temporary name of a copy that replaces a file with names outside the tree. No package has such a file.
+/// The temporary name of a copy that replaces a file with hard links outside the tree. No package has a file with this name.
 const COPY: &str = ".bosh-agent:copy";
 
-/// The name of a walk's current directory among its entries.
+/// The name by which a directory of a walk refers to itself.
 const ITSELF: &str = "";
 
-/// Properties of a tree before it was sealed that its archive has and the sealed tree does not.
+/// Properties that a tree had before sealing, which the archive needs and the sealed tree no longer has.
 #[derive(Debug, Default)]
 pub(super) struct Unsealed {
-    /// Owners other than root, by names in the archive.
+    /// User and group of each entry that did not belong to root, by its name in the archive.
     owners: HashMap<Vec<u8>, (u32, u32)>,
 }
 
@@ -43,16 +43,16 @@ impl Unsealed {
 #[derive(Debug, Default)]
 pub(super) struct Examined {
     unsealed: Unsealed,
-    /// For each file with several names, by device and inode: how many names it has in total, and how many in the tree.
+    /// For each file with several hard links, by device and inode: the number of links in total, and in the tree.
     linked: HashMap<(u64, u64), (u64, u64)>,
-    /// Whether it contains devices, which an archive keeps and a sealed tree does not.
+    /// Whether the tree contains devices, which an archive keeps and a sealed tree does not.
     pub has_devices: bool,
 }
 
-/// Examines a tree that is to be sealed.
+/// Examines a tree before it is sealed. Changes nothing.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry. A mount in the tree is an error.
+/// An entry cannot be read, or the tree contains a mount.
 pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     let mut examined = Examined::default();
     let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
@@ -83,11 +83,11 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     Ok(examined)
 }
 
-/// Seals a tree that was not changed since it was examined. Its root directory keeps its owner, as in unpacking. Immutable and
-/// append-only flags are cleared, because archives have none. Later times than `newest` become `newest`, as in packing.
+/// Seals a tree that was not changed since it was examined. The root directory keeps its owner, as in unpacking. Immutable and append-only
+/// flags are cleared, because archives have none. Times after `newest` become `newest`, as in packing.
 ///
 /// # Errors
-/// What the system answered, with the path of the entry.
+/// An entry cannot be changed.
 pub(super) fn seal(
     tree: &Path,
     examined: Examined,
@@ -145,9 +145,9 @@ fn is_device(kind: FileType) -> bool {
 /// A tree that is being sealed.
 struct Sealing {
     walk: Walk,
-    /// Files that also have names outside the tree.
+    /// The device and inode of files that also have hard links outside the tree.
     shared: HashSet<(u64, u64)>,
-    /// The paths of the tree's own copies of such files, below its root.
+    /// The paths, below the root, of the copies that have replaced these files.
     detached: HashMap<(u64, u64), PathBuf>,
     root: Option<OwnedFd>,
     /// The newest time of an entry, in seconds since 1970.
@@ -173,7 +173,7 @@ impl Sealing {
         })
     }
 
-    /// Makes an entry as it would be after unpacking.
+    /// Gives an entry the properties that it would have after unpacking.
     fn seal(&mut self, name: &OsStr, found: &Found, with_owner: bool) -> fs::Result<()> {
         self.remove_attributes(name)?;
         if with_owner && (found.uid, found.gid) != (0, 0) {
@@ -201,7 +201,7 @@ impl Sealing {
         Ok(())
     }
 
-    /// Changes an entry. If a flag that was not known prevents it, clears the flag and retries.
+    /// Changes an entry. If an immutable or append-only flag prevents the change, clears the flag and retries.
     fn change(
         &self,
         action: &'static str,
@@ -239,8 +239,8 @@ impl Sealing {
             .map_err(|error| self.walk.failed("remove", name, error.into()))
     }
 
-    /// Replaces a file that has names outside the tree with a copy: changes in the tree must not change it there. `true` if the entry
-    /// is another name of a file that was already sealed.
+    /// Replaces a file that has hard links outside the tree with a copy, so that changes in the tree do not affect the outside. Returns
+    /// `true` if the entry is another name of a file that was already sealed.
     fn detach(&mut self, inside: &Path, name: &OsStr, found: &Found) -> fs::Result<bool> {
         if let (Some(first), Some(root)) = (self.detached.get(&found.id()), &self.root) {
             self.remove(name)?;

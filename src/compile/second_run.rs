@@ -1,4 +1,4 @@
-//! Decides whether a script that ran under Landlock rules is run again without them. No I/O.
+//! Decides whether a script that ran under Landlock rules, which restrict its access to files, is run again without them. No I/O.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const NOT_EXECUTABLE: i32 = 126;
 /// When a script that failed under Landlock rules is run a second time, without them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SecondRun {
-    /// After a failure, if its output shows a denied access or if it failed within this time. After a success, if its output shows a
+    /// After a failure, if the output shows a denied access or the script failed within this time. After a success, if the output shows a
     /// denied access that the rules may have caused.
     Auto(Duration),
     /// After every failure that the rules may have caused.
@@ -32,8 +32,8 @@ impl SecondRun {
     /// The default.
     pub const AUTO: Self = Self::Auto(CHEAP);
 
-    /// Whether a second run follows a failure. Never after a signal, a lack of memory or space, a timeout or a cancellation: the
-    /// rules cannot cause these.
+    /// Whether a second run follows a failure. It does not after a signal, a lack of memory or space, a timeout or a cancellation, because
+    /// the rules cannot cause these.
     pub(super) fn follows(
         self,
         failure: &CompileError,
@@ -63,15 +63,15 @@ pub struct FirstRun {
     pub succeeded: bool,
     /// How long the script ran.
     pub elapsed: Duration,
-    /// The last lines of its output.
+    /// The last lines of the script's output.
     pub tail: LastLines,
-    /// The denied access that its output shows. Denials that the rules may have caused come first.
+    /// The denied access that the output shows. Denials that the rules may have caused come first.
     pub denials: Vec<Denial>,
-    /// Undeclared dependencies that it failed to access.
+    /// Undeclared dependencies that the script failed to access.
     pub undeclared: Vec<Name>,
     /// Possible causes other than the rules.
     pub findings: Vec<Finding>,
-    /// The log of its whole output.
+    /// The log of the whole output.
     pub log: PathBuf,
 }
 

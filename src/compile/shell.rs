@@ -1,4 +1,4 @@
-//! Interactive shells in the sandboxes of packages.
+//! The settings and the state of the interactive shells that are opened in the sandboxes of packages (`--shell`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ pub enum ShellWhen {
 #[derive(Debug)]
 pub struct Shells {
     pub(super) shell: Shell,
-    /// Ends an open shell. Not canceled by the failure of another package.
+    /// Ends an open shell when it is canceled. The failure of another package does not cancel it.
     pub(super) cancel: CancellationToken,
     /// Locked while a shell is open.
     pub(super) turn: Mutex<()>,
 }
 
 impl Shells {
-    /// No shell is open yet. `cancel` ends an open shell.
+    /// The shells of a run, in which none is open yet. `cancel` ends an open shell.
     #[must_use]
     pub fn new(shell: Shell, cancel: &CancellationToken) -> Self {
         Self {
@@ -49,13 +49,13 @@ impl Shells {
     }
 }
 
-/// A failed run of a script, whose sandbox a shell shows.
+/// A failed run of a script, in whose sandbox a shell is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedRun {
-    /// How it failed.
+    /// The error.
     pub failure: String,
-    /// The last lines of its output.
+    /// The last lines of the script's output.
     pub tail: LastLines,
-    /// The log of its whole output.
+    /// The log of the whole output.
     pub log: PathBuf,
 }

@@ -1,10 +1,10 @@
-//! Reads the small files of a directory: scripts and environment files that name paths.
+//! Reads the small files of a directory, in which other code searches for paths: scripts and environment files.
 
 use std::path::Path;
 
 use crate::fs;
 
-/// Larger files are not read, in bytes. Scripts are smaller.
+/// The maximum size of a file that is read, in bytes. Scripts are smaller.
 const TEXT_LIMIT: u64 = 64 << 10;
 
 /// The contents of the small files of a directory. A file that cannot be read is left out.

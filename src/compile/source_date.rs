@@ -41,7 +41,7 @@ impl SourceDate {
     /// Reads the value of `SOURCE_DATE_EPOCH`.
     ///
     /// # Errors
-    /// If it has anything but decimal digits, or a time after the year 9999.
+    /// The text is not a decimal number, or the time is after the year 9999.
     pub fn parse(text: &str) -> Result<Self, SourceDateError> {
         /// The last second of the year 9999: later times do not fit into the formats that scripts write.
         const LAST: u64 = 253_402_300_799;
@@ -65,12 +65,12 @@ impl SourceDate {
         ))
     }
 
-    /// The same as a signed number, as archives and file systems have it.
+    /// The source date as a signed number, as archives and file systems use it.
     pub(super) fn seconds(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 
-    /// The variables of a script.
+    /// The environment variables that a script gets with this source date.
     pub(super) fn variables(self) -> [(&'static str, OsString); 3] {
         [
             (SOURCE_DATE_EPOCH, self.to_string().into()),
@@ -94,18 +94,18 @@ pub enum SourceDates {
     None,
     /// The same for all.
     Given(SourceDate),
-    /// For each package the newest time in its source. So a package gives the same bytes in every release that has it.
+    /// For each package, the newest time in its source. A package then has the same bytes in every release.
     OfEachSource,
 }
 
 impl SourceDates {
-    /// Whether packages have source dates. Then the times in a source shape its package.
+    /// Whether packages have source dates. If so, the times in a source affect the compiled package.
     #[must_use]
     pub fn are_used(self) -> bool {
         self != Self::None
     }
 
-    /// The source date of a package with this source blob, which is read if the date depends on it.
+    /// The source date of a package with this source blob. Reads the blob only for [`OfEachSource`](Self::OfEachSource).
     ///
     /// # Errors
     /// The source cannot be read, or `cancel` was triggered.

@@ -1,10 +1,10 @@
-//! The steps of packages in the debug log (`BOSH_AGENT_LOG=debug`), each with its package and how long it took.
+//! Writes the steps of packages to the debug log (`BOSH_AGENT_LOG=debug`), each with its package and its duration.
 
 use std::time::{Duration, Instant};
 
 use crate::release::Name;
 
-/// A step of a package that is running.
+/// A running step of a package's compilation.
 #[derive(Debug)]
 pub(super) struct Step<'a> {
     package: &'a Name,

@@ -1,4 +1,5 @@
-//! Stops the tasks of a schedule: all of them, or after a failure those that compile, and the fetches that no release needs then.
+//! Stops the tasks of a schedule. A cancellation stops all of them. A failure stops builds, packing and those fetches that no release needs
+//! any more.
 
 use std::collections::HashMap;
 
@@ -11,9 +12,9 @@ use super::queue::Id;
 /// The tokens that stop the tasks of a schedule.
 pub(super) struct Stopping<'a> {
     all: &'a CancellationToken,
-    /// Those that build and pack.
+    /// Stops the tasks that build and pack.
     builds: CancellationToken,
-    /// Each fetch that runs.
+    /// The token of each running fetch.
     fetches: HashMap<Id, CancellationToken>,
     /// Whether other packages still start after a failure.
     keep_going: bool,
@@ -33,7 +34,7 @@ impl<'a> Stopping<'a> {
         &self.builds
     }
 
-    /// Stops what is compiled after a failure, unless other packages may still succeed. If the disk is full, nothing succeeds.
+    /// Stops builds and packing after a failure, unless `keep_going` is set. If the disk is full, stops them in any case.
     pub(super) fn after(&self, failure: &CompileError) {
         if failure.is_no_space() {
             self.all.cancel();
@@ -42,14 +43,14 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    /// The token of a fetch that starts.
+    /// Creates the token of a fetch that starts.
     pub(super) fn fetch(&mut self, id: Id) -> CancellationToken {
         let token = self.all.child_token();
         self.fetches.insert(id, token.clone());
         token
     }
 
-    /// A fetch has ended. Returns whether it had been stopped.
+    /// Records the end of a fetch. Returns whether it had been stopped.
     pub(super) fn fetch_ended(&mut self, id: Id) -> bool {
         let token = self.fetches.remove(&id);
         token.is_some_and(|token| token.is_cancelled())

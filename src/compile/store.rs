@@ -68,7 +68,7 @@ impl Store {
         }
     }
 
-    /// The scripts that may have changed trees in the store.
+    /// The record of the scripts that may have changed trees in the store.
     pub(super) fn script_runs(&self) -> &ScriptRuns {
         &self.script_runs
     }
@@ -76,7 +76,7 @@ impl Store {
     /// Seals a tree and moves it into the store, for dependents.
     ///
     /// # Errors
-    /// What the system answered.
+    /// A file operation failed.
     pub fn seal(&self, name: &Name, tree: &Path) -> fs::Result<Installed> {
         let (installed, _) = self.seal_examined(name, tree, seal::examine(tree)?, None)?;
         installed.forget_blob();
@@ -100,7 +100,8 @@ impl Store {
         Ok((Installed::to_be_packed(place, record), unsealed))
     }
 
-    /// Moves a tree into the store without sealing it, to be packed. `None` if it would have to be copied.
+    /// Moves a tree that has no dependents into the store without sealing it, for packing. Returns `None` if the tree is on another file
+    /// system and would have to be copied.
     pub(super) fn move_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
         let place = self.new_tree(name)?;
         if !fs::rename_tree(tree, &place)? {
@@ -110,7 +111,7 @@ impl Store {
         Ok(Some(Installed::to_be_packed(place, record)))
     }
 
-    /// Installs a package from its compiled blob. After a cancellation it fails at its next read.
+    /// Installs a package from its compiled blob. After a cancellation, unpacking fails at its next read.
     ///
     /// # Errors
     /// If the blob cannot be unpacked. The partial tree remains until [`keep_only`](Self::keep_only) removes it.
@@ -157,7 +158,7 @@ impl Store {
     /// Removes a package that no dependent needs any more.
     ///
     /// # Errors
-    /// What the system answered.
+    /// A file operation failed.
     pub fn remove(&self, installed: &Installed) -> fs::Result<()> {
         fs::remove_each(installed.trees(), |tree| fs::remove_tree(fs::parent(&tree)))
     }
@@ -165,7 +166,7 @@ impl Store {
     /// Removes everything except these packages: unused results and partial trees.
     ///
     /// # Errors
-    /// What the system answered.
+    /// A file operation failed.
     pub fn keep_only(&self, kept: &[Installed]) -> fs::Result<()> {
         for entry in fs::list(&self.directory)? {
             let directory = entry.path();
@@ -190,7 +191,7 @@ impl Store {
     }
 }
 
-/// Creates the root of a tree for unpacking, with the mode of a root that the archive does not list.
+/// Creates the root of a tree for unpacking, with the mode for archives that do not list their root.
 pub(super) fn create_root(tree: &Path) -> fs::Result<()> {
     fs::create_dir(tree)?;
     fs::set_mode(tree, 0o755)
@@ -203,12 +204,12 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// The package has one more user.
+    /// Counts another user of the package.
     pub(super) fn expect(&mut self, package: Id) {
         self.packages.entry(package).or_default().0 += 1;
     }
 
-    /// The package has been installed. Returns it if no package needs it any more, so that the caller removes it.
+    /// Records that the package was installed. Returns it if it has no users any more, so that the caller removes it.
     #[must_use]
     pub(super) fn keep(&mut self, package: Id, installed: Installed) -> Option<Installed> {
         match self.packages.get_mut(&package) {
@@ -227,7 +228,7 @@ impl Users {
         self.packages.get(&package).map_or(0, |(count, _)| *count)
     }
 
-    /// A user no longer needs the package. Returns the package if this was the last user, so that the caller removes it.
+    /// Records that a user no longer needs the package. Returns the package if this was the last user, so that the caller removes it.
     #[must_use]
     pub(super) fn release(&mut self, package: Id) -> Option<Installed> {
         let (count, _) = self.packages.get_mut(&package)?;

@@ -1,4 +1,5 @@
-//! Limits the number of running packaging scripts: to a maximum, and to one while memory is low.
+//! Limits the number of packaging scripts that run concurrently: to a maximum, and to one while memory is low. A script runs while it has a
+//! turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,14 +19,14 @@ pub(super) struct ScriptTurns {
     is_memory_low: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// A script's turn, until it is dropped.
+/// A script's permission to run. Dropping it ends the turn.
 pub(super) struct ScriptTurn {
     _permit: OwnedSemaphorePermit,
     running: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
-    /// How many turns had begun, this one included.
+    /// How many turns had begun when this one began, including this one.
     begun_with_it: usize,
-    /// Whether others ran when it began or, after its end, at any time.
+    /// Whether other turns overlapped with this one. Until its end, only those that had begun before it count.
     overlap: Overlap,
 }
 
@@ -34,7 +35,7 @@ pub(super) struct ScriptTurn {
 pub(super) struct Overlap(Arc<AtomicBool>);
 
 impl Overlap {
-    /// Whether other scripts ran during the turn. Final after its end.
+    /// Whether other scripts ran during the turn. The answer is final after the end of the turn.
     pub(super) fn happened(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

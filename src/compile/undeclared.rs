@@ -1,4 +1,4 @@
-//! Finds packages that a script failed to access. Pure.
+//! Finds undeclared dependencies: packages that a script failed to access because the package does not depend on them. No I/O.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn package(path: &Path, directories: &[PathBuf]) -> Option<Name> {
         .find_map(|directory| path.strip_prefix(directory).ok())?;
     let name = below.components().next()?.as_os_str().to_str()?;
     let name = Name::parse(name.trim_end_matches('.')).ok()?;
-    // Names of the agent begin with a dot.
+    // Names that begin with a dot belong to the agent.
     (!name.as_str().starts_with('.')).then_some(name)
 }
 

@@ -1,4 +1,4 @@
-//! The work directory of a run.
+//! The work directory of a run, which contains all temporary files of the run, and the store of installed packages.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The name of the directory of installed packages.
 const STORE: &str = "store";
 
-/// A directory with all temporary files of a run. A run that follows a killed one removes it.
+/// A directory with all temporary files of a run. If the run is killed, a later run removes it.
 #[derive(Debug)]
 pub struct WorkDirectory {
     leased: LeasedDirectory,
@@ -21,9 +21,9 @@ pub struct WorkDirectory {
 }
 
 impl WorkDirectory {
-    /// Creates a work directory in `parent`, with a store and the directories `contents`. First removes the work
-    /// directories of killed runs in `parent`, and waits for their processes until `stop` returns true. `made` are the directories above
-    /// the work directory that are removed with it.
+    /// Creates a work directory in `parent`, with a store and the directories `contents`. First removes the work directories of killed runs
+    /// in `parent`, and waits for their processes until `stop` returns true. `made` has the directories above the work directory that were
+    /// created for it; they are removed with it.
     ///
     /// # Errors
     /// The error of the system.
@@ -42,7 +42,7 @@ impl WorkDirectory {
         }
     }
 
-    /// The path, without links.
+    /// The path, with links resolved.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.leased.path()
@@ -54,7 +54,7 @@ impl WorkDirectory {
         self.path().join(STORE)
     }
 
-    /// Whether it still exists.
+    /// Whether the directory still exists.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.leased.is_there()
@@ -76,7 +76,7 @@ fn lease(parent: &Path, contents: &[&str], stop: &dyn Fn() -> bool) -> fs::Resul
     for removed in fs::remove_abandoned(parent, WORK_PREFIX, Some(processes)) {
         tracing::info!(path = %removed.display(), "removed the work directory of a killed run");
     }
-    // Canonical, because paths in it are recognized by this prefix.
+    // Resolve links, because other code recognizes paths in the work directory by this prefix.
     let parent = fs::canonicalize(parent)?;
     let leased = LeasedDirectory::create(&parent, WORK_PREFIX)?;
     for name in [STORE].iter().chain(contents) {

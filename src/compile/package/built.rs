@@ -1,4 +1,5 @@
-//! A built package and the state of its packing.
+//! A package after its script has succeeded (*built*), and the state of its packing. Its installed files are a tree in the store, which
+//! dependents can already use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::sandbox::{Place, SandboxError, ScriptEnd};
 #[derive(Debug)]
 pub(in crate::compile) struct Built {
     pub(super) job: Arc<Job>,
-    /// The tree in the store. `None` if it was packed where it was and has no dependents.
+    /// The tree in the store. `None` for a package without dependents that was packed in its install directory.
     pub installed: Option<Installed>,
     pub(super) packing: Packing,
     /// See [`Compiled::unrestricted`](crate::compile::Compiled::unrestricted).
@@ -25,7 +26,8 @@ pub(in crate::compile) struct Built {
     pub(super) findings: Vec<Finding>,
     pub(super) elapsed: Duration,
     pub(super) script: Option<ScriptEnd>,
-    /// The package's directories, if no other package waits for them. The caller of the build removes them.
+    /// The package's directories, which the caller of the build removes. `None` if they are already removed, because another package waited
+    /// for them.
     pub place: Option<UsedPlace>,
 }
 
@@ -62,10 +64,10 @@ impl UsedPlace {
 pub(super) enum Packing {
     Pending {
         tree: InstalledTree,
-        /// The compression of the source, which the blob gets, too.
+        /// The compression of the source, which is also that of the blob.
         compression: Compression,
     },
-    /// It had to be packed before its tree was sealed, or where it was.
+    /// The package is already packed, because packing had to precede sealing or could not move the tree.
     Done(CompiledBlob),
 }
 
@@ -73,9 +75,9 @@ pub(super) enum Packing {
 #[derive(Debug)]
 pub(super) struct InstalledTree {
     pub(super) path: PathBuf,
-    /// Its properties before it was sealed.
+    /// The properties that the tree had before sealing.
     pub(super) unsealed: Unsealed,
-    /// Whether its root was created by the agent, not by the script.
+    /// Whether the agent, not the script, created the root of the tree.
     pub(super) has_own_root: bool,
 }
 
@@ -83,6 +85,6 @@ pub(super) struct InstalledTree {
 pub(super) struct CompiledBlob {
     pub(super) size: u64,
     pub(super) digests: Digests,
-    /// Problems of the packed files.
+    /// The problems that were found in the packed files.
     pub(super) findings: Vec<Finding>,
 }

@@ -1,4 +1,4 @@
-//! Explains failures by the script's output and the state of the machine.
+//! Explains the failure of a script by its output and the state of the machine. Also finds problems of scripts that succeeded.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ const LOG_END: u64 = 1 << 20;
 const CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 impl Work {
-    /// Reads the output of a script that succeeded. Fails if the script has to run again.
+    /// Reads the output of a script that succeeded. Returns an error if the script has to run again.
     pub(super) fn check_success(&self, confined: &Spec) -> Result<Printed, CompileError> {
         let printed = self.read_logs(confined, true)?;
         self.check_denials()?;
@@ -40,7 +40,7 @@ impl Work {
         Ok(printed)
     }
 
-    /// Findings about a script that succeeded. Call this before its tree is moved.
+    /// Findings about a script that succeeded. Call this before the installed tree is moved.
     pub(super) fn findings_of_success(
         &self,
         confined: &Spec,
@@ -48,7 +48,7 @@ impl Work {
         tree: &Path,
     ) -> Vec<Finding> {
         let mut findings = Vec::new();
-        // An unreadable tree is not empty.
+        // If the tree cannot be read, assume that it is not empty.
         if !printed.missing.is_empty() && fs::list(tree).is_ok_and(|entries| entries.is_empty()) {
             findings.push(Finding::NothingInstalled {
                 lines: printed.missing.clone(),
@@ -83,7 +83,7 @@ impl Work {
         Ok(findings)
     }
 
-    /// Fails if the mounts of its dependencies have caused an error of the script, so that a run with copies may help.
+    /// Returns an error if the script failed because its dependencies are mounts, so that a run with copies may help.
     pub(super) fn check_dependency_mounts(
         &self,
         confined: &Spec,
@@ -120,8 +120,8 @@ impl Work {
         }
     }
 
-    /// Handles a script that succeeded although Landlock rules denied it access: its result may differ from that of a run without
-    /// rules, because many scripts ignore failed commands.
+    /// Handles a script that succeeded although Landlock rules denied it access. Many scripts ignore failed commands, so the result may
+    /// differ from that of a run without rules.
     fn check_denials(&self) -> Result<(), CompileError> {
         let mut denials = self.summary().denials.clone();
         denials.retain(Denial::may_be_caused_by_rules);
@@ -147,7 +147,7 @@ impl Work {
         summary.denials.iter().any(Denial::may_be_caused_by_rules)
     }
 
-    /// Reads the script's output. Adds denied access and undeclared dependencies to the summary.
+    /// Reads the script's output. Adds denied access and undeclared dependencies to the [`RunSummary`](super::work::RunSummary).
     pub(super) fn read_logs(
         &self,
         confined: &Spec,
@@ -185,7 +185,8 @@ impl Work {
         Ok(printed)
     }
 
-    /// How rules close the paths that a script has printed. A stop does not interrupt this, because the report of a failure needs it.
+    /// How rules close the paths that a script has printed. A cancellation does not interrupt this, because the report of a failure needs
+    /// the result.
     fn closed(&self, rules: &Rules, paths: Vec<PathBuf>) -> ClosedPaths {
         let look = Look {
             cancel: &CancellationToken::new(),
@@ -228,8 +229,8 @@ impl Work {
         found.into_iter().collect()
     }
 
-    /// The cause of a failure, if it is a lack of memory or disk space or an unexpected scratch directory: scripts report these in
-    /// many ways.
+    /// The cause of a failure, if it is a lack of memory or disk space, or an unexpected scratch directory. These are detected here because
+    /// scripts report them in many ways.
     pub(super) fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)

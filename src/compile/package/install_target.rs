@@ -1,4 +1,5 @@
-//! Finds the tree that the script has installed.
+//! Finds the tree that the script has installed: the files at its install target, which is a link to the install directory unless the
+//! script has replaced the link.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,9 @@ use crate::sandbox::{CopyEnd, FileKind, LookError, SeenPath, SeenPaths};
 #[derive(Debug)]
 pub(super) struct FoundTree {
     pub(super) path: PathBuf,
-    /// Whether its root is the directory that the agent created for it.
+    /// Whether the tree's root is the directory that the agent created.
     pub(super) has_own_root: bool,
-    /// Whether it is a copy in a directory of its own in the store.
+    /// Whether the tree is a copy, in a new directory in the store.
     is_copy: bool,
 }
 
@@ -28,7 +29,7 @@ impl FoundTree {
         }
     }
 
-    /// Removes the rest of a copy, when the tree was moved or is no longer needed.
+    /// If the tree is a copy, removes it and its directory, after the tree was moved or is no longer needed.
     pub(super) fn remove_copy(&self) {
         if self.is_copy {
             remove_copy(&self.path);
@@ -36,7 +37,7 @@ impl FoundTree {
     }
 }
 
-/// Removes a copy and the directory in the store that it has to itself. What cannot be removed now is removed with the store.
+/// Removes a copy and the directory that was created for it. If that fails, both are removed with the store.
 fn remove_copy(copy: &Path) {
     if let Err(error) = fs::remove_tree(fs::parent(copy)) {
         tracing::warn!(error = %Chain(&error), "could not remove the copy of an install target");
@@ -44,7 +45,7 @@ fn remove_copy(copy: &Path) {
 }
 
 impl Work {
-    /// Checks that the package's directories were not replaced. `mounts` are those that the script has left.
+    /// Checks that the package's directories were not replaced. `mounts` has the mount points that the script has left.
     pub(super) fn check_directories(&self, mounts: &[String]) -> Result<(), CompileError> {
         let checked = self.context.sandbox.check(&self.place);
         checked.map_err(|source| CompileError::Sandbox {
@@ -52,7 +53,7 @@ impl Work {
             source,
         })?;
         let paths = &self.plan.paths;
-        // First: a file system that does not respond would block a look at what it covers.
+        // Check the mounts first: if one of them does not respond, any access to the covered path blocks.
         self.check_mounts(&paths.link, mounts)?;
         self.check_mounts(&paths.install, mounts)?;
         match fs::lookup(&paths.packages).map_err(self.files())? {
@@ -65,8 +66,8 @@ impl Work {
         }
     }
 
-    /// The installed tree. If the script has replaced the link with a directory, that is the tree; if with another link, a copy of the
-    /// directory that the link leads to.
+    /// Finds the installed tree. If the script has replaced the link with a directory, this directory is the tree. If with another link,
+    /// the tree is a copy of the directory that the link leads to.
     pub(super) fn installed_tree(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let paths = &self.plan.paths;
         let own = || FoundTree::in_place(paths.install.clone(), true);
@@ -96,8 +97,8 @@ impl Work {
         self.copy_of_linked(mounts)
     }
 
-    /// Fails if the script has left a mount in, at or above its installed tree: the files in the mount are not part of the tree, and
-    /// with namespaces they no longer exist.
+    /// Fails if the script has left a mount in, at or above its installed tree: the files in the mount are not part of the tree. If the
+    /// script had its own mount namespace, they no longer exist.
     fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
         if mounts.is_empty() {
             return Ok(());
@@ -106,7 +107,7 @@ impl Work {
             return Ok(());
         };
         let base = self.context.vcap.base();
-        // Mount points are reported without links.
+        // Mount points are reported with links resolved.
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
         let wrong = mounts.iter().map(Path::new).find(|mount| {
             [base, &real].into_iter().any(|base| {
@@ -124,7 +125,8 @@ impl Work {
         }
     }
 
-    /// Copies the tree that the install target links to. It is not moved, because it may belong to another package or to the system.
+    /// Copies the tree that the install target links to. The tree is copied, not moved, because it may belong to another package or to the
+    /// system.
     fn copy_of_linked(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let (tree, found) = self.linked_tree(mounts)?;
         if self.looked(self.look().kind(&tree))? != FileKind::Directory {
@@ -140,7 +142,8 @@ impl Work {
         let wrong: Cow<'static, str> = match ended {
             Ok(CopyEnd::Copied) => {
                 let paths = &self.plan.paths;
-                // The data directory may be a link. A link in place of the directory itself is the script's, and is not followed.
+                // Resolve links in the data directory's path. A link in place of the directory itself was created by the script and is not
+                // followed.
                 let is = |own: &Path| {
                     let parent = fs::canonicalize(fs::parent(own));
                     found == own || parent.is_ok_and(|it| found == it.join(fs::file_name(own)))
@@ -170,7 +173,8 @@ impl Work {
         Err(self.wrong_target(wrong))
     }
 
-    /// The agent's paths of the tree that the install target links to: where its files are, and its place if it is not in a dependency.
+    /// The agent's paths of the tree that the install target links to: where the files are, and where the tree belongs if it is not in a
+    /// dependency.
     fn linked_tree(&self, mounts: &[String]) -> Result<(PathBuf, PathBuf), CompileError> {
         let paths = &self.plan.paths;
         let wrong = |found: &'static str| self.wrong_target(found.into());
@@ -179,7 +183,7 @@ impl Work {
         let resolved = self.looked(self.look().seen(&link, &seen_paths))?;
         let is_dependency = resolved.is_through_dependency;
         if is_dependency && self.context.sandbox.mounts_dependencies(&self.place) {
-            // Changes of the script there have vanished with its view.
+            // The script's changes there existed only in its view, which is gone.
             return Err(CompileError::AcrossMounts {
                 package: self.job.name.clone(),
                 lines: Vec::new(),
@@ -198,7 +202,7 @@ impl Work {
                 .chain(scratch)
                 .any(|own| found.starts_with(own))
             {
-                // The files have vanished with the script's view.
+                // The files existed only in the script's view, which is gone.
                 return Err(wrong(
                     "there is a link that leads out of the package's own directories",
                 ));
@@ -208,7 +212,7 @@ impl Work {
         Ok((tree, found))
     }
 
-    /// The directories that contain those of all packages, and that of a copy, without links in their paths.
+    /// The directories that contain the directories of all packages, and the directory of a copy, with links resolved.
     fn directories_of_all(&self, copy: &Path) -> Result<Vec<PathBuf>, CompileError> {
         let paths = &self.plan.paths;
         let own = [&paths.compile, &paths.packages, &paths.link];
@@ -230,7 +234,7 @@ impl Work {
         }
     }
 
-    /// Where the agent finds the files that the script sees. Dependencies are mounted only while it runs.
+    /// Where the agent finds the files that the script sees, including dependencies, which are mounted only while the script runs.
     pub(super) fn seen_paths(&self) -> SeenPaths {
         let has_copies = self.context.sandbox.has_copies(&self.place);
         let planned = self.plan.dependencies.iter();
@@ -254,7 +258,7 @@ impl Work {
         SeenPaths([dependencies, others, Vec::from_iter(image)].concat())
     }
 
-    /// The same without dependencies.
+    /// As [`seen_paths`](Self::seen_paths), without dependencies.
     fn outside_paths(&self) -> SeenPaths {
         let outside = self.plan.outside.base();
         let scratch = self.scratch_directories();
@@ -263,7 +267,8 @@ impl Work {
         SeenPaths(scratch.chain(base).collect())
     }
 
-    /// The script's paths of a directory `at` of its tree: it may use them with and without the links in the base directory.
+    /// The script's paths of a directory `at`. There are several, because scripts use paths with and without the links in the base
+    /// directory.
     fn seen_at(&self, at: &Path, here: PathBuf, is_dependency: bool) -> Vec<SeenPath> {
         let base = self.context.vcap.base();
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());

@@ -84,20 +84,20 @@ impl Work {
             match fs::lookup(from)? {
                 // Leave out mounts: a script may have mounted the whole host there.
                 Some(metadata) if metadata.is_dir() => fs::copy_tree_without_mounts(from, &to)?,
-                // The script has removed or replaced it.
+                // The script has removed or replaced the directory.
                 _ => fs::create_dir(&to)?,
             }
         }
         Ok(())
     }
 
-    /// Copies the sources of a kept package to the place of this one.
+    /// Copies the sources of a kept package to this package's directories.
     pub(super) fn restore_sources(&self, directory: &Path) -> fs::Result<()> {
         kept::complete_update(directory)?;
         fs::copy_tree(&kept::sources(directory), &self.plan.paths.compile)
     }
 
-    /// Copies the installed files of a kept package to the install directory of this one.
+    /// Copies the installed files of a kept package to this package's install directory.
     pub(super) fn restore_installed(&self) -> fs::Result<()> {
         match &self.job.kept {
             Some(directory) => fs::copy_tree(&kept::installed(directory), &self.plan.paths.install),
@@ -105,7 +105,7 @@ impl Work {
         }
     }
 
-    /// Replaces the sources and the installed files of a kept package by those that a shell has left.
+    /// Replaces the sources and the installed files of a kept package by those that exist after a shell has ended.
     pub(super) fn update_kept(&self) -> Result<(), CompileError> {
         match &self.job.kept {
             Some(directory) => {
@@ -116,7 +116,7 @@ impl Work {
         }
     }
 
-    /// At any time, a complete tree exists under its own name or under [`kept::earlier`].
+    /// Replaces the trees so that at any time a complete one exists under its own name or under [`kept::earlier`].
     fn update(&self, directory: &Path) -> fs::Result<()> {
         let new = directory.join("new");
         if fs::lookup(&new)?.is_some() {
@@ -134,7 +134,7 @@ impl Work {
     }
 }
 
-/// The variables without a jobserver of make, which ends with this run.
+/// The variables without those of make's jobserver, which ends with this run.
 fn without_jobserver(environment: &Environment) -> Environment {
     let is_jobserver = |flag: &&str| flag.starts_with("--jobserver-");
     match environment.get("MAKEFLAGS").and_then(OsStr::to_str) {

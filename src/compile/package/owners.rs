@@ -1,4 +1,4 @@
-//! The owners of packed files.
+//! Decides which user and group each file has in a compiled package's archive.
 
 use std::sync::LazyLock;
 
@@ -6,22 +6,22 @@ use super::built::InstalledTree;
 use crate::archive::{self, SystemOwners};
 use crate::compile::seal::Unsealed;
 
-/// The group of packages, and its number on every stemcell.
+/// The group of packages' directories, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
 
-/// The number of the packages' group on this machine, if it exists. It is looked up once, because a lookup without a result is slow
-/// and each package has about seven directories.
+/// The number of the group `vcap` on this machine, if it exists. It is looked up once, because a lookup without a result is slow and each
+/// package has about seven directories.
 static VCAP_HERE: LazyLock<Option<u32>> = LazyLock::new(|| {
     let group = nix::unistd::Group::from_name(VCAP.0).ok().flatten();
     group.map(|group| group.gid.as_raw())
 });
 
-/// The number of the packages' group on this machine, or else on every stemcell. Blocks the first time.
+/// The number of the group `vcap` on this machine, or else its number on every stemcell. The first call blocks.
 pub(super) fn vcap_group() -> u32 {
     VCAP_HERE.unwrap_or(VCAP.1)
 }
 
-/// The owners of packed files: those that the script set. The packages' group gets its name even if this machine does not have it.
+/// The owners of packed files, as the script set them. The group `vcap` gets its name even if it does not exist on this machine.
 pub(super) struct PackageOwners {
     system: SystemOwners,
     has_vcap: bool,
@@ -29,9 +29,8 @@ pub(super) struct PackageOwners {
     user: Option<OrdinaryUser>,
 }
 
-/// An ordinary user outside a user namespace, which can only create files of its own. The VM does not have its account and groups, so
-/// the archive gets root instead, as if the script had run as root. Files of other owners keep them: changing them needed
-/// privileges.
+/// The user of this process, if it is an ordinary user outside a user namespace. In the archive, root replaces this user, who does not
+/// exist on the VM, as if the script had run as root. Files of other owners keep them.
 struct OrdinaryUser {
     uid: u32,
     groups: Vec<u32>,
@@ -52,7 +51,7 @@ impl PackageOwners {
 }
 
 impl OrdinaryUser {
-    /// `None` if this process runs as root.
+    /// The user of this process. `None` if it runs as root.
     fn this(root_group: u32) -> Option<Self> {
         let uid = nix::unistd::geteuid();
         if uid.is_root() {

@@ -1,4 +1,4 @@
-//! Moves the installed tree into the store and packs it.
+//! Moves the installed tree into the store and packs it into the compiled blob.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,7 +28,8 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 
 impl Work {
-    /// Moves the installed tree into the store, sealed if the package has dependents. Afterwards, other packages can use the place.
+    /// Moves the installed tree into the store, sealed if the package has dependents. Afterwards, other packages can use the package's
+    /// place in the sandbox.
     pub(super) fn move_to_store(
         &self,
         compression: Compression,
@@ -48,7 +49,7 @@ impl Work {
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
             let examined = seal::examine(&tree).map_err(&files)?;
-            // The archive gets devices, but a sealed tree has none.
+            // Pack a tree with devices now: the archive contains them, but sealing removes them.
             let packed = examined.has_devices.then(pack).transpose()?;
             let stored = store.seal_examined(name, &tree, examined, self.job.source_date);
             let (installed, unsealed) = stored.map_err(&files)?;
@@ -132,7 +133,7 @@ pub(in crate::compile) async fn pack(
     })
 }
 
-/// Packs a tree, then compares it with its record, if it is sealed. Removes the blob after a failure.
+/// Packs a tree. If the tree is sealed, then compares it with the record of its files. Removes the blob after a failure.
 fn pack_sealed(
     context: &Context,
     job: &Job,
@@ -164,7 +165,7 @@ fn changed_before_packing(job: &Job, changed: Changed) -> CompileError {
     }
 }
 
-/// Packs a tree and searches it for references: the second reading is served from the page cache.
+/// Packs a tree and searches it for references. The two belong together because the second reading is served from the page cache.
 fn pack_tree(
     context: &Context,
     job: &Job,
@@ -221,7 +222,7 @@ fn references_in(
 ) -> Option<Finding> {
     let directory = vcap.compile();
     let mut directories = vec![directory.clone()];
-    // A shell reports its directory without links.
+    // A shell reports its current directory with links resolved.
     if let Ok(real) = fs::canonicalize(&vcap.data())
         && real != vcap.data()
     {

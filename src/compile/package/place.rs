@@ -1,4 +1,5 @@
-//! Entering and leaving the place of a package in the sandbox.
+//! Enters and leaves a package's place in the sandbox: the directory that contains the package's own directories. Without isolation,
+//! packages share a place and wait for each other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) async fn wait_for_place(
     place_or_stop(context, job, enter, cancel).await
 }
 
-/// Waits for the place of a package, until a cancellation. Then the package leaves the place again, if it still gets it.
+/// Waits for the place of a package, until a cancellation. If the package gets the place after that, it leaves it again.
 pub(super) async fn place_or_stop(
     context: &Arc<Context>,
     job: &Arc<Job>,
@@ -65,15 +66,15 @@ pub(super) async fn place_or_stop(
     }
 }
 
-/// When a package entered its place.
+/// The result of entering a place.
 enum Entered<T> {
     InTime(T),
     /// After the cancellation; `None` if it took too long.
     Canceled(Option<T>),
 }
 
-/// Runs `enter`. Its file operations may have started when the package is canceled: they must not run concurrently with the end of the
-/// run, which removes the same directories. So a canceled `enter` still has [`CANCELED_LIMIT`].
+/// Runs `enter`. A canceled `enter` still has [`CANCELED_LIMIT`] to end, because its file operations must not run concurrently with the end
+/// of the run, which removes the same directories.
 async fn until_canceled<T>(
     enter: impl Future<Output = T>,
     cancel: &CancellationToken,
@@ -110,8 +111,8 @@ impl Work {
         })
     }
 
-    /// Leaves the place. If the package was built and no other package waits for the place, the caller does this later: see
-    /// [`Built::place`].
+    /// Leaves the place. If the package was built and no other package waits for the place, keeps it for the caller in [`Built::place`],
+    /// who removes it later.
     pub(super) async fn leave_with(
         self,
         result: Result<Built, CompileError>,

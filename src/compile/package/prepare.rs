@@ -1,4 +1,5 @@
-//! The steps before the script: unpacks the source and installs the dependencies.
+//! The steps before the script: unpacks the source, installs the dependencies, and confines the script with the sandbox's rules or its own
+//! view of the file system.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,14 +25,14 @@ use crate::sandbox::Script;
 pub(super) struct Prepared {
     /// The compression of the source.
     pub(super) compression: Compression,
-    /// The directories in the data directory that the script names, if it shares them with other packages.
+    /// The directories in `BASE/data` that the script names, if `BASE/data` is shared with other packages.
     pub(super) directories: BTreeSet<Name>,
-    /// The planned script with the view or the rules of the sandbox.
+    /// The planned script, confined by the sandbox.
     pub(super) confined: Script,
 }
 
 impl Work {
-    /// Unpacks the source and installs the dependencies, in one step: on a busy machine each change of threads takes time.
+    /// Unpacks the source and installs the dependencies. This is one step, because on a busy machine each change of threads takes time.
     pub(super) fn prepare(&self) -> Result<Prepared, CompileError> {
         // Set the rules before other packages create directories that this script must not use.
         let planned = self.plan.dependencies.iter();
@@ -142,7 +143,7 @@ impl Work {
         check::unchanged_tree(&self.context, &self.job, dependency, &self.cancel)
     }
 
-    /// The planned script with the view or the rules of the sandbox. `trees` are the trees of its dependencies, in the plan's order.
+    /// Confines the planned script. `trees` has the trees of its dependencies, in the plan's order.
     fn confined_script<'a>(&self, trees: impl Iterator<Item = &'a Path>) -> Script {
         let mut script = self.plan.script.clone();
         let paths = self.plan.dependencies.iter().map(|it| &it.paths);
@@ -152,8 +153,8 @@ impl Work {
         script
     }
 
-    /// The confined script, after a check of its mounted dependencies, which are noted for the check after its end. Reinstalled trees
-    /// replace those in the plan.
+    /// Checks the mounted dependencies of the script, and notes their trees for the check after the script's end. Returns the confined
+    /// script, in which reinstalled trees replace the planned ones.
     pub(super) fn with_unchanged_trees(&self, confined: &Script) -> Result<Script, CompileError> {
         if self.context.sandbox.has_copies(&self.place) {
             return Ok(confined.clone());
@@ -194,7 +195,7 @@ impl Work {
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
-    /// The directories in the data directory that the script names, if it shares them with other packages.
+    /// The directories in `BASE/data` that the script names, if `BASE/data` is shared with other packages.
     fn directories_named_by_script(&self) -> BTreeSet<Name> {
         if !self.context.sandbox.is_shared() {
             return BTreeSet::new();
@@ -202,10 +203,10 @@ impl Work {
         scratch::named_in_source(&self.scratch, &self.plan.paths.compile, &self.context.vcap)
     }
 
-    /// Waits until no other script uses these directories in the data directory, and claims them.
+    /// Waits until no other script uses these directories in `BASE/data`, and claims them for this one.
     pub(super) async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
         tokio::select! {
-            // Cancel-safe: what was claimed nevertheless is removed with the package.
+            // Cancel-safe: directories that were claimed nevertheless are removed with the package.
             claimed = self.context.sandbox.claim(&self.place, named) => {
                 claimed.map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),

@@ -1,4 +1,5 @@
-//! Runs a script again whose first run may have failed because of the sandbox.
+//! Runs a script again, if its first run may have failed because of the sandbox. The second run has no Landlock rules, or it has copies of
+//! its dependencies instead of mounts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,11 +39,11 @@ pub(super) async fn second_run(
     let enter = context
         .sandbox
         .enter_alone(&job.name, dependencies, &scratch, &report_wait);
-    // The second run waits for the tree while the directories of the first one are removed, which may be slow: no other script
-    // starts in between. Directories that cannot be removed now are removed with the tree.
+    // The second run waits for exclusive use of the base directory, so that no other script starts, while the directories of the first run
+    // are removed, which may be slow. Directories that cannot be removed now are removed later.
     let (_, place) = tokio::join!(work.leave(true), place_or_stop(context, job, enter, cancel));
     let place = match place {
-        // The script has failed, even if a second run would have succeeded.
+        // If the second run is canceled, report the failure of the first one.
         Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
             return Err(failure);
         }
@@ -76,8 +77,8 @@ pub(super) async fn second_run(
     }
 }
 
-/// Runs a script again, with copies of its dependencies, after its first run `work` has failed because they are mounts. `lines` of
-/// its output show this.
+/// Runs a script again, with copies of its dependencies, after its first run `work` has failed because they are mounts. `lines` are the
+/// lines of the output that show this.
 pub(super) async fn run_with_copies(
     work: Work,
     dependencies: &[(Name, PathBuf)],
@@ -105,12 +106,12 @@ pub(super) async fn run_with_copies(
     work.leave_with(result).await
 }
 
-/// Removes the logs of a first run, which are hard links to the kept ones: the second run must not write to these.
+/// Removes the logs of a first run. They are hard links to the kept logs, to which the second run must not write.
 fn remove_logs(job: &Job) -> fs::Result<()> {
     logs(job).try_for_each(fs::remove_file_if_there)
 }
 
-/// Copies the log of a first run, which the second one overwrites.
+/// Copies the log of a first run, because the second one overwrites it.
 fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
     let kept = first_log(log);
     fs::remove_file_if_there(&kept)?;
@@ -121,7 +122,7 @@ fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
 }
 
 impl Work {
-    /// Reports a failure before a second run and keeps the log. `None` if no second run follows.
+    /// If a second run follows, reports the failure of the first one and keeps its log. Otherwise returns `None`.
     pub(super) async fn announce_second_run(
         &self,
         failure: &CompileError,

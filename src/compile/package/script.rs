@@ -1,4 +1,4 @@
-//! Runs the packaging script.
+//! Runs the packaging script of a package and explains its failure.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::sandbox::{self, Script, ScriptEnd, Spec};
 
 /// The packaging script of a source.
 enum Packaging {
-    /// There is none: the package is empty.
+    /// The source has no script, so the package is empty.
     Missing(Finding),
     Ready(Box<ReadyScript>),
 }
@@ -28,16 +28,16 @@ enum Packaging {
 struct ReadyScript {
     script: Script,
     output: Output,
-    /// What may be wrong with its text.
+    /// Possible problems in the script's text.
     findings: Vec<Finding>,
     before: BeforeStart,
 }
 
 /// Facts from before the start that may explain a failure.
 struct BeforeStart {
-    /// The target of a script that is a dangling link outside of the sandbox. It may exist in the script's view.
+    /// If the script is a link whose target does not exist outside the sandbox, the target. It may exist in the script's view.
     dangling: Option<PathBuf>,
-    /// How many processes the kernel had killed because memory ran out.
+    /// How many processes the kernel had killed by then because memory ran out.
     killed: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ impl Work {
             ..RunSummary::default()
         };
         if run.end.status.is_success() && exceeded.is_none() {
-            // The next step reads its log.
+            // The next step reads the script's log.
             return Ok((Some(run.end), ready.findings));
         }
         let (confined, before) = (Arc::clone(confined), ready.before);
@@ -91,7 +91,7 @@ impl Work {
         Err(CompileError::Script(Box::new(failure)))
     }
 
-    /// Finds the script and checks its mounted dependencies: the last step before its start.
+    /// Finds the script and checks its mounted dependencies. This is the last step before the start.
     fn ready_script(&self, confined: &Script) -> Result<Packaging, CompileError> {
         let files = self.files();
         let packaging = &self.plan.packaging;
@@ -133,8 +133,8 @@ impl Work {
         })))
     }
 
-    /// A confined script with what it needs right before its start: unchanged dependencies, access to its directories, make's pool of
-    /// jobs. `adapt` may replace what is run.
+    /// Adds to a confined script what it needs right before its start: unchanged dependencies, access to its directories, make's pool of
+    /// jobs. `adapt` may replace the command that is run.
     pub(super) fn startable(
         &self,
         confined: &Script,
@@ -153,8 +153,8 @@ impl Work {
         Ok(script)
     }
 
-    /// Finds the packaging script's file. If it is a link that dangles only outside of the sandbox, and its target in the script's
-    /// view is not a file, returns that.
+    /// Finds the packaging script's file. If it is a link whose target exists only in the script's view and is not a file, returns the kind
+    /// of the target.
     fn script_file(&self) -> Result<ScriptFile, CompileError> {
         let look = self.look();
         let found = script_file::find(&self.plan.packaging, |path| look.kind(path));
@@ -216,7 +216,7 @@ impl Work {
         })?;
         step.done(&format!("the packaging script {}", end.status));
         if !end.unkillable.is_empty() {
-            // Keep the script's resources: its processes continue to run, and may change files.
+            // Never release the script's resources, because its processes continue to run and may change files.
             std::mem::forget(ran);
             return Err(self.unkillable(end).await?);
         }
@@ -234,7 +234,7 @@ impl Work {
         })
     }
 
-    /// Stops using the package's directories: processes of its script may still change them.
+    /// Abandons the package's directories, because processes of its script may still change them.
     async fn unkillable(&self, end: ScriptEnd) -> Result<CompileError, CompileError> {
         let set_aside = |work: &Self| {
             work.context
@@ -307,8 +307,8 @@ impl Work {
     }
 }
 
-/// Whether a script that was stopped had already failed, or failed while it ended: the signal would kill bash itself, and exit
-/// codes above 128 report a signal in a command.
+/// Whether a stopped script had failed by itself before it ended. The signal of a stop would have killed bash, and exit codes above 128
+/// report that a signal killed a command.
 fn has_failed_by_itself(status: Status) -> bool {
     matches!(status, Status::Exited(1..=128))
 }

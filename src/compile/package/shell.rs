@@ -10,8 +10,8 @@ use crate::diag::Chain;
 use crate::process::Status;
 use crate::sandbox::{self, Script};
 
-/// Executed before the first prompt: programs that are started from the shell have the same environment as the script, and commands
-/// are not added to the user's history.
+/// Executed before the first prompt, so that programs have the same environment as in the script and commands are not added to the user's
+/// history.
 const BEFORE_PROMPT: &str = "export -n PS1 PROMPT_COMMAND; unset PROMPT_COMMAND HISTFILE";
 
 impl Work {
@@ -21,7 +21,7 @@ impl Work {
         shells.is_some_and(|it| it.shell.when == ShellWhen::Instead(self.job.name.clone()))
     }
 
-    /// Opens a shell in place of the script. Always an error, because nothing is built.
+    /// Opens a shell in place of the script. Always returns an error, because nothing is built.
     pub(super) async fn shell_instead(&self, confined: &Arc<Script>) -> CompileError {
         let Some(shells) = &self.context.shells else {
             return stopped(&self.job);
@@ -73,7 +73,7 @@ impl Work {
             return Ok(None);
         }
         let shell = self.blocking_to_the_end("shell", move |work| {
-            // The script could have replaced a directory by a link to one of the host.
+            // The script may have replaced a directory by a link to a directory of the host.
             work.check_directories(&[])?;
             work.shell_script(&confined)
         });

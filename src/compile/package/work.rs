@@ -1,4 +1,4 @@
-//! One run of a package in its place in the sandbox.
+//! One run of a package in its place in the sandbox, with what its steps share. Also runs the blocking steps on blocking threads.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +20,15 @@ use crate::release::Name;
 use crate::runtime;
 use crate::sandbox::{LOOK_LIMIT, Look, LookError, Place, Script};
 
-/// The results of a script's run that decide on a second run.
+/// The results of a script's run that decide whether a second run follows.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunSummary {
     pub(super) elapsed: Duration,
     pub(super) tail: LastLines,
     pub(super) undeclared: Vec<Name>,
-    /// The denied access, if it ran under Landlock rules.
+    /// The denied access, if the script ran under Landlock rules.
     pub(super) denials: Vec<Denial>,
-    /// The confined script, after it was run.
+    /// The confined script, if it was run.
     pub(super) script: Option<Arc<Script>>,
 }
 
@@ -127,7 +127,7 @@ impl Work {
         files(&self.job)
     }
 
-    /// Whether the agent and the script see the script's tree at different paths.
+    /// Whether the agent and the script see the package's directories at different paths.
     pub(super) fn is_elsewhere(&self) -> bool {
         self.plan.outside != self.context.vcap
     }
@@ -166,7 +166,7 @@ impl Work {
     }
 }
 
-/// Reports processes that continue after a stop.
+/// Logs processes of the packaging script that cannot be killed.
 pub(super) fn warn_of_unkillable(job: &Job, processes: &[Unkillable]) {
     for process in processes {
         tracing::warn!(package = %job.name, "a process of the packaging script cannot be killed: {process}");
