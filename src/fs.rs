@@ -1,6 +1,7 @@
 //! `std::fs` with the path in the error, and operations on files and trees that the standard library lacks.
 //!
-//! All other modules use this one (clippy refuses the functions of `std::fs`), so that each message about a file has its path.
+//! All other modules use this one instead of `std::fs` (clippy enforces that), so each error
+//! message about a file contains its path.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that calls std::fs: it adds the path"
@@ -137,7 +138,8 @@ pub(crate) fn read_end(path: &Path, limit: u64) -> Result<String> {
 pub(crate) fn for_each_block(path: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     let mut file = open_file(path)?;
     let mut buffer = vec![0; 64 * 1024];
-    // The length of an incomplete line at the beginning of the buffer.
+    // The length of the incomplete line that the previous block left at the beginning of the
+    // buffer.
     let mut kept = 0;
     loop {
         let read = file.read(&mut buffer[kept..]).at("read", path)?;
@@ -167,8 +169,9 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<()> {
     std::fs::write(path, contents).at("write", path)
 }
 
-/// Replaces the contents of a file atomically: readers find either the old contents or the new ones, even after a crash. The file has
-/// `mode` before its contents are written, regardless of the umask. [`remove_abandoned`] removes temporary files of a crash.
+/// Replaces the contents of a file atomically: readers find either the old contents or the new
+/// ones, even after a crash. The temporary file gets `mode` before the contents are written,
+/// regardless of the umask. If a crash leaves a temporary file, [`remove_abandoned`] removes it.
 ///
 /// # Errors
 /// The error of the system; the file is then unchanged.
@@ -211,7 +214,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
     explain_dangling_link(path, std::fs::create_dir(path))
 }
 
-/// Creates a directory in an existing one, with this mode except the bits of the umask.
+/// Creates a directory in an existing one. The new mode is `mode` without the bits of the umask.
 ///
 /// # Errors
 /// As `std::fs::create_dir`.
@@ -219,8 +222,8 @@ pub(crate) fn create_dir_with_mode(path: &Path, mode: u32) -> Result<()> {
     explain_dangling_link(path, std::fs::DirBuilder::new().mode(mode).create(path))
 }
 
-/// Reports the dangling link if it is the reason why a directory cannot be created. The system reports only that a file exists or does
-/// not exist.
+/// Replaces the error of a failed directory creation if the cause is a dangling link. The system
+/// reports only that a file exists or does not exist.
 fn explain_dangling_link(path: &Path, result: io::Result<()>) -> Result<()> {
     result
         .map_err(|error| dangling_link(path).unwrap_or(error))
@@ -253,7 +256,7 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
     explain_dangling_link(path, std::fs::create_dir_all(path))
 }
 
-/// Creates a directory and its missing parents, with this mode except the bits of the umask.
+/// Creates a directory and its missing parents. Their mode is `mode` without the bits of the umask.
 ///
 /// # Errors
 /// As `std::fs::create_dir_all`.
@@ -387,7 +390,7 @@ pub(crate) fn sync(path: &Path) -> Result<()> {
 pub(crate) fn same_file(a: &Path, b: &Path) -> Result<bool> {
     let id = |path| match metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        // No file has a name that is too long.
+        // A name that is too long cannot belong to a file.
         Err(error)
             if error.is_not_found() || error.source.kind() == io::ErrorKind::InvalidFilename =>
         {
@@ -399,7 +402,8 @@ pub(crate) fn same_file(a: &Path, b: &Path) -> Result<bool> {
     Ok(a.is_some() && a == id(b)?)
 }
 
-/// The kernel's identifier of the time since the machine was started, during which device numbers identify devices. `None` if unknown.
+/// An identifier of the current boot of the machine. Device numbers identify devices only within
+/// one boot. `None` if the identifier is unknown.
 #[must_use]
 pub(crate) fn boot() -> Option<String> {
     let text = read_lossy("/proc/sys/kernel/random/boot_id".as_ref()).ok()?;
@@ -417,12 +421,13 @@ pub(crate) fn nearest_existing(path: &Path) -> PathBuf {
         .to_owned()
 }
 
-/// Checks by creating a file whether that is possible in a directory. Read-only mounts, quotas and ACLs may prevent it.
+/// Checks that files can be created in a directory, by creating one. Read-only mounts, quotas and
+/// ACLs may prevent it.
 ///
 /// # Errors
 /// The error of the system.
 pub(crate) fn check_writable(directory: &Path) -> Result<()> {
-    // If the file system supports it, the file has no name, so a killed run leaves nothing.
+    // The file has no name if the file system supports that, so a killed run leaves nothing.
     tempfile::tempfile_in(directory)
         .map(drop)
         .at("write to", directory)

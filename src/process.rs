@@ -1,5 +1,6 @@
 //! Starts processes, reads their output and stops them; measures the CPUs and memory available to
-//! them.
+//! them. The *child* of this process is the *parent* of a packaging script and of all its
+//! descendants. A *fork server* forks the child.
 //!
 //! ```text
 //!   this process                         fork server (this program again, `sandbox::server`)
@@ -11,11 +12,10 @@
 //!   output     ◀── a pipe or two ─────   script and all its descendants
 //! ```
 //!
-//! The child watches the socket between the two: when this process dies for any reason, the socket
-//! closes and the child stops the script. `tree` is used on the child's side.
+//! A socket connects this process and the child. When this process dies for any reason, the socket
+//! closes and the child stops the script. `tree` runs in the child.
 //!
-//! Other programs, such as the stemcell's blobstore programs, are run (`run_to_end`) without such a
-//! child.
+//! `run_to_end` runs other programs, such as the blobstore programs of a stemcell, without a child.
 
 mod ask;
 mod attend;

@@ -1,4 +1,5 @@
-//! Sets owner, mode and times of files.
+//! Sets owner, mode and times of files. In all functions here, an empty name means the directory or
+//! the open file itself.
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -10,14 +11,15 @@ use super::Result;
 use super::descent::Descent;
 use super::found::Found;
 
-/// Copies owner, mode and times to an entry of the current directory. The empty name is the directory itself.
+/// Copies owner, mode and times from `found` to an entry of the current directory of `target`.
 pub(super) fn copy_attributes(target: &Descent, name: &OsStr, found: &Found) -> Result<()> {
     copy_attributes_to(target.directory(), name, found)
         .map_err(|(action, error)| target.failed(action, name, error.into()))
 }
 
-/// The same for an entry of any directory, or for an open file and the empty name. The owner is first, because a change of the owner
-/// clears the setuid bit. An error has the action that failed.
+/// Copies owner, mode and times from `found` to an entry of an open directory. The owner is set
+/// first, because a change of the owner clears the setuid bit. The error names the step that
+/// failed.
 pub(super) fn copy_attributes_to(
     target: BorrowedFd<'_>,
     name: &OsStr,
@@ -43,8 +45,7 @@ fn timespec((seconds, nanoseconds): (i64, u32)) -> Timespec {
     }
 }
 
-/// Sets the owner of an entry, or of the directory for the empty name, if that is allowed; see
-/// [`super::set_owner_if_allowed`].
+/// Sets the owner of an entry if this process may do that; see [`super::set_owner_if_allowed`].
 pub(crate) fn set_owner_if_allowed_at(
     directory: BorrowedFd<'_>,
     name: &OsStr,
@@ -59,7 +60,7 @@ pub(crate) fn set_owner_if_allowed_at(
     }
 }
 
-/// Sets the mode of an entry that is not a link, or of the directory for the empty name.
+/// Sets the mode of an entry that is not a link.
 pub(crate) fn set_mode_at(
     directory: BorrowedFd<'_>,
     name: &OsStr,
@@ -72,7 +73,7 @@ pub(crate) fn set_mode_at(
     }
 }
 
-/// Sets the times of an entry, or of the directory for the empty name; a link is not followed.
+/// Sets the times of an entry. A link is not followed.
 pub(crate) fn set_times_at(
     directory: BorrowedFd<'_>,
     name: &OsStr,

@@ -1,4 +1,5 @@
-//! Directories that scripts can replace at any time, examined without waiting for what a script has put there.
+//! Examines directories that scripts can replace at any time, without waiting for a file system
+//! that a script may have mounted there.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,11 +12,13 @@ use rustix::io::Errno;
 use super::found::mount_of;
 use super::{Context, Result};
 
-/// The flags for an entry that is neither read nor followed. Opening it does not involve its file system.
+/// The flags for opening an entry without reading it or following a link. Such an `open` does not
+/// involve the entry's file system.
 const ENTRY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A directory, which may be missing, given by a directory above it and its name. A script may put a link in its place or mount a file system over
-/// it. A file system that does not respond would block the thread that examines it, and a process with such a thread cannot exit.
+/// A directory, identified by an open parent directory and a name. It may be missing. A script may
+/// put a link in its place or mount a file system over it. If that file system does not respond, a
+/// thread that examines it blocks, and the process cannot exit.
 #[derive(Debug)]
 pub(crate) struct ChildDirectory {
     parent: OwnedFd,
@@ -23,8 +26,9 @@ pub(crate) struct ChildDirectory {
 }
 
 impl ChildDirectory {
-    /// The directory `name` in an open directory, which is used even if it is moved or covered by a mount later. Of a longer relative path,
-    /// only the last part may be a link.
+    /// Identifies the directory `name` in the open directory `parent`. The open directory is used
+    /// even if it is moved or covered by a mount later. If `name` is a longer relative path, only
+    /// its last component may be a link.
     ///
     /// # Errors
     /// The error of the system.
@@ -37,8 +41,8 @@ impl ChildDirectory {
         Ok(Self { parent, name })
     }
 
-    /// Whether the directory has entries; a missing one has none. `None` if that is unknown, for example because there is a mount or a
-    /// link, which is then not examined.
+    /// Whether the directory has entries. A missing directory has none. `None` means unknown, for
+    /// example because a mount or a link is there, which is not examined.
     pub(crate) fn has_entries(&self) -> Option<bool> {
         let entry = match openat(&self.parent, &self.name, ENTRY, Mode::empty()) {
             Ok(entry) => entry,
@@ -48,7 +52,7 @@ impl ChildDirectory {
         if mount_of(entry.as_fd())? != mount_of(self.parent.as_fd())? {
             return None;
         }
-        // A mount that covers the directory from now on is not entered.
+        // A file system that is mounted over the directory after this point is not entered.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&entry, ".", flags, Mode::empty()).ok()?;
         for found in Dir::new(directory).ok()? {

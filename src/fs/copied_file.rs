@@ -1,4 +1,4 @@
-//! Copies single files, with their holes and attributes.
+//! Copies single files, including their holes, owner, mode and times.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,10 +18,11 @@ use super::{Error, Result};
 /// The number of bytes that are copied between checks of `stop`.
 const PIECE: u64 = 64 << 20;
 
-/// A file of up to this size is read and written at once, in bytes. That takes fewer system calls than a copy by the kernel.
+/// Files of up to this size are copied with one read and one write, which takes fewer system calls
+/// than letting the kernel copy them.
 const SMALL: usize = 128 << 10;
 
-/// A file that is to be copied: opened, and created where its copy will be.
+/// A file to copy: the opened original and its newly created copy.
 #[derive(Debug)]
 pub(super) struct CopiedFile {
     source: File,
@@ -31,7 +32,7 @@ pub(super) struct CopiedFile {
     to: PathBuf,
 }
 
-/// For the contents of small files.
+/// A reusable buffer for the contents of small files.
 #[derive(Debug, Default)]
 pub(super) struct Buffer(Vec<u8>);
 
@@ -59,7 +60,8 @@ impl CopiedFile {
         })
     }
 
-    /// Copies the contents and the attributes. `stop` is called for each piece.
+    /// Copies the contents and the attributes. `stop` is called before each piece of [`PIECE`]
+    /// bytes.
     ///
     /// # Errors
     /// The error of the system, with the path, or `stop` returned true.
@@ -74,7 +76,7 @@ impl CopiedFile {
             copy_pieces(source, u64::MAX, target, stop)
         };
         copied.map_err(|error| match super::is_no_space(&error) {
-            // The target is on the full file system.
+            // A full disk concerns the copy, so the error names the copy.
             true => Error::new("write", &self.to, error),
             false => Error::new("copy", &self.from, error),
         })?;
@@ -114,7 +116,8 @@ fn copy_small(
     }
 }
 
-/// Copies at most `length` bytes. The kernel copies each piece, or shares its blocks between the files if the file system supports that.
+/// Copies at most `length` bytes in pieces. The kernel copies each piece, or lets both files share
+/// its blocks if the file system supports that.
 fn copy_pieces(
     source: &mut File,
     length: u64,

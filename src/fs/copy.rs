@@ -16,7 +16,7 @@ use super::found::Found;
 use super::walk::{Mounts, Walk, WalkStep};
 use super::{Error, Result};
 
-/// The largest length of a path that is passed to the kernel, in bytes.
+/// The longest path, in bytes, that is passed to the kernel in one call.
 const PATH_PIECE: usize = 4000;
 
 /// Copies a tree with its modes, times, links, hard links, holes and FIFOs, and with its owners if that is allowed.
@@ -30,7 +30,8 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     copy_tree_until(from, to, &|| false)
 }
 
-/// Like [`copy_tree`], but fails when `stop` returns `true`. It is called for each entry and each piece of a file.
+/// Like [`copy_tree`], but fails when `stop` returns `true`. `stop` is called for each entry and
+/// for each piece of a file.
 ///
 /// # Errors
 /// The error of the system, with the path of the entry.
@@ -65,7 +66,8 @@ pub(crate) fn copy_tree_visiting(from: &Path, to: &Path, visit: &dyn Fn(&Path)) 
     copy(from, to, Mounts::Refuse, None, &visit)
 }
 
-/// Copies a tree. `stop` is called with the path of each entry, and for each piece of a file that `helper` does not copy.
+/// Copies a tree. `stop` is called with the path of each entry. It is called again for each piece
+/// of a file, unless `helper` copies the file.
 fn copy(
     from: &Path,
     to: &Path,
@@ -110,7 +112,8 @@ fn copy(
                 copy.inside.push(name);
             }
             WalkStep::Entry(name, found) => copy.entry(&source, &target, &name, &found)?,
-            // Set these last: creating entries in a directory changes its time and needs permissions.
+            // Set the attributes last: creating entries changes the directory's time and may need
+            // permissions that its final mode lacks.
             WalkStep::Leave(found) => {
                 copy_attributes(&target, OsStr::new(""), &found)?;
                 copy.inside.pop();
@@ -134,13 +137,13 @@ fn create_and_enter(target: &mut Descent, name: &OsStr) -> Result<()> {
 }
 
 struct Copy<'a> {
-    /// The root of the copy.
+    /// The open root directory of the copy.
     root: OwnedFd,
     /// The device and inode of the root, which the copied tree must not contain.
     id: (u64, u64),
-    /// The current directory below it.
+    /// The path of the current directory, relative to the root.
     inside: PathBuf,
-    /// Files with several names: the first name in the copy.
+    /// The first copied name of each file that has several names, by device and inode.
     first_names: HashMap<(u64, u64), PathBuf>,
     buffer: Buffer,
     helper: Option<CopyHelper>,
@@ -187,7 +190,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Copies the contents of a file, now or in the second thread.
+    /// Copies the contents of a file in this thread, or passes the file to the second thread.
     fn file(&mut self, file: CopiedFile, path: &Path) -> Result<()> {
         let own = match &mut self.helper {
             Some(helper) => helper.take(file)?,
@@ -197,7 +200,7 @@ impl Copy<'_> {
         own.map_or(Ok(()), |file| file.copy(&mut self.buffer, &stop))
     }
 
-    /// Remembers the first name of a file that has several.
+    /// Remembers where a file with several names was first copied to.
     fn note_name(&mut self, name: &OsStr, found: &Found) {
         if found.links > 1 {
             let path = self.inside.join(name);
@@ -211,7 +214,8 @@ impl Copy<'_> {
     }
 }
 
-/// Replaces an entry of a walk's current directory by a copy of itself, which has no other name. `copy` is its temporary name.
+/// Replaces an entry of a walk's current directory by a copy without other hard links. `copy` is
+/// the temporary name of that copy.
 pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> Result<()> {
     let descent = walk.descent();
     let file = CopiedFile::open(walk, name, found, (descent, copy))?;
@@ -221,7 +225,8 @@ pub(crate) fn detach(walk: &Walk, name: &OsStr, found: &Found, copy: &OsStr) -> 
         .map_err(|error| walk.failed("replace", name, error.into()))
 }
 
-/// Adds a name to a file below `root`. The path of the file may have any length and must not contain links.
+/// Adds a hard link to a file below `root`. The path of the file may have any length and must not
+/// contain links.
 pub(crate) fn link_below(
     root: BorrowedFd<'_>,
     file: &Path,

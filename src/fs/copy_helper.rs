@@ -1,6 +1,6 @@
-//! A second thread for the contents of files, while the first one creates the entries of a copied tree.
-//!
-//! A large tree, such as a Go toolchain, is often copied when nothing else can run.
+//! A second thread that copies the contents of files, while the first thread creates the entries of
+//! a tree. This shortens copies of large trees, such as a Go toolchain, during which often nothing
+//! else can run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +11,17 @@ use std::time::Duration;
 use super::copied_file::{Buffer, CopiedFile};
 use super::{Error, Result};
 
-/// A tree with fewer files is copied by one thread, because starting a thread takes as long as copying several files.
+/// Trees with fewer files are copied by one thread, because starting a thread takes as long as
+/// copying several files.
 const FEW_FILES: usize = 64;
 
-/// How many files wait for the second thread at most. Each has two open descriptors.
+/// The maximum number of files that wait for the second thread. Each has two open descriptors.
 const WAITING: usize = 32;
 
-/// How often `stop` is called while only the second thread has work.
+/// The interval of calls of `stop` while the first thread waits for the second.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Copies the contents of files, if there are many of them.
+/// The handle to the second thread, which is started when a tree has many files.
 #[derive(Debug, Default)]
 pub(super) struct CopyHelper {
     files: usize,
@@ -31,13 +32,13 @@ pub(super) struct CopyHelper {
 struct CopyThread {
     waiting: SyncSender<CopiedFile>,
     is_stopped: Arc<AtomicBool>,
-    /// Is disconnected when the thread ends.
+    /// Disconnected when the second thread ends.
     ended: Receiver<()>,
     handle: JoinHandle<Result<()>>,
 }
 
 impl CopyHelper {
-    /// Gives a file to the second thread. Returns the file if the caller is to copy it.
+    /// Passes a file to the second thread. Returns the file if the caller must copy it.
     ///
     /// # Errors
     /// The second thread could not copy an earlier file.
@@ -52,7 +53,7 @@ impl CopyHelper {
         match thread.waiting.try_send(file) {
             Ok(()) => Ok(None),
             Err(TrySendError::Full(file)) => Ok(Some(file)),
-            // The thread ended early, so its result is an error.
+            // The second thread ended early, which means that it failed.
             Err(TrySendError::Disconnected(file)) => {
                 self.finish(&|| false)?;
                 Ok(Some(file))
@@ -69,7 +70,7 @@ impl CopyHelper {
     }
 }
 
-/// After an error in the first thread, the second one does not continue.
+/// Stops the second thread if the first one has failed.
 impl Drop for CopyHelper {
     fn drop(&mut self) {
         let _the_first_error_was_returned = self.finish(&|| true);

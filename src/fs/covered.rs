@@ -1,4 +1,4 @@
-//! What mounts cover.
+//! Finds the directory that lies below a mount and is hidden by it.
 
 use std::path::Path;
 
@@ -10,20 +10,21 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::glimpse::id_in;
 use super::{file_name, parent};
 
-/// The directory below a mount.
+/// The result of looking below a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Covered {
-    /// The numbers of its device and of itself.
+    /// The device number and inode of the hidden directory.
     Directory((u64, u64)),
-    /// Only a process that may mount can look there.
+    /// This process lacks the privilege to mount, which is needed to look below a mount.
     NotAllowed,
-    /// The system cannot look there: Linux before 5.2, for example.
+    /// The system does not support looking below a mount, for example Linux before 5.2.
     Unknown,
 }
 
-/// The directory that mounts at a path cover. Asks none of the mounted file systems.
+/// Looks below all mounts at `path`. The mounted file systems themselves are not accessed.
 pub(crate) fn covered(path: &Path) -> Covered {
-    // A copy of the mount that contains the directory, without the mounts in it.
+    // Clone the mount that contains the directory. The clone does not include the mounts on top of
+    // it.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let found = open_tree(CWD, parent(path), flags)
         .and_then(|above| id_in(&above, file_name(path).as_ref(), AtFlags::SYMLINK_NOFOLLOW));
@@ -34,7 +35,8 @@ pub(crate) fn covered(path: &Path) -> Covered {
     }
 }
 
-/// Whether this process may mount. A system call filter may refuse one call and allow others.
+/// Whether this process has the privilege to mount. It is tested separately because a system call
+/// filter may refuse one call and allow others.
 fn may_mount() -> bool {
     let own = capabilities(None);
     own.map_or(true, |own| own.effective.contains(CapabilitySet::SYS_ADMIN))

@@ -1,7 +1,8 @@
-//! Descends and ascends in a directory tree by descriptors, so neither the length of a path nor the depth of a tree is limited.
+//! Descends and ascends in a directory tree by file descriptors, so neither the length of a path
+//! nor the depth of a tree is limited.
 //!
-//! At most [`KEPT`] directories above the current one are open at a time. A closed one is opened again through `..`, and must then be
-//! the same directory as before. Nothing here is recursive.
+//! At most [`KEPT`] directories above the current one stay open. A closed directory is opened again
+//! through `..`, and it is an error if that leads to a different directory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -41,35 +42,36 @@ const FILE: OFlags = OFlags::RDONLY
 /// The permissions for listing a directory and opening its entries.
 pub(super) const READ: Mode = Mode::RUSR.union(Mode::XUSR);
 
-/// The permissions for creating and removing entries, too.
+/// The permissions for listing a directory and for creating and removing its entries.
 pub(super) const WRITE: Mode = Mode::RWXU;
 
-/// A directory that was entered.
+/// A directory that the descent has entered.
 #[derive(Debug)]
 struct Entered {
     id: (u64, u64),
-    /// If its mode had to be changed to enter it.
+    /// Present if the mode of the directory had to be changed to enter it.
     visit: Option<Visit>,
 }
 
-/// A current directory in a tree, and the directories above it.
+/// The current directory of a descent, and the directories above it.
 #[derive(Debug)]
 pub(super) struct Descent {
     current: OwnedFd,
     entered: Entered,
-    /// The directories above, the root first. Only the last ones are open.
+    /// The directories above the current one, starting with the root. Only the last [`KEPT`] are
+    /// open.
     above: Vec<(Option<OwnedFd>, Entered)>,
     /// The path of the current directory.
     path: PathBuf,
     root: Found,
-    /// The permissions needed in each directory.
+    /// The permissions that are needed in each directory.
     need: Mode,
     buffer: Vec<u8>,
 }
 
 impl Descent {
-    /// Opens the root of a tree; a link is followed. Directories whose modes lack the permissions `need` get them while they are
-    /// entered.
+    /// Opens the root of a tree; a link is followed. If the mode of a directory lacks the
+    /// permissions `need`, they are added while the descent is in it.
     pub(super) fn open(root: &Path, need: Mode) -> Result<Self> {
         let name = root.as_os_str();
         let opening = Opening {
@@ -83,13 +85,13 @@ impl Descent {
         Ok(Self::at(root, current, found, visit, need))
     }
 
-    /// Opens the directory of a tree. Its mode is not changed.
+    /// Opens the directory that contains `tree`. Its mode is not changed.
     pub(super) fn open_above(tree: &Path) -> Result<Self> {
         let path = super::parent(tree);
         Self::open_without_change(CWD, path, path)
     }
 
-    /// The same for an open directory. `path` is its path for messages.
+    /// Starts a descent in an open directory. `path` is used only in messages.
     pub(super) fn open_at(directory: BorrowedFd<'_>, path: &Path) -> Result<Self> {
         Self::open_without_change(directory, Path::new("."), path)
     }
@@ -97,7 +99,7 @@ impl Descent {
     fn open_without_change(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Self> {
         let open = |flags| openat(at, name, flags | OFlags::CLOEXEC, Mode::empty());
         let current = match open(DIRECTORY) {
-            // The mode of the directory may permit entering it, but not listing it.
+            // Without the permission to list the directory, it can still be opened as a path.
             Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),
             other => other,
         }
@@ -157,7 +159,8 @@ impl Descent {
         }
     }
 
-    /// A path to an entry of the current directory, also if the directory was moved and something else is at its path.
+    /// A path to an entry of the current directory that is correct even if the directory was moved
+    /// and something else is at its old path.
     pub(super) fn path_by_descriptor(&self, name: &OsStr) -> PathBuf {
         let directory = format!("/proc/self/fd/{}", self.current.as_raw_fd());
         Path::new(&directory).join(name)
@@ -169,7 +172,7 @@ impl Descent {
             .map_err(|error| self.failed("examine", name, error.into()))
     }
 
-    /// Whether a file is on another mount than the root.
+    /// Whether a file is on a different mount than the root.
     pub(super) fn is_mount(&self, found: &Found) -> bool {
         found.is_on_other_mount(&self.root)
     }
@@ -207,7 +210,8 @@ impl Descent {
         Ok(Some(found))
     }
 
-    /// Returns to the directory above, and restores the mode of the directory that was left. Returns its name, or `None` at the root.
+    /// Restores the mode of the current directory and returns to its parent. Returns the name of
+    /// the directory that was left, or `None` at the root.
     pub(super) fn leave(&mut self) -> Result<Option<OsString>> {
         let above = match self.above.pop() {
             None => {
@@ -237,7 +241,8 @@ impl Descent {
         Ok(Some(name))
     }
 
-    /// Keeps the present mode of the current directory when it is left.
+    /// Makes [`Self::leave`] keep the present mode of the current directory instead of restoring
+    /// it.
     pub(super) fn keep_mode(&mut self) {
         self.entered.visit = None;
     }
@@ -249,7 +254,8 @@ impl Descent {
         }
     }
 
-    /// The entries of the current directory in no order. May be called once each time that it is entered.
+    /// The entries of the current directory, unsorted. May be called once after each time the
+    /// directory is entered.
     pub(super) fn entries(&mut self) -> Result<Vec<(OsString, FileType)>> {
         let mut entries = Vec::new();
         let mut unknown = false;
@@ -272,20 +278,23 @@ impl Descent {
         Ok(entries)
     }
 
-    /// Opens a file of the current directory for reading. If its mode denies that to its owner, the mode is changed during the opening.
+    /// Opens a file of the current directory for reading. If the file's mode denies reading to its
+    /// owner, the mode is changed until the file is open.
     pub(super) fn open_file(&self, name: &OsStr) -> Result<File> {
         opened_up::open_file(self.directory(), name, FILE)
             .map(File::from)
             .map_err(|error| self.failed("open", name, error.into()))
     }
 
-    /// Clears the flags of an entry (or the current directory for the empty name) that prevent even root from changing or removing it.
-    /// Returns whether it had any.
+    /// Clears the immutable and append-only flags of an entry, which prevent even root from
+    /// changing or removing it. An empty name means the current directory. Returns whether a flag
+    /// was set.
     pub(super) fn clear_flags(&self, name: &OsStr) -> Result<bool> {
         let cleared = if name.is_empty() {
             clear_flags_of(self.directory())
         } else {
-            // Other kinds have no flags, and opening them may have side effects.
+            // Only files and directories have flags. Opening a file of another kind may have side
+            // effects.
             match self.look(name)?.kind() {
                 FileType::RegularFile | FileType::Directory => {}
                 _ => return Ok(false),
@@ -309,7 +318,7 @@ impl Descent {
 }
 
 impl Drop for Descent {
-    /// Restores modes if the walk was not completed.
+    /// Restores all changed modes if the descent ends early.
     fn drop(&mut self) {
         while let Ok(Some(_)) = self.leave() {}
     }

@@ -1,4 +1,4 @@
-//! Errors of file operations: they name the operation and the path.
+//! Errors of file operations, with the operation, the path and the error of the system.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub(super) const CLEAR_FLAGS: &str = "clear the immutable or append-only flag of
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action} `{}`", path.display())]
 pub struct Error {
-    /// The operation, as it reads after "failed to".
+    /// The operation, worded to follow "failed to".
     pub action: &'static str,
     /// The path of the file.
     pub path: PathBuf,
@@ -28,7 +28,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// `action` reads after "failed to".
+    /// `action` completes the sentence "failed to …".
     #[must_use]
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self {
@@ -44,13 +44,13 @@ impl Error {
         self.source.kind() == io::ErrorKind::NotFound
     }
 
-    /// Whether the file is a mount in a tree, which is not read.
+    /// Whether the operation failed because a mount inside a tree must not be read.
     #[must_use]
     pub(crate) fn is_mount(&self) -> bool {
         self.action == CROSS_MOUNT
     }
 
-    /// Whether a tree cannot be copied because the copy is in it.
+    /// Whether a tree cannot be copied because the copy would be inside it.
     #[must_use]
     pub(crate) fn is_copy_of_itself(&self) -> bool {
         self.action == COPY_INTO_ITSELF
@@ -62,7 +62,7 @@ impl Error {
         is_no_space(&self.source)
     }
 
-    /// What the user can do about it, if that depends only on the file.
+    /// What the user can do about the error, if the file alone determines that.
     #[must_use]
     pub(crate) fn hint(&self) -> Option<String> {
         let path = self.path.display();
@@ -93,7 +93,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Adds the operation and the path to an I/O result.
 pub trait Context<T> {
-    /// `action` reads after "failed to".
+    /// `action` completes the sentence "failed to …".
     ///
     /// # Errors
     /// The same error, with the action and the path.
@@ -112,7 +112,7 @@ impl<T> Context<T> for nix::Result<T> {
     }
 }
 
-/// What an operation on a file returned; `None` if the file does not exist.
+/// Turns the error about a missing file into `None`.
 ///
 /// # Errors
 /// The other errors of the operation.

@@ -1,7 +1,8 @@
-//! The metadata of files, including the mount that a file was reached through.
+//! The metadata of a file, including the mount through which the file was reached.
 //!
-//! `statx` returns the mount since Linux 5.8. If the kernel or a system call filter does not support it, `/proc/self/fdinfo` has the
-//! mount. Without `/proc`, a different device means another mount.
+//! `statx` returns the mount since Linux 5.8. If the kernel or a system call filter does not
+//! support `statx`, the mount is read from `/proc/self/fdinfo`. Without `/proc`, files on different
+//! devices count as files on different mounts.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -35,9 +36,10 @@ pub struct Found {
     pub mtime: (i64, u32),
     /// The time of the last access.
     pub(crate) atime: (i64, u32),
-    /// The time of the last change of contents or metadata. It cannot be set, except by setting the clock.
+    /// The time of the last change of contents or metadata. Programs cannot set it except by
+    /// setting the clock.
     pub ctime: (i64, u32),
-    /// Whether it may be immutable or append-only.
+    /// Whether the file may be immutable or append-only.
     pub(crate) is_flagged: bool,
     /// The mount that the file was reached through, if known.
     mount: Option<u64>,
@@ -50,7 +52,7 @@ impl Found {
         FileType::from_raw_mode(self.mode)
     }
 
-    /// Whether it is a directory.
+    /// Whether the file is a directory.
     #[must_use]
     pub(crate) fn is_dir(&self) -> bool {
         self.kind() == FileType::Directory
@@ -72,12 +74,13 @@ impl Found {
     pub(super) fn is_on_other_mount(&self, root: &Self) -> bool {
         match (root.mount, self.mount) {
             (Some(own), Some(other)) => own != other,
-            // Files of an overlay may have other devices than its directories.
+            // On an overlay, files may have other device numbers than directories, so only
+            // directories are compared.
             _ => self.is_dir() && self.device != root.device,
         }
     }
 
-    /// Examines `name` in a directory; the empty name is the directory itself.
+    /// Examines `name` in an open directory. An empty name means the directory itself.
     pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
@@ -106,7 +109,7 @@ impl Found {
         }
     }
 
-    /// The same for older kernels.
+    /// Examines `name` without `statx`, for older kernels.
     fn without_statx(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
         let found = rustix::fs::statat(directory, name, flags)?;
@@ -142,8 +145,8 @@ impl Found {
     }
 }
 
-/// The mount that a path leads to. A link is followed only if `follow` says so. This does not block if the file system of the path does
-/// not respond.
+/// The mount that contains a path. A link is followed only if `follow` is true. The call does not
+/// block on a file system that does not respond.
 pub(super) fn mount_at(path: &Path, follow: bool) -> Option<u64> {
     let flags = match follow {
         true => OFlags::PATH | OFlags::CLOEXEC,

@@ -1,4 +1,5 @@
-//! Attributes that the kernel knows without asking the file system, which may not respond.
+//! Reads file attributes that the kernel has cached, without accessing the file system, which may
+//! not respond.
 
 use std::fs::File;
 use std::io;
@@ -12,13 +13,13 @@ use rustix::io::Errno;
 use super::found::{mount_at, mount_of};
 use super::{Context, Result, parent};
 
-/// Attributes of a file. Those of a network file system may be out of date.
+/// Cached attributes of a file. They may be out of date on a network file system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Glimpse {
-    /// The numbers of the device and of the file on it.
+    /// The device number and the inode.
     pub(crate) id: (u64, u64),
-    /// The time of the creation: seconds since 1970 and nanoseconds. It cannot be set, except by setting the clock. `None` if the file
-    /// system does not record it.
+    /// The creation time: seconds since 1970 and nanoseconds. Programs cannot set it except by
+    /// setting the clock. `None` if the file system does not record it.
     pub(crate) born: Option<(i64, u32)>,
     /// The time of the last change of contents or metadata.
     pub(crate) changed: (i64, u32),
@@ -27,7 +28,8 @@ pub(crate) struct Glimpse {
 }
 
 impl Glimpse {
-    /// Examines what is at a path: the uppermost mount there, if any. `None` if there is nothing. A link is not followed.
+    /// Examines the file or the topmost mount at a path. Returns `None` if nothing exists there. A
+    /// link is not followed.
     ///
     /// # Errors
     /// The error of the system.
@@ -35,7 +37,7 @@ impl Glimpse {
         super::if_there(Self::at(path, AtFlags::SYMLINK_NOFOLLOW))
     }
 
-    /// The same, but follows a link, also one to an open file in `/proc`.
+    /// Like [`Self::of`], but follows links, including links to open files in `/proc`.
     ///
     /// # Errors
     /// The error of the system.
@@ -43,7 +45,7 @@ impl Glimpse {
         super::if_there(Self::at(path, AtFlags::empty()))
     }
 
-    /// Whether it was certainly created before a time.
+    /// Whether the file was certainly created before `time`.
     pub(crate) fn is_older_than(&self, time: (i64, u32)) -> bool {
         self.born.unwrap_or(self.changed) < time
     }
@@ -52,7 +54,7 @@ impl Glimpse {
         match look(CWD, path, flags) {
             Ok(found) => {
                 let mut found = Self::from(found);
-                // Linux before 5.8 does not tell.
+                // Linux before 5.8 does not return the mount.
                 found.mount = found.mount.or_else(|| mount_at(path, follows(flags)));
                 Ok(found)
             }
@@ -61,7 +63,7 @@ impl Glimpse {
         }
     }
 
-    /// The same for older kernels. May wait for the file system.
+    /// Examines a path without `statx`, for older kernels. This may wait for the file system.
     fn without_statx(path: &Path, flags: AtFlags) -> Result<Self> {
         let found = match follows(flags) {
             false => super::lookup(path)?,
@@ -109,7 +111,7 @@ fn look(directory: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> rustix::io::R
     statx(directory, path, flags, wanted)
 }
 
-/// The numbers of the device and of a file on it. The file has this name in an open directory.
+/// The device number and inode of the entry `name` in an open directory.
 pub(super) fn id_in(
     directory: impl AsFd,
     name: &Path,
@@ -137,7 +139,7 @@ pub(super) fn is_mounted(file: &File, path: &Path) -> Result<bool> {
     is_other_mount(mount, path)
 }
 
-/// Whether a mount is another one than that of the directory above a path.
+/// Whether `mount` differs from the mount that contains the parent directory of `path`.
 fn is_other_mount(mount: Option<u64>, path: &Path) -> Result<bool> {
     let above = Glimpse::behind(parent(path))?.and_then(|found| found.mount);
     Ok(mount.is_some() && above.is_some() && mount != above)

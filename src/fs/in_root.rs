@@ -1,4 +1,5 @@
-//! Finds files below a directory as a process would whose root the directory is: neither links nor `..` lead out of it.
+//! Finds files in a directory that is treated as the root of the file system: neither links nor
+//! `..` lead out of it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -8,19 +9,21 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::{Context, Result};
 
-/// Opens the regular file at an absolute path in a root for reading. `None` if it is missing or something else.
+/// Opens a regular file for reading. `path` is absolute and interpreted inside `root`. Returns
+/// `None` if the file is missing or not a regular file.
 ///
 /// # Errors
 /// The error of the system.
 pub(crate) fn open_in_root(root: &Path, path: &Path) -> Result<Option<File>> {
-    // A FIFO would block.
+    // `NONBLOCK` prevents the open of a FIFO from blocking.
     let file = find(root, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let Some(file) = file else { return Ok(None) };
     let metadata = file.metadata().at("examine", path)?;
     Ok(metadata.is_file().then_some(file))
 }
 
-/// The path of a file outside the root, without links. `None` if it is missing.
+/// Translates a path inside `root` to the path that this process sees, without links. `None` if the
+/// file is missing.
 ///
 /// # Errors
 /// The error of the system.

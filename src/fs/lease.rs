@@ -1,7 +1,8 @@
-//! Temporary files and directories with an owner, so that a later run can remove abandoned ones.
+//! Leases: temporary files and directories whose owner holds a lock (`flock`) on them, so that a
+//! later run can remove abandoned ones.
 //!
-//! The owner holds a lock (`flock`) on each. The lock ends with the process, even after `kill -9`, so a file or directory with our prefix
-//! that is not locked has no owner and can be removed.
+//! The kernel releases the lock when the owner dies, even after `kill -9`. A file or directory that
+//! has the prefix of leases and is not locked is therefore abandoned.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -15,13 +16,13 @@ use nix::fcntl::OFlag;
 use super::{Context, Error, Result};
 use crate::diag::Chain;
 
-/// The name of the locked file in a leased directory.
+/// The name of the locked file inside a leased directory.
 const LOCK: &str = ".lock";
 
 /// The interval between attempts to lock a file that is locked.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The number of names that are tried for a new file.
+/// The number of random names that are tried for a new lease.
 const ATTEMPTS: u32 = 100;
 
 /// A temporary file, which is renamed to its final name when it is complete.
@@ -33,7 +34,8 @@ pub(crate) struct LeasedFile {
 }
 
 impl LeasedFile {
-    /// Creates `directory/PREFIX…SUFFIX` with mode 0666 except the bits of the umask, and locks it.
+    /// Creates and locks the file `directory/PREFIX…SUFFIX`. Its mode is 0666 without the bits of
+    /// the umask.
     ///
     /// # Errors
     /// The error of the system.
@@ -92,7 +94,7 @@ pub(crate) struct LeasedDirectory {
 }
 
 impl LeasedDirectory {
-    /// Creates `directory/PREFIX…` with mode 0700, and locks it.
+    /// Creates `directory/PREFIX…` with mode 0700 and locks a file in it.
     ///
     /// # Errors
     /// The error of the system.
@@ -119,7 +121,8 @@ impl LeasedDirectory {
         &self.path
     }
 
-    /// Whether the directory still exists. Another program may have removed it, and created another one at its path.
+    /// Whether the directory still exists at its path. Another program may have removed it and
+    /// created a different one there.
     #[must_use]
     pub(crate) fn is_there(&self) -> bool {
         is_still_there(&self.path.join(LOCK), &self.lock).unwrap_or(true)
@@ -145,8 +148,8 @@ impl Drop for LeasedDirectory {
     }
 }
 
-/// Creates a file or directory with a new name and locks it. If [`remove_abandoned`] of another process locks it first, another name is
-/// tried.
+/// Creates and locks a file or directory with a new random name. Another process that runs
+/// [`remove_abandoned`] may lock it first; then the next name is tried.
 fn create_locked(
     directory: &Path,
     prefix: &str,
@@ -155,7 +158,7 @@ fn create_locked(
 ) -> Result<(PathBuf, File)> {
     let mut failure = None;
     for _ in 0..ATTEMPTS {
-        // The same process id may exist on another machine and in another container.
+        // Add a random number, because another machine or container may use the same process ID.
         let random = uuid::Uuid::new_v4().as_fields().0;
         let process = std::process::id();
         let path = directory.join(format!("{prefix}{process}-{random:08x}{suffix}"));
@@ -192,7 +195,8 @@ fn create_locked(
     }))
 }
 
-/// The file that is locked: the leased file itself, or the one inside a leased directory.
+/// The path of the file that is locked: the leased file itself, or the lock file in a leased
+/// directory.
 fn lock_of(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join(LOCK)
@@ -201,7 +205,7 @@ fn lock_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a locked file still has its name.
+/// Whether `path` still leads to the locked `file`.
 fn is_still_there(path: &Path, file: &File) -> Result<bool> {
     let inode = file.metadata().at("examine", path)?.ino();
     Ok(super::lookup(path)?.is_some_and(|metadata| metadata.ino() == inode))
@@ -224,8 +228,9 @@ pub(crate) fn hold(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Waits until no process holds a lock on a file. Returns `false` if one still does after `limit`, or when `stop` returns `true`. A missing
-/// file is not locked, nor is anything else in its place, such as a FIFO.
+/// Waits until no process holds a lock on a file. Returns `false` if a lock is still held after
+/// `limit`, or if `stop` returns `true`. A missing file counts as unlocked, and so does anything
+/// that is not a regular file, such as a FIFO.
 ///
 /// # Errors
 /// If the file cannot be opened or locked.
@@ -251,11 +256,12 @@ pub(crate) fn wait_until_free(
     }
 }
 
-/// Removes leased files and directories in `directory` whose names have this prefix and whose owners are gone. Returns their paths. One
-/// that cannot be removed may stay under another name; this is only a warning, and the next run tries again.
+/// Removes abandoned leases in `directory` whose names have this prefix, and returns their paths.
+/// If a lease cannot be removed, only a warning is logged; the lease may get another name, and the
+/// next run tries again.
 ///
-/// `processes` is the name of a file in a leased directory that the owner's children hold locked. They may outlive the owner for a short
-/// time: see [`wait_until_free`].
+/// `processes` is the name of a file in leased directories that the owner's child processes keep
+/// locked. They may outlive the owner for a short time; see [`wait_until_free`].
 pub(crate) fn remove_abandoned(
     directory: &Path,
     prefix: &str,
@@ -264,8 +270,8 @@ pub(crate) fn remove_abandoned(
     remove_abandoned_of_age((directory, prefix), Duration::ZERO, processes)
 }
 
-/// Removes only those that were not changed for `age`: on a file system that several machines share, a lock may be unknown to the
-/// others.
+/// Like [`remove_abandoned`], but only for leases that were not changed for `age`. On a file system
+/// that several machines share, a lock of one machine may be invisible to the others.
 pub(crate) fn remove_abandoned_older(directory: &Path, prefix: &str, age: Duration) {
     remove_abandoned_of_age((directory, prefix), age, None);
 }
@@ -289,7 +295,8 @@ fn remove_abandoned_of_age(
         if !age.is_zero() && !is_older(&path, age) {
             continue;
         }
-        // The lock is held until the removal is complete, or another process could use the name meanwhile.
+        // Hold the lock until the removal is complete. Otherwise, another process could use the
+        // name meanwhile.
         let Some(_lock) = lock_abandoned(&path) else {
             continue;
         };
@@ -300,7 +307,7 @@ fn remove_abandoned_of_age(
         }
         match remove_under_other_name(&path, prefix) {
             Ok(()) => removed.push(path),
-            // Another process is removing it, too: its lock was removed first.
+            // Another process has removed the lock file first and is removing the rest.
             Err(error) if is_being_removed(&error) => {
                 tracing::debug!(%error, "could not remove temporary files of an earlier run");
             }
@@ -332,7 +339,8 @@ fn warn(error: &Error) {
     );
 }
 
-/// Locks a file or directory whose owner is gone. A FIFO or a link with such a name was not created here.
+/// Locks an abandoned lease. Returns `None` for a lease in use and for a FIFO or link, which no
+/// lease is.
 fn lock_abandoned(path: &Path) -> Option<File> {
     let kind = super::lookup(path).ok()??.file_type();
     let lock = if kind.is_dir() {
@@ -348,7 +356,8 @@ fn lock_abandoned(path: &Path) -> Option<File> {
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     let file = match super::open_with(&existing, &lock) {
         Ok(file) => file,
-        // Its owner ended before it created the file to lock, or is about to create it. The process that creates it has the lock.
+        // The lock file is missing: the owner has ended before creating it, or is about to create
+        // it. Whichever process creates the file gets the lock.
         Err(error) if error.is_not_found() => {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600);

@@ -1,4 +1,5 @@
-//! Temporary directories at paths that others use, too.
+//! Creates directories at well-known paths for the duration of a run, and removes them afterwards.
+//! Other processes may use the same paths.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use super::Result;
 /// Creates missing directories, and removes them at the end.
 #[derive(Debug, Default)]
 pub struct MadeDirectories {
-    /// The outermost first.
+    /// The created directories, outermost first.
     made: Vec<PathBuf>,
 }
 
@@ -41,10 +42,11 @@ impl MadeDirectories {
     /// Removes the created directories that are empty and not locked.
     pub(crate) fn remove_empty(&self) {
         for directory in self.made.iter().rev() {
-            // A process that locked it has mounted something there, which the removal would unmount.
+            // A process that has locked the directory has mounted something on it. Removing the
+            // directory would unmount that.
             let is_unlocked = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
             if is_unlocked {
-                // A script may have set flags.
+                // A script may have made the directory immutable.
                 let _ = super::clear_flags(directory);
                 let _ = super::remove_dir(directory);
             }

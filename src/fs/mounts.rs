@@ -10,25 +10,25 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::found::mount_at;
 use super::{Context, Result};
 
-/// The place of a mount in the mount namespace of this process.
+/// A mount in the mount namespace of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct MountPoint {
     /// The number of the mount, which may be reused after it is unmounted.
     pub id: u64,
-    /// Its path, without links.
+    /// The path where it is mounted, without links.
     pub path: PathBuf,
 }
 
-/// A mount with its own flags, which may differ from those of its file system.
+/// A mount and its flags. A bind mount may have other flags than its file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// Its place.
+    /// Its number and path.
     pub point: MountPoint,
     /// `MS_RDONLY`, `MS_NOSUID`, `MS_NODEV`, `MS_NOEXEC` and the flags of access times, if set.
     pub flags: MsFlags,
 }
 
-/// All mounts. Of several at one path, the oldest is first.
+/// All mounts. If several are mounted at one path, the oldest comes first.
 ///
 /// # Errors
 /// If `/proc` cannot be read.
@@ -41,7 +41,7 @@ pub(crate) fn mount_points() -> Result<Vec<MountPoint>> {
 /// # Errors
 /// If `/proc` cannot be read.
 pub(crate) fn mounts() -> Result<Vec<Mount>> {
-    // A thread may have its own mount namespace.
+    // Read the table of this thread, because a thread may have its own mount namespace.
     let table = super::read("/proc/thread-self/mountinfo".as_ref())?;
     Ok(table
         .split(|byte| *byte == b'\n')
@@ -49,7 +49,7 @@ pub(crate) fn mounts() -> Result<Vec<Mount>> {
         .collect())
 }
 
-/// Whether the path of a mount leads to it, that is, no other mount covers it.
+/// Whether the path of a mount leads to that mount, and not to another one on top of it.
 #[must_use]
 pub(crate) fn is_mounted_at(mount: &MountPoint) -> bool {
     mount_at(&mount.path, false) == Some(mount.id)
@@ -103,18 +103,19 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Unmounts a mount and those below it. Processes that use it keep access to it.
+/// Unmounts a mount and all mounts below it. Processes that have open files there can still use
+/// them.
 ///
-/// The mount is made private first. Otherwise, mounts below it would be unmounted from the host, too, if it is a bind mount of a shared
-/// mount.
+/// If the mount is a bind mount of a shared mount, unmounting would also unmount mounts below it on
+/// the host. The mount is made private first to prevent that.
 ///
 /// # Errors
-/// If it is not allowed, or if nothing is mounted there.
+/// If this process may not unmount, or if nothing is mounted there.
 pub(crate) fn unmount(path: &Path) -> Result<()> {
     unmount_at(path).at(super::UNMOUNT, path)
 }
 
-/// The same for a path that is not for messages.
+/// Like [`unmount`], but the error does not contain the path.
 pub(super) fn unmount_at(path: &Path) -> io::Result<()> {
     const NOTHING: Option<&str> = None;
     mount(

@@ -1,7 +1,9 @@
-//! Temporary changes of modes, for reading files and directories whose modes deny access to their owner.
+//! Temporarily changes the modes of files and directories that deny access to their owner, so that
+//! a walk can read them.
 //!
-//! Several walks may be in one tree at a time: a package is packed while it is copied for a dependent. Each walk must find the original
-//! modes, and a directory must stay accessible until the last walk has left it. So the changes of all walks are registered here.
+//! Several walks may read one tree at the same time, for example when a package is packed while it
+//! is copied for a dependent. Each walk must see the original modes, and a directory must stay
+//! accessible until the last walk has left it, so the changes of all walks are registered here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,23 +19,25 @@ use super::found::Found;
 /// Device and inode of a directory.
 type DirectoryId = (u64, u64);
 
-/// The directories with changed modes. The lock is held for reading while a mode is examined, and for writing while one is changed.
+/// All directories with changed modes. The lock is taken for reading to examine a mode, and for
+/// writing to change one.
 static OPENED_UP: RwLock<BTreeMap<DirectoryId, Original>> = RwLock::new(BTreeMap::new());
 
 /// The original mode of a directory.
 #[derive(Debug)]
 struct Original {
     mode: Mode,
-    /// The number of visits that have not ended.
+    /// The number of walks that are in the directory.
     visits: usize,
 }
 
-/// A walk is in a directory with a changed mode.
+/// Represents a walk's stay in a directory with a changed mode.
 #[derive(Debug)]
 pub(super) struct Visit(DirectoryId);
 
 impl Visit {
-    /// Ends the visit. The last one restores the mode. If that fails, the directory is about to be removed, or has another owner.
+    /// Ends the visit, and restores the mode if no other walk is in the directory. Restoring fails
+    /// only for a directory that is about to be removed or has another owner.
     pub(super) fn leave(self, directory: BorrowedFd<'_>) {
         let mut opened = write();
         if let Some(mode) = count_down(&mut opened, self.0) {
@@ -44,13 +48,13 @@ impl Visit {
 }
 
 impl Drop for Visit {
-    /// Ends the visit without restoring the mode.
+    /// Ends a visit without restoring the mode.
     fn drop(&mut self) {
         count_down(&mut write(), self.0);
     }
 }
 
-/// Ends a visit. Returns the original mode if it was the last one.
+/// Decreases the number of visits. Returns the original mode if none is left.
 fn count_down(opened: &mut BTreeMap<DirectoryId, Original>, id: DirectoryId) -> Option<Mode> {
     let original = opened.get_mut(&id)?;
     original.visits -= 1;
@@ -62,28 +66,30 @@ fn count_down(opened: &mut BTreeMap<DirectoryId, Original>, id: DirectoryId) -> 
     Some(mode)
 }
 
-/// Examines `name` in a directory; the empty name is the directory itself. If the mode of a directory was changed, the result has the
-/// original one.
+/// Examines `name` in a directory; an empty name means the directory itself. The result contains
+/// the original mode even if the mode is changed at the moment.
 pub(super) fn look(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Found> {
     let opened = read();
     let found = Found::of(directory, name)?;
     Ok(with_original_mode(&opened, found))
 }
 
-/// How to open a directory.
+/// How a directory is opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
     /// The flags for `open`.
     pub flags: OFlags,
-    /// The permissions that are added to its mode if it lacks them, if that is allowed.
+    /// The permissions that are added to the directory's mode if they are missing and the mode may
+    /// be changed.
     pub need: Mode,
-    /// Whether a directory on another mount than the one above it is opened, too.
+    /// Whether the directory may be on a different mount than its parent.
     pub cross: bool,
 }
 
 impl Opening {
-    /// Opens the directory with its present mode. The kernel itself refuses a mount before it asks the file system, which may not
-    /// respond. Older kernels, and some filters of system calls, do not support that: they open it.
+    /// Opens the directory with its present mode. With `cross` unset, the kernel refuses a mount
+    /// point before it accesses the mounted file system, which may not respond. Older kernels and
+    /// some system call filters do not support that, so a mount point is opened there.
     fn open(self, at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
         static IS_SUPPORTED: AtomicBool = AtomicBool::new(true);
         if !self.cross && IS_SUPPORTED.load(Ordering::Relaxed) {
@@ -99,8 +105,8 @@ impl Opening {
 /// Opens a directory. The returned metadata has the original mode.
 ///
 /// # Errors
-/// The error of the system; [`Errno::XDEV`] for a directory on another mount that is not to be opened, unless the system does not detect
-/// that.
+/// The error of the system; [`Errno::XDEV`] if the directory is on another mount and
+/// [`Opening::cross`] is not set, as far as the system detects that.
 pub(super) fn open_directory(
     at: BorrowedFd<'_>,
     name: &OsStr,
@@ -159,7 +165,8 @@ pub(super) fn open_directory(
     Ok((directory, with_original_mode(&opened, found), visit))
 }
 
-/// Opens a file for reading. If its mode denies that to its owner, the mode is changed during the opening.
+/// Opens a file for reading. If the file's mode denies reading to its owner, the mode is changed
+/// until the file is open.
 ///
 /// # Errors
 /// The error of the system.
@@ -191,7 +198,7 @@ fn with_original_mode(opened: &BTreeMap<DirectoryId, Original>, mut found: Found
     found
 }
 
-/// Whether permissions are missing. Root needs none.
+/// Whether `need` contains permissions that the owner lacks. Root lacks none.
 fn lacks(directory: &OwnedFd, found: &Found, need: Mode) -> bool {
     if found.permissions().contains(need) {
         return false;

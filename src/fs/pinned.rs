@@ -1,4 +1,5 @@
-//! Directories that scripts may move or replace.
+//! Remembers directories that scripts may move or replace, so that the change can be detected and
+//! undone.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,19 +10,20 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{Context, Error, Result};
 
-/// The action in errors.
+/// The action in errors of this file.
 const USE: &str = "use";
 
-/// A directory with the target of its path. A packaging script that runs as root can replace the directory by a link to another one;
-/// operations on the path would then change that directory.
+/// A directory and what its path led to when it was recorded. A packaging script that runs as root
+/// can replace the directory by a link, and operations on the path would then change the link's
+/// target.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     path: PathBuf,
     /// The path without links.
     real: PathBuf,
-    /// The target, if the path itself is a link.
+    /// The target of the link, if the path itself was a link.
     link: Option<PathBuf>,
-    /// The open directory, even if it is moved; `None` if it did not exist.
+    /// The open directory, which stays valid if the directory is moved. `None` if it did not exist.
     directory: Option<OwnedFd>,
 }
 
@@ -73,8 +75,8 @@ impl Pinned {
         self.directory.as_ref().map(AsFd::as_fd)
     }
 
-    /// The present target of the path, if it has changed. A missing directory is not a change. A new link is not followed, because it may
-    /// lead to a file system that does not respond.
+    /// What the path leads to now, if that has changed. A missing directory is not a change. A new
+    /// link is not followed, because it may lead to a file system that does not respond.
     ///
     /// # Errors
     /// The error of the system.
@@ -95,22 +97,23 @@ impl Pinned {
             }
             Err(error) => match super::lookup(&self.path) {
                 Ok(None) => Ok(None),
-                // A dangling link, or a circle of links.
+                // The path leads to a dangling link or a loop of links.
                 Ok(Some(metadata)) if metadata.is_symlink() => {
                     super::read_link(&self.path).map(Some)
                 }
                 Ok(Some(_)) => Err(error),
-                // A parent is a file.
+                // A parent of the path is now a file.
                 Err(_) => Ok(Some(super::nearest_existing(&self.path))),
             },
         }
     }
 
-    /// Removes a link or a file that replaced the directory, and moves the directory back if it still exists. Directories above it must be
-    /// put back before.
+    /// Removes a link or a file in the place of the directory, and moves the directory back if it
+    /// still exists. Call this for the outer directories first.
     ///
     /// # Errors
-    /// If the path still leads to another place, for example because of a link above it. The path must not be used then.
+    /// If the path still leads elsewhere, for example because of a link above it. The caller must
+    /// then not use the path.
     pub(crate) fn put_back(&self) -> Result<()> {
         let is_in_the_way = match super::lookup(&self.path)? {
             Some(metadata) if metadata.is_symlink() => {
@@ -136,7 +139,7 @@ impl Pinned {
         }
     }
 
-    /// Restores the link or the directory at a path that does not exist.
+    /// Restores the original link or directory at the path, where nothing exists.
     fn return_directory(&self) -> Result<()> {
         if let Some(target) = &self.link {
             return super::if_there(super::symlink(target, &self.path)).map(drop);
@@ -145,7 +148,7 @@ impl Pinned {
             return Ok(());
         };
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        // For a removed directory, the kernel returns a path that does not exist.
+        // If the directory was removed, the kernel returns a path that does not exist.
         let Ok(moved_to) = super::read_link(&by_descriptor) else {
             return Ok(());
         };

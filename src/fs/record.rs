@@ -1,11 +1,12 @@
 //! Records the state of a tree in a few bytes for each entry, to detect later changes without reading contents.
 //!
-//! The kernel sets the change time (`ctime`) of a file when its contents, mode, owner, times, attributes or number of names change, and
-//! no system call sets it to a given value. So a file with the same inode and the same change time is unchanged. In two cases
-//! the change time changes although the file does not. Then the modification time is compared instead and, for files, the contents:
+//! The kernel updates the change time (`ctime`) of a file when its contents, mode, owner, times,
+//! attributes or number of names change, and programs cannot set it. A file with the same inode and
+//! the same change time is therefore unchanged. In two cases, the change time changes although the
+//! file does not; then the modification time and, for files, the contents are compared instead:
 //!
-//! - Its owner may not read the file or directory: a walk changes its mode while it reads it (`opened_up`).
-//! - The file has a hard link outside the tree, which may be removed.
+//! - A walk changes the mode of a file or directory that its owner may not read (see `opened_up`).
+//! - A hard link outside the tree is removed.
 
 mod clock;
 mod difference;
@@ -30,22 +31,23 @@ static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The state of a tree at some time, in 24 bytes for each entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// In the order of a walk.
+    /// The entries in the order of a walk.
     items: Vec<Item>,
-    /// The inodes of files with names outside the tree, whose contents are compared.
+    /// The inodes of files that also have names outside the tree. Their contents are compared.
     shared: HashSet<u64>,
 }
 
 /// An entry of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Item {
-    /// A hash of its path.
+    /// A hash of the entry's path.
     path: u64,
-    /// A hash of its mode, owners and times, and of a file's inode and size, or contents where they are compared.
+    /// A hash of mode, owners and times, and for files also of the inode and size, or of the
+    /// contents if these are compared.
     identity: u64,
     /// The length of a file modulo 2^32, or the number of entries of a directory.
     size: u32,
-    /// The last bits of a hash of its user and group.
+    /// The last bits of a hash of the entry's user and group.
     owner: u16,
     /// The type and permissions.
     mode: u16,
@@ -117,7 +119,8 @@ impl<'a> Collector<'a> {
 
     fn items_of(mut self, tree: &Path) -> Result<Vec<Item>> {
         let mut items: Vec<Item> = Vec::new();
-        // The directories above: the hash of the path, and the index in the items.
+        // For each directory above the current entry: the hash of its path, and its index in the
+        // items.
         let mut above: Vec<(u64, usize)> = Vec::new();
         let mut walk = Walk::to_read(tree, Mounts::Refuse)?;
         while let Some(step) = walk.next_step()? {
@@ -172,8 +175,9 @@ impl<'a> Collector<'a> {
 }
 
 impl Item {
-    /// The inode of a directory is not compared: on an overlay it may change without a reason, and a different directory in its place has
-    /// a different change time or other entries.
+    /// The inode of a directory is not part of its identity, because it may change without a reason
+    /// on an overlay. A different directory in its place is detected by its change time or its
+    /// entries.
     fn of_directory(path: u64, found: &Found) -> Self {
         let is_readable = found.mode & 0o500 == 0o500;
         let time = is_readable.then_some(found.ctime);

@@ -1,4 +1,4 @@
-//! Opens files in directories in which scripts can put anything in their place.
+//! Opens files in directories where scripts can replace files by links, FIFOs or devices.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,18 +11,19 @@ use nix::fcntl::OFlag;
 use super::glimpse::{is_mount_point, is_mounted};
 use super::{Context, Error, Result};
 
-/// Opens a file, which must not be truncated by that. `None` if it is not a regular file, such as a link, whose target must stay as it is,
-/// or a FIFO, which would block. `None` also if another file is mounted over it.
+/// Opens a file. `options` must not truncate it. Returns `None` for anything but a regular file: a
+/// link, because its target must not be changed; a FIFO, because it would block; and a file over
+/// which another one is mounted.
 ///
 /// # Errors
 /// As `std::fs::OpenOptions::open`.
 pub(crate) fn open_regular(mut options: OpenOptions, path: &Path) -> Result<Option<File>> {
-    // To open a device can have effects.
+    // Check first, because opening a device can have side effects.
     if is_mount_point(path)? || super::lookup(path)?.is_some_and(|found| !found.is_file()) {
         return Ok(None);
     }
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
-    // A process may have replaced it meanwhile.
+    // A process may have replaced the file after the check.
     match super::open_with(&options, path) {
         Ok(file) => {
             let is_file = file.metadata().at("examine", path)?.is_file();
@@ -86,7 +87,7 @@ pub(crate) fn create_file(path: &Path) -> Result<File> {
     created.map_err(|error| Error::new("create", path, error.source))
 }
 
-/// The error about something else in the place of a file.
+/// The error for something that is not a regular file.
 pub(super) fn not_regular() -> io::Error {
     io::Error::other("it is not a regular file")
 }

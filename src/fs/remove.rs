@@ -1,4 +1,5 @@
-//! Removes whole trees.
+//! Removes whole directory trees, including what scripts may have left in them: mounts, immutable
+//! files and directories without permissions.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,10 +13,10 @@ use super::descent::{Descent, clear_flags_of};
 use super::mounts::unmount_at;
 use super::{Context, Error, Result, if_there};
 
-/// How often directories are emptied again, in case a process keeps creating files in them.
+/// How often a directory is emptied again if a process keeps creating files in it.
 const ROUNDS: usize = 100;
 
-/// The largest number of mounts on top of each other.
+/// The maximum number of mounts at one path that are unmounted.
 const STACKED: usize = 1000;
 
 /// Removes a file, a link or a whole tree, if it exists. Links are not followed. File systems that are mounted on or below the tree are
@@ -42,8 +43,8 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     .remove(name)
 }
 
-/// The same for an entry of an open directory, which is used even if it was moved and something else is at its path. `path` is the entry's
-/// path for messages.
+/// Removes an entry of an open directory like [`remove_tree`]. The open directory is used even if
+/// it was moved and something else is at its old path. `path` is the entry's path for messages.
 ///
 /// # Errors
 /// As [`remove_tree`].
@@ -59,7 +60,7 @@ pub(crate) fn remove_tree_in(directory: BorrowedFd<'_>, path: &Path) -> Result<(
     .remove(name)
 }
 
-/// Removes each of several things, also after an error.
+/// Removes several things with the same function. Continues after an error.
 ///
 /// # Errors
 /// The first error.
@@ -73,14 +74,14 @@ pub(crate) fn remove_each<T>(
 /// Clears the immutable and the append-only flag of a file or directory, if it exists. Other kinds of files have no flags.
 ///
 /// # Errors
-/// If it has a flag that cannot be cleared.
+/// If the file has a flag that cannot be cleared.
 pub(crate) fn clear_flags(path: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match super::lookup(path)? {
         Some(metadata) if metadata.is_file() || metadata.is_dir() => {}
         _ => return Ok(()),
     }
-    // The flags of a file that cannot be opened are not known.
+    // A file that cannot be opened has unknown flags.
     let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
         return Ok(());
     };
@@ -98,7 +99,8 @@ struct Removal {
 impl Removal {
     /// Removes an entry of the directory where the descent starts.
     fn remove(mut self, name: &OsStr) -> Result<()> {
-        // `levels` has, for each directory on the path, the directories that are still in it.
+        // For each directory on the current path, `levels` has the names of its subdirectories that
+        // still have to be removed.
         let mut levels = vec![Vec::new()];
         if self.unlink(name)? {
             levels = vec![vec![name.to_owned()]];
@@ -175,7 +177,8 @@ impl Removal {
         })?;
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
-            // A process created a file in it meanwhile, or the file system skipped entries during the removal.
+            // A process has created a file in the directory, or the file system skipped entries
+            // while others were removed.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.rounds < ROUNDS => {
                 self.rounds += 1;
                 Ok(false)
@@ -186,7 +189,8 @@ impl Removal {
         }
     }
 
-    /// Removes an entry. Tries again while an obstacle can be removed.
+    /// Removes an entry. If that fails, removes the cause (a flag, a missing permission or a mount)
+    /// and tries again.
     fn retrying(
         &self,
         name: &OsStr,
@@ -199,7 +203,7 @@ impl Removal {
             };
             let is_removed = match error {
                 Errno::BUSY => self.unmount_if_mounted(name)?,
-                // The flags of the directory prevent the removal, too.
+                // A flag of the parent directory prevents the removal, too.
                 Errno::PERM => {
                     let of_directory = self.descent.clear_flags(OsStr::new(""))?;
                     self.descent.clear_flags(name)? || of_directory
@@ -213,14 +217,15 @@ impl Removal {
         Ok(Err(Errno::BUSY))
     }
 
-    /// Adds the permissions to change the current directory to its mode. Returns `false` if it has them or they cannot be added.
+    /// Adds the permissions that are needed to change the current directory. Returns `false` if
+    /// none is missing or the mode cannot be changed.
     fn add_permissions(&self) -> Result<bool> {
         let mode = self.descent.look(OsStr::new(""))?.permissions();
         let wanted = mode | Mode::RWXU;
         Ok(mode != wanted && rustix::fs::fchmod(self.descent.directory(), wanted).is_ok())
     }
 
-    /// Returns `false` if nothing is mounted there.
+    /// Unmounts what is mounted at an entry. Returns `false` if nothing is mounted there.
     fn unmount_if_mounted(&self, name: &OsStr) -> Result<bool> {
         match self.unmount(name) {
             Ok(()) => Ok(true),

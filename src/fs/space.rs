@@ -27,10 +27,10 @@ pub struct Space {
     pub device: u64,
 }
 
-/// With less free space, in bytes, a file system is full for a compiler.
+/// A file system with fewer free bytes is too full for a compiler.
 const FEW_BYTES: u64 = 1 << 20;
 
-/// With fewer free inodes, a file system is full for a compiler.
+/// A file system with fewer free inodes is too full for a compiler.
 const FEW_INODES: u64 = 256;
 
 impl Space {
@@ -69,7 +69,7 @@ pub fn space(path: &Path) -> Result<Space> {
     let stat = statvfs(&existing).at("measure the free space of", &existing)?;
     Ok(Space {
         total: stat.blocks().saturating_mul(stat.fragment_size()),
-        // Some file systems do not report it.
+        // Some file systems do not report their size.
         free: match stat.blocks() {
             0 => u64::MAX,
             _ => stat.blocks_available().saturating_mul(stat.fragment_size()),
@@ -82,9 +82,10 @@ pub fn space(path: &Path) -> Result<Space> {
     })
 }
 
-/// Whether `path`, which may be missing, is on an overlay, a FUSE file system or in memory instead of on a disk.
+/// Whether `path`, which may be missing, is on an overlay, on a FUSE file system or in memory.
 ///
-/// The root of a container is usually an overlay. It cannot be the upper directory of another overlay, and is removed with the container.
+/// The root of a container is usually an overlay. Such a directory cannot be the upper directory of
+/// another overlay, and it is removed with the container.
 ///
 /// # Errors
 /// The error of the system.
@@ -115,7 +116,8 @@ fn kind_of(path: &Path) -> Result<FsType> {
     Ok(found.filesystem_type())
 }
 
-/// The topmost directory at or above `path` on the same file system, if it is mounted with `noexec`. `None` if programs can be run.
+/// The mount point of the file system of `path`, if it is mounted with `noexec`. `None` if programs
+/// can be run there.
 ///
 /// # Errors
 /// The error of the system.

@@ -24,7 +24,8 @@ pub(crate) fn move_tree(from: &Path, to: &Path) -> Result<()> {
 
 /// Moves a tree by a rename. Returns `false` if the two paths are on different file systems.
 ///
-/// Immutable and append-only flags of the tree's root and of its parent are cleared if they prevent it.
+/// If an immutable or append-only flag of the tree's root or of its parent prevents the rename, it
+/// is cleared.
 ///
 /// # Errors
 /// The error of the system.
@@ -39,7 +40,7 @@ pub(crate) fn rename_tree(from: &Path, to: &Path) -> Result<bool> {
     };
     match renamed {
         Err(error) if error.source.kind() == io::ErrorKind::CrossesDevices => Ok(false),
-        // Moving a directory needs the permission to write to it, because its `..` changes.
+        // Moving a directory changes its `..`, so the directory itself must be writable.
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
             let mode = super::metadata(from)?.permissions().mode() & 0o7777;
             super::set_mode(from, mode | 0o200)?;

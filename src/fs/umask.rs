@@ -1,4 +1,4 @@
-//! The umask of this process, and the one that it inherited.
+//! The umask of this process, and the umask that the process inherited from its caller.
 
 use std::sync::OnceLock;
 
@@ -9,19 +9,20 @@ const USUAL: Mode = Mode::S_IWGRP.union(Mode::S_IWOTH);
 
 static INHERITED: OnceLock<Mode> = OnceLock::new();
 
-/// Sets the umask so that only the owner can write to files of this process. If the umask of the caller lets the group write, but not
-/// others, the group can write, too: it may share a cache. Some supervisors and container entry points set the umask to 0.
+/// Sets the umask so that others cannot write to the agent's files. Some supervisors and container
+/// entry points set the umask to 0. If the caller's umask lets the group write, but not others, the
+/// group keeps that permission, because it may share a cache.
 pub(crate) fn forbid_writing_by_others() {
     let inherited = umask(USUAL);
     umask(match inherited.contains(Mode::S_IWOTH) {
         true => inherited,
         false => inherited | USUAL,
     });
-    // A later call would read the umask of the first one.
+    // Keep the first value: a second call would read the umask that the first call has set.
     let _ = INHERITED.set(inherited);
 }
 
-/// The mode of a result file, which is the caller's: 0666 except the bits of the umask that the caller has set. It may let others
+/// The mode for result files: 0666 without the bits of the inherited umask. It may let others
 /// write.
 pub(crate) fn mode_of_results() -> u32 {
     let inherited = INHERITED.get().copied();

@@ -14,23 +14,25 @@ use super::{Error, Result};
 
 /// A walk through a tree. A directory precedes its entries, which are in the byte order of their names.
 ///
-/// Neither the depth of the tree nor the length of its paths is limited, and only few directories are open at a time. If the mode of a
-/// directory denies its owner access, it is changed while the walk is in it. Links are not followed, except for the root.
+/// Neither the depth of the tree nor the length of its paths is limited, and only a few directories
+/// are open at a time. If the mode of a directory denies access to its owner, the mode is changed
+/// while the walk is in the directory. Links are not followed, except for the root.
 #[derive(Debug)]
 pub(crate) struct Walk {
     descent: Descent,
-    /// For each directory on the path: the remaining names in reverse order, and its metadata when it was entered.
+    /// For each directory on the path: the names that are still to be visited, in reverse order,
+    /// and the directory's metadata when it was entered.
     levels: Vec<(Vec<OsString>, Found)>,
     position: Position,
     mounts: Mounts,
 }
 
-/// How a walk treats mounts below the root.
+/// What a walk does at mounts below the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mounts {
-    /// It enters them.
+    /// The walk enters them.
     Cross,
-    /// It fails with the path of the mount.
+    /// The walk fails with the path of the mount.
     Refuse,
 }
 
@@ -48,7 +50,7 @@ pub(crate) enum WalkStep {
     Enter(Found),
     /// An entry of the current directory that is not a directory.
     Entry(OsString, Found),
-    /// A directory, after its entries, with the metadata from before them.
+    /// A directory, after its entries. The metadata is that of its [`Enter`](WalkStep::Enter).
     Leave(Found),
 }
 
@@ -75,7 +77,8 @@ impl Walk {
         }
     }
 
-    /// The next step; `None` at the end. After an error, the walk omits the part that could not be reached and continues.
+    /// Returns the next step; `None` at the end. After an error, the walk skips the part that could
+    /// not be reached and continues.
     ///
     /// # Errors
     /// The error of the system, with the path. An entry that was removed meanwhile is an error.
@@ -91,7 +94,7 @@ impl Walk {
                     Ok(Some(_)) => {}
                     Ok(None) => return Ok(None),
                     Err(error) => {
-                        // The remaining directories cannot be reached.
+                        // Without this directory, the remaining ones cannot be reached.
                         self.levels.clear();
                         self.position = Position::Inside;
                         return Err(error);
@@ -143,13 +146,14 @@ impl Walk {
         self.descent.path()
     }
 
-    /// The path of an entry of the current directory; of the directory itself for the empty name.
+    /// The path of an entry of the current directory. An empty name means the directory itself.
     #[must_use]
     pub(crate) fn path_of(&self, name: &OsStr) -> PathBuf {
         self.descent.path_of(name)
     }
 
-    /// Opens a file of the current directory for reading, even if its mode denies that to its owner. A link is not followed.
+    /// Opens a file of the current directory for reading, even if the file's mode denies reading to
+    /// its owner. A link is not followed.
     ///
     /// # Errors
     /// As `std::fs::File::open`.

@@ -1,4 +1,4 @@
-//! Makes a child answer a question. The child writes the answer to a file in memory.
+//! Runs a child that computes an answer. The child writes the answer to a file in memory.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -10,21 +10,22 @@ use tokio_util::sync::CancellationToken;
 use super::output::OutputSummary;
 use super::supervise::{Child, Connected, SuperviseError, Supervised, connect, report_or_kill};
 
-/// A child that has answered, or has ended without an answer.
+/// A child that has ended, with or without an answer.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// What is known about its end. It has no output.
+    /// The report of the child. Its output is empty.
     pub(crate) ended: Supervised,
-    /// What it has written.
+    /// The bytes that the child has written to its standard output.
     pub(crate) answer: Vec<u8>,
 }
 
-/// Starts a child and supervises it to its end. Its standard output is the answer.
+/// Starts a child, whose standard output is the answer, and supervises it to its end.
 ///
-/// A child that does not respond may still have the file in memory open, but reading that never waits for the child.
+/// Reading the file in memory never blocks, even if a child that does not respond still has the
+/// file open.
 ///
 /// # Errors
-/// A file in memory cannot be created, or the child could not be started.
+/// The file in memory cannot be created, or the child could not be started.
 pub(crate) async fn ask(
     child: Child,
     cancel: &CancellationToken,
@@ -38,7 +39,8 @@ pub(crate) async fn ask(
         unsent,
     } = connect(&child, [theirs.into(), messages.into()])?;
     let (from_child, mut to_child) = socket.into_split();
-    // If the child has already ended, its report or the missing report says so.
+    // Ignore the error: it means that the child has ended, which its report (or the missing report)
+    // shows.
     let _ = to_child.write_all(&unsent).await;
     let never = std::future::pending();
     let (report, exceeded) =

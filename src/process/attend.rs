@@ -16,13 +16,13 @@ use super::supervise::{
 use super::terminal::{PseudoTerminal, RawMode, Terminal};
 use crate::runtime;
 
-/// Starts a child whose program gets a terminal of its own, and supervises it to its end. Until then, this process passes on all
-/// keys and all output, and nothing else may be printed.
+/// Starts a child whose program gets a pseudo-terminal, and supervises it to its end. Until then,
+/// this process forwards all keys and all output, and must not print anything else.
 ///
-/// After a cancellation, the program's terminal hangs up.
+/// A cancellation hangs up the pseudo-terminal.
 ///
 /// # Errors
-/// There is no pseudo-terminal, or the child could not be started.
+/// The pseudo-terminal cannot be created, or the child could not be started.
 pub(crate) async fn attend(
     child: Child,
     terminal: &Terminal,
@@ -46,14 +46,15 @@ pub(crate) async fn attend(
     } = connect(&child, [stdout, stderr])?;
     let relaying = runtime::spawn_blocking("terminal", move || relay.run());
     let (from_child, mut to_child) = socket.into_split();
-    // If the child has already ended, its report or the missing report says so.
+    // Ignore the error: it means that the child has ended, which its report (or the missing report)
+    // shows.
     let _ = to_child.write_all(&unsent).await;
     let never = std::future::pending();
     let (report, exceeded) = tokio::select! {
         ended = report_or_kill(&child, number, (from_child, to_child), cancel, never) => ended,
         never = direct(sender, cancel) => match never {},
     };
-    // The relay has received the end of its orders.
+    // `direct` has told the relay to end. Give it time to copy the last output.
     let _ = timeout(OUTPUT_PATIENCE, relaying).await;
     Ok(Supervised {
         report,
@@ -62,10 +63,11 @@ pub(crate) async fn attend(
     })
 }
 
-/// Directs a relay: reports each change of the terminal's size, and ends the relay after a cancellation.
+/// Sends orders to a relay: reports changes of the terminal's size, and ends the relay after a
+/// cancellation.
 async fn direct(sender: io::PipeWriter, cancel: &CancellationToken) -> Infallible {
     let mut sender = Some(sender);
-    // Without the signal, the size stays as it is.
+    // If the signal is not available, the pseudo-terminal keeps its first size.
     let mut changes = signal(SignalKind::window_change()).ok();
     loop {
         let change = async {

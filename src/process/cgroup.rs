@@ -1,4 +1,5 @@
-//! Limits of a container's cgroups, v1 and v2.
+//! Reads the limits of the cgroups (v1 and v2) that contain this process. A container usually has
+//! its own cgroup.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +8,26 @@ use crate::fs;
 /// The file that lists the cgroups of this process (cgroups(7)).
 const OWN: &str = "/proc/self/cgroup";
 
-/// Where all known systems mount the hierarchies.
+/// The usual mount point of the cgroup file systems.
 const MOUNTED: &str = "/sys/fs/cgroup";
 
-/// The values that `read` finds in this process's cgroup and in each cgroup above it. The limits of
-/// all of them apply.
+/// Applies `read` to this process's cgroup and to each cgroup above it, and returns the values
+/// found. All of these limits apply to the process.
 pub(super) fn each<T>(controller: &str, read: impl Fn(&Path) -> Option<T>) -> Vec<T> {
     let own = fs::read_lossy(Path::new(OWN)).unwrap_or_default();
     let directories = directories(&own, controller, Path::new(MOUNTED));
     directories.iter().filter_map(|path| read(path)).collect()
 }
 
-/// The contents of a cgroup's file, trimmed.
+/// The trimmed contents of a file in a cgroup's directory.
 pub(super) fn value(group: &Path, file: &str) -> Option<String> {
     let text = fs::read_lossy(&group.join(file)).ok()?;
     Some(text.trim().to_owned())
 }
 
-/// The candidate directories of a process's cgroups for a controller. Some may not exist: inside a
-/// container, the cgroup itself may be mounted at the root of the hierarchy.
+/// The directories in which a controller's settings for this process may be, from the contents of
+/// [`OWN`]. Some may not exist: in a container, the process's own cgroup may be mounted at the root
+/// of the hierarchy.
 fn directories(own: &str, controller: &str, mounted: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in own.lines() {

@@ -1,9 +1,11 @@
-//! The agent's side of the fork server: the process that forks the parent of each script.
+//! The agent's side of the fork server, a small process that forks the parent of each script.
+//! `sandbox::server` is the other side.
 //!
-//! The server is this program, started again with [`ARGUMENT`], the limit of open files for scripts,
-//! and without an environment, at the first script of a run. To start a script the agent sends it three descriptors over a socket; the
-//! server forks, and the copy becomes the script's parent. A fork of a small process takes less
-//! than half of what it takes to execute this program again. `sandbox::server` is the other side.
+//! The agent starts the server at the first script of a run, by running this program again with
+//! [`ARGUMENT`] and the limit of open files for scripts, and without an environment. To start a
+//! script, the agent sends three descriptors over a socket; the server forks, and the new process
+//! becomes the script's parent. Forking a small process takes less than half the time of running
+//! this program again.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -32,7 +34,7 @@ use crate::config::Environment;
 /// The argument that makes this program a fork server.
 pub(crate) const ARGUMENT: &str = "__sandbox-server";
 
-/// How long the agent waits at its end for a server that still has scripts to end.
+/// How long the agent waits for the server's end if the server still has children.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The size limit of a script's orders and environment, in bytes.
@@ -41,10 +43,11 @@ const ORDERS_LIMIT: usize = 16 << 20;
 /// A request for a child.
 const FORK: u8 = b'f';
 
-/// A request to kill one.
+/// A request to kill a child.
 const KILL: u8 = b'k';
 
-/// The descriptors of a script's parent: the socket to the agent, standard output, standard error.
+/// The number of descriptors that a script's parent receives: the socket to the agent, standard
+/// output and standard error.
 pub(crate) const DESCRIPTORS: usize = 3;
 
 /// A handle to the fork server. Clones share one server.
@@ -59,19 +62,19 @@ pub struct ForkServer(Arc<Inner>);
 struct Inner {
     program: PathBuf,
     running: Mutex<Option<Server>>,
-    /// The next child's number.
+    /// The number of the next child.
     next: AtomicU32,
 }
 
 impl Default for ForkServer {
-    /// A server that will run this program, even if its file is replaced or removed.
+    /// A server that runs the executable of this process, even if its file is replaced or removed.
     fn default() -> Self {
         "/proc/self/exe".into()
     }
 }
 
 impl<P: Into<PathBuf>> From<P> for ForkServer {
-    /// A server that will run this program file.
+    /// A server that runs this executable file.
     fn from(program: P) -> Self {
         Self(Arc::new(Inner {
             program: program.into(),
@@ -82,17 +85,17 @@ impl<P: Into<PathBuf>> From<P> for ForkServer {
 }
 
 impl ForkServer {
-    /// The program's file.
+    /// The executable file of the server.
     pub(super) fn program(&self) -> &Path {
         &self.0.program
     }
 
-    /// Makes the server fork a child with these descriptors: the child's socket, standard output,
-    /// standard error. Starts the server if none runs. Returns the child's number, by which the
-    /// server knows it.
+    /// Makes the server fork a child with these descriptors: the child's socket, standard output
+    /// and standard error. Starts the server if none runs. Returns the number that identifies the
+    /// child in later requests.
     ///
     /// # Errors
-    /// When the server cannot be started.
+    /// If the server cannot be started.
     pub(super) fn fork(&self, descriptors: &[OwnedFd; DESCRIPTORS]) -> io::Result<u32> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut running = self.running();
@@ -110,10 +113,10 @@ impl ForkServer {
         Ok(number)
     }
 
-    /// Makes the server kill a child that does not stop in time.
+    /// Makes the server kill a child that has not stopped in time.
     pub(super) fn kill(&self, number: u32) {
         if let Some(server) = self.running().as_ref() {
-            // A server that is gone has no child to kill.
+            // If the server has ended, its children have ended, too.
             let _ = server.send(KILL, number, &[]);
         }
     }
@@ -152,12 +155,12 @@ impl Server {
                 .args(inherited_limit_of_open_files())
                 .env_clear()
                 .stdin(OwnedFd::from(theirs))
-                // The server outlives a killed agent for a moment and must not keep the agent's
-                // output open.
+                // The server lives slightly longer than a killed agent, and must not keep the
+                // agent's output open.
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
-                // Ctrl-C in a terminal goes to the whole foreground group. It must reach scripts
-                // through the agent alone.
+                // Ctrl-C in a terminal signals the whole foreground process group. Only the agent
+                // may stop scripts, so the server gets its own group.
                 .process_group(0)
                 .spawn()?;
             let id = Pid::from_raw(process.id().cast_signed());
@@ -179,8 +182,8 @@ impl Server {
     }
 }
 
-/// Sends a request: one byte for the operation, and the child's number. It is short enough to be
-/// sent and received whole.
+/// Sends a request: one byte for the operation, and the child's number. The request is so short
+/// that it is always sent and received as a whole.
 fn send(
     socket: &UnixStream,
     order: u8,
@@ -204,12 +207,12 @@ fn send(
 }
 
 impl Drop for Server {
-    /// Waits for the server's end, so that the CPU time of scripts is counted as the agent's.
+    /// Waits for the server's end, so that the CPU time of scripts is added to the agent's.
     fn drop(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);
         let _ = self.socket.set_read_timeout(Some(END_LIMIT));
-        // The server's end closes the socket. With children left it takes as long as they do; the
-        // agent does not.
+        // The read returns when the server has ended. A server with children ends after them, so
+        // the wait has a time limit.
         let ended = match self.socket.read(&mut [0]) {
             Ok(_) => true,
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
@@ -229,7 +232,7 @@ pub(crate) enum Request {
     Kill(u32),
 }
 
-/// Receives a request. `None` when the agent has closed its end.
+/// Receives a request. `None` if the agent has closed its end of the socket.
 ///
 /// # Errors
 /// Receiving failed, or the message is not a request.
@@ -261,8 +264,8 @@ pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     }
 }
 
-/// Encodes what a script's parent reads first: the script's environment and its orders, prefixed
-/// with their length.
+/// Encodes what a script's parent reads first: the script's environment and the parent's orders,
+/// preceded by their lengths.
 #[must_use]
 pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; size_of::<u32>()];
@@ -278,10 +281,10 @@ pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8>
     frame
 }
 
-/// Decodes the output of `encode_orders`: the environment and the orders.
+/// Decodes the output of `encode_orders` from a socket.
 ///
 /// # Errors
-/// The socket ended early, or the frame is invalid.
+/// If the socket ends early, or the data is invalid.
 pub(crate) fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Vec<u8>)> {
     let mut length = [0; size_of::<u32>()];
     socket.read_exact(&mut length)?;
@@ -303,7 +306,7 @@ pub(crate) fn read_orders(socket: &mut impl Read) -> io::Result<(Environment, Ve
         if variable.is_empty() {
             return Ok((environment.into_iter().collect(), rest.to_vec()));
         }
-        // A name may begin with `=`, as the standard library reads them.
+        // The name of a variable may begin with `=`, as in the standard library.
         let Some(split) = variable.iter().skip(1).position(|byte| *byte == b'=') else {
             continue;
         };

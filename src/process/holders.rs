@@ -1,4 +1,5 @@
-//! Kills the processes that hold a lock on a file: those of a run that was killed.
+//! Finds and kills the processes that hold a lock (`flock`) on a file. These are left from a run
+//! that was killed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,14 +15,14 @@ use crate::fs::{self, Glimpse};
 /// The pause between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(10);
 
-/// Describes a process with another name than `name` that holds a lock (`flock`) on a file.
+/// Describes a process that holds a lock on a file and is not named `name`.
 pub(crate) fn other_holder(file: &Path, name: &str) -> Option<String> {
     let mut holders = holders(file).into_iter().filter_map(Unkillable::look);
     let other = holders.find(|holder| holder.name != name)?;
     Some(description(&other))
 }
 
-/// Describes a process that holds a lock (`flock`) on a file, unless a text mentions the PID of one.
+/// Describes a process that holds a lock on a file and whose PID is not mentioned in `text`.
 pub(crate) fn holder_except(file: &Path, text: &str) -> Option<String> {
     let holders: Vec<_> = holders(file)
         .into_iter()
@@ -41,11 +42,12 @@ fn description(holder: &Unkillable) -> String {
     format!("process {} (`{}`)", holder.process, holder.name)
 }
 
-/// Kills the processes named `name` that hold a lock on a file, and their descendants. Waits until the lock is free, for ten seconds at most
-/// and until `stop` returns `true`.
+/// Kills the processes named `name` that hold a lock on a file, and their descendants. Waits until
+/// the lock is free, at most ten seconds or until `stop` returns `true`.
 ///
-/// Returns the holders that have not ended although they were killed: they wait in the kernel and execute no further instruction of their
-/// program. `None` if the lock is not free for another reason: its holder has another name or is invisible, or this user may not kill it.
+/// Returns the killed processes that have not ended, because they wait in the kernel; they execute
+/// no further instruction of their program. Returns `None` if the lock is held by a process with
+/// another name, by a process that is invisible here, or by a process that this user may not kill.
 pub(crate) fn kill_holders(
     file: &Path,
     name: &str,
@@ -53,7 +55,7 @@ pub(crate) fn kill_holders(
 ) -> Option<Vec<Unkillable>> {
     let start = Instant::now();
     loop {
-        // List the holders before testing the lock, which may be released in between.
+        // List the holders before testing the lock, because the lock may be released in between.
         let holders = holders(file);
         if fs::wait_until_free(file, Duration::ZERO, stop).ok()? {
             return Some(Vec::new());
@@ -68,7 +70,8 @@ pub(crate) fn kill_holders(
             let left: Vec<Unkillable> = holders.into_iter().filter_map(Unkillable::look).collect();
             return (!left.is_empty()).then_some(left);
         }
-        // First the descendants: the lock tells other runs that they exist.
+        // Kill the descendants first: as long as the lock is held, other runs know that there are
+        // processes left.
         let mut others = tree::descendants_of(&holders);
         others.retain(|process| !holders.contains(process));
         match others.is_empty() || start.elapsed() > KILL_LIMIT / 2 {
@@ -79,12 +82,12 @@ pub(crate) fn kill_holders(
     }
 }
 
-/// Whether a process exists and has another name.
+/// Whether a process exists and is not named `name`.
 fn has_other_name(process: Pid, name: &str) -> bool {
     Unkillable::look(process).is_some_and(|found| found.name != name)
 }
 
-/// The processes that have a file open and locked.
+/// The processes that have a file open and locked. Only visible processes are found.
 fn holders(file: &Path) -> Vec<Pid> {
     let Ok(Some(locked)) = Glimpse::behind(file) else {
         return Vec::new();
@@ -97,7 +100,8 @@ fn holders(file: &Path) -> Vec<Pid> {
                 .join(process.to_string())
                 .join("fd")
                 .join(descriptor.file_name());
-            // The lock has the device of the file system. On Btrfs and overlays, that of the file is another one.
+            // Compare only the inode: on Btrfs and overlays, the device of the lock differs from
+            // the device of the file.
             text.lines().any(|line| is_lock(line, locked.id.1))
                 && Glimpse::behind(&opened).is_ok_and(|it| it.is_some_and(|it| it.id == locked.id))
         })
@@ -111,7 +115,7 @@ fn holders(file: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether a line of `/proc/PID/fdinfo/FD` is a lock on a file with this inode.
+/// Whether a line of `/proc/PID/fdinfo/FD` describes a lock on a file with this inode.
 fn is_lock(line: &str, inode: u64) -> bool {
     line.starts_with("lock:") && line.contains(" FLOCK ") && line.contains(&format!(":{inode} "))
 }

@@ -1,4 +1,4 @@
-//! How busy the CPUs are.
+//! Measures how busy the CPUs are.
 
 use std::path::Path;
 
@@ -12,15 +12,16 @@ struct Times {
     all: u64,
 }
 
-/// Measures the share of the machine's CPU time that nothing uses.
+/// Measures the idle share of the machine's CPU time.
 #[derive(Debug, Default)]
 pub(crate) struct IdleMeter {
     last: Option<Times>,
 }
 
 impl IdleMeter {
-    /// The idle share since the previous call, from 0 to 1. `None` in the first call, without `/proc/stat`, and if this process may not
-    /// use all CPUs of the machine: then idle CPUs may not be its own.
+    /// The idle share since the previous call, from 0 to 1. `None` in the first call and without
+    /// `/proc/stat`. Also `None` if this process may not use all CPUs of the machine, because the
+    /// idle ones may be those that it may not use.
     pub(crate) fn idle_share(&mut self) -> Option<f64> {
         let text = fs::read_lossy(Path::new("/proc/stat")).ok()?;
         if cpus(&text) > processors().get() {
@@ -32,7 +33,7 @@ impl IdleMeter {
     fn share_since_last(&mut self, now: Times) -> Option<f64> {
         let last = self.last.replace(now)?;
         let all = now.all.checked_sub(last.all).filter(|all| *all > 0)?;
-        // The kernel's idle time can decrease.
+        // The kernel's idle time may decrease.
         let idle = now.idle.saturating_sub(last.idle);
         #[expect(clippy::cast_precision_loss, reason = "ticks of a short time")]
         Some(idle as f64 / all as f64)
@@ -50,7 +51,8 @@ fn cpus(stat: &str) -> usize {
 
 fn times(stat: &str) -> Option<Times> {
     let fields = stat.lines().next()?.strip_prefix("cpu ")?;
-    // user, nice, system, idle, iowait, irq, softirq and steal; the times of guests are contained in the first two.
+    // The fields are user, nice, system, idle, iowait, irq, softirq and steal. The times of guests,
+    // which follow, are contained in user and nice.
     let fields = fields.split_whitespace().take(8);
     let fields: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
     Some(Times {

@@ -1,8 +1,9 @@
 //! A GNU make jobserver that all scripts of a run share.
 //!
-//! A make that finds a jobserver in `MAKEFLAGS` takes a token from it for each recipe beyond its
-//! first, and puts it back. The pool is a FIFO: each script opens it before anything else, so that
-//! no descriptor has to be handed down to it.
+//! A make that finds a jobserver in `MAKEFLAGS` runs one recipe without a token, takes a token from
+//! the jobserver for each further concurrent recipe, and returns the token afterwards. The tokens
+//! are bytes in a FIFO. Each script opens the FIFO first, so no descriptor has to be passed to the
+//! script.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -13,31 +14,31 @@ use std::path::{Path, PathBuf};
 use crate::config::Environment;
 use crate::fs::{self, Context};
 
-/// The descriptor of the pool in scripts, for reading and writing. Scripts themselves use small
-/// ones.
+/// The descriptor of the FIFO in scripts, for reading and writing. It is high because scripts use
+/// low numbers themselves.
 const DESCRIPTOR: u8 = 242;
 
-/// The FIFO's name in a script's working directory until the script has opened it. It cannot
-/// collide with files of a package.
+/// The FIFO's name in a script's working directory until the script has opened it. Packages have no
+/// files with this name.
 const NAME: &str = ".bosh-agent:jobserver";
 
 /// A pool of GNU make jobs.
 #[derive(Debug)]
 pub struct Jobserver {
     fifo: PathBuf,
-    /// Keeps the FIFO open: its tokens are lost when no process has it open.
+    /// Keeps the FIFO open. The kernel discards the tokens when no process has it open.
     _open: File,
 }
 
 impl Jobserver {
-    /// Creates a pool with this many tokens. Each make has one make job in addition.
+    /// Creates a pool with this many tokens. Each make runs one recipe in addition to its tokens.
     ///
     /// # Errors
-    /// What the system answered.
+    /// The error of the system.
     pub fn make(fifo: &Path, tokens: usize) -> fs::Result<Self> {
         fs::make_fifo(fifo)?;
         let mut options = OpenOptions::new();
-        // Opening a FIFO for reading and writing does not block.
+        // Opening a FIFO only for reading or only for writing would block.
         options.read(true).write(true);
         options.custom_flags(nix::libc::O_NONBLOCK);
         let mut open = fs::open_with(&options, fifo)?;
@@ -48,8 +49,8 @@ impl Jobserver {
         })
     }
 
-    /// The environment variable that announces the pool to make. make before 4.2 uses
-    /// `--jobserver-fds`; each version ignores the other flag.
+    /// The environment variable that announces the pool to make. It contains two flags: make before
+    /// 4.2 reads `--jobserver-fds`, later versions read the other flag.
     #[must_use]
     pub fn variable() -> (&'static str, String) {
         let flags = format!(
@@ -58,11 +59,11 @@ impl Jobserver {
         ("MAKEFLAGS", flags)
     }
 
-    /// Makes the pool accessible to a script that starts in `directory`: as a hard link in that
-    /// directory, which the script can see under every tier, or at its own path if the directory is
-    /// on another file system.
+    /// Makes the pool accessible to a script that starts in `directory`. The FIFO gets a hard link
+    /// in that directory, which the script can see in every isolation tier. If the directory is on
+    /// another file system, the script uses the FIFO's own path.
     ///
-    /// # Errors
+    /// The error of the system.
     /// What the system answered.
     pub fn offer(&self, directory: &Path) -> fs::Result<Offered> {
         match fs::hard_link(&self.fifo, &directory.join(NAME)) {
@@ -75,7 +76,8 @@ impl Jobserver {
     }
 }
 
-/// The descriptors of the jobserver of a make that started this program. Scripts inherit them.
+/// The descriptors of the jobserver of a make that started this program. Scripts inherit these
+/// descriptors.
 #[must_use]
 pub(crate) fn inherited(environment: &Environment) -> Vec<i32> {
     let flags = environment.get("MAKEFLAGS").unwrap_or_default();
@@ -84,7 +86,8 @@ pub(crate) fn inherited(environment: &Environment) -> Vec<i32> {
         let named = flag.strip_prefix("--jobserver-auth=");
         named.or_else(|| flag.strip_prefix("--jobserver-fds="))
     });
-    // A FIFO is given by its path, and negative numbers mean that make does not share its pool.
+    // If the jobserver is a FIFO, `MAKEFLAGS` has its path instead of descriptors. Negative numbers
+    // mean that make does not share its jobserver.
     pairs
         .filter_map(|pair| pair.split_once(','))
         .filter_map(|(read, write)| Some([read.parse().ok()?, write.parse().ok()?]))
@@ -93,12 +96,13 @@ pub(crate) fn inherited(environment: &Environment) -> Vec<i32> {
         .collect()
 }
 
-/// A pool that is accessible to one script.
+/// A pool that was made accessible to one script.
 #[derive(Debug)]
 pub struct Offered(Option<PathBuf>);
 
 impl Offered {
-    /// The arguments of a bash that opens the pool, removes its link and executes `program`.
+    /// The arguments for a bash that opens the pool, removes the pool's link and then executes
+    /// `program`.
     #[must_use]
     pub fn through_bash(self, program: &str, arguments: &[OsString]) -> Vec<OsString> {
         let (open, fifo) = match self.0 {

@@ -1,12 +1,12 @@
-//! Hands the complete lines of a script's output to a listener, as they arrive.
+//! Passes the complete lines of a script's output to a listener as soon as they arrive.
 
 use super::open_lines::{Line, OpenLines};
 use super::tail::printable;
 
-/// Receives the lines of one script.
+/// A function that receives the lines of one script.
 pub type LineSink = Box<dyn FnMut(String) + Send>;
 
-/// Cuts the output of a script into lines.
+/// Splits the output of a script into lines.
 pub(super) struct Lines {
     sink: LineSink,
     open: OpenLines,
@@ -25,7 +25,7 @@ impl Lines {
         self.open.push(stream, chunk, |line| sink(shown(&line)));
     }
 
-    /// Hands over the lines without an end.
+    /// Passes on the last lines of the streams that do not end with a newline.
     pub(super) fn finish(mut self) {
         for (_, line) in self.open.finish() {
             (self.sink)(shown(&line));

@@ -1,4 +1,4 @@
-//! Available memory, and out-of-memory kills.
+//! Measures the available memory, and counts out-of-memory kills.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use super::cgroup;
 use crate::fs;
 
-/// The number of processes that the kernel has killed because memory ran out since boot, in any
-/// container. `None` before Linux 4.13.
+/// The number of processes that the kernel has killed since boot because memory ran out, in all
+/// containers. `None` before Linux 4.13.
 #[must_use]
 pub(crate) fn out_of_memory_kills() -> Option<u64> {
     kills_in(&fs::read_lossy(Path::new("/proc/vmstat")).ok()?)
@@ -27,7 +27,7 @@ pub(crate) fn available_memory() -> Option<u64> {
         .min()
 }
 
-/// The memory in bytes that this process and all others of its cgroups may use: that of the machine, or a cgroup's limit if it is
+/// The memory that this process may use: the memory of the machine, or a cgroup's limit if that is
 /// lower. `None` if unknown.
 #[must_use]
 pub(crate) fn memory() -> Option<Memory> {
@@ -50,13 +50,13 @@ pub(crate) fn memory() -> Option<Memory> {
 /// An amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// In bytes.
+    /// The amount in bytes.
     pub bytes: u64,
-    /// What has or limits it.
+    /// Whether the machine or a cgroup determines the amount.
     pub of: MemoryOf,
 }
 
-/// What has or limits memory.
+/// What determines an amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryOf {
     /// The machine.
@@ -66,11 +66,13 @@ pub(crate) enum MemoryOf {
 }
 
 impl Memory {
-    /// For how many concurrent packages there is memory: at least one. `per_job` is in bytes, zero for no limit.
+    /// The number of packages that can be compiled concurrently in this memory, at least one.
+    /// `per_job` is the memory for one package in bytes; zero means no limit.
     #[must_use]
     pub(crate) fn jobs(self, per_job: u64) -> NonZeroUsize {
         let bytes = match self.of {
-            // The kernel keeps a part: a machine with 4 GiB reports less than that, and has room for four packages of 1 GiB.
+            // The kernel keeps a part of the machine's memory: a machine with 4 GiB reports less,
+            // but has enough for four packages of 1 GiB.
             MemoryOf::Machine => self.bytes.saturating_add(self.bytes / KEPT_PART),
             MemoryOf::Cgroup => self.bytes,
         };
@@ -79,14 +81,15 @@ impl Memory {
     }
 }
 
-/// The kernel keeps up to this part of a machine's memory for itself.
+/// The kernel keeps at most 1/`KEPT_PART` of a machine's memory for itself.
 const KEPT_PART: u64 = 16;
 
 /// The limit of a cgroup; `None` without a limit.
 fn limit(group: &Path) -> Option<u64> {
     let limit = cgroup::value(group, "memory.max")
         .or_else(|| cgroup::value(group, "memory.limit_in_bytes"))?;
-    // Without a limit, this is `max` in cgroup v2 and more than any machine has in v1.
+    // An unlimited cgroup has the value `max` in v2, and a number larger than any machine's memory
+    // in v1.
     limit.parse().ok()
 }
 
@@ -94,7 +97,7 @@ fn kills_in(vmstat: &str) -> Option<u64> {
     field(vmstat, "oom_kill")
 }
 
-/// The number after a name.
+/// The number after `name` in a text of lines such as `MemTotal: 1 kB`.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -102,7 +105,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// The memory that a cgroup's limit leaves; `None` without a limit.
+/// How much memory may still be allocated in a cgroup; `None` without a limit.
 fn left_in(group: &Path) -> Option<u64> {
     let (limit, usage, prefix) = match cgroup::value(group, "memory.max") {
         Some(limit) => (limit, "memory.current", ""),
@@ -112,7 +115,8 @@ fn left_in(group: &Path) -> Option<u64> {
             "total_",
         ),
     };
-    // Without a limit, this is `max` in cgroup v2 and more than any machine has in v1.
+    // An unlimited cgroup has the value `max` in v2, and a number larger than any machine's memory
+    // in v1.
     let limit: u64 = limit.parse().ok()?;
     let usage: u64 = cgroup::value(group, usage)?.parse().ok()?;
     let stat = cgroup::value(group, "memory.stat").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The limit of open files: the agent raises its own, scripts and other programs keep that of the caller.
+//! The limit of open files (`RLIMIT_NOFILE`). The agent raises its own soft limit to the hard
+//! limit. Scripts and other programs get the soft limit that the agent inherited.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
@@ -17,32 +18,36 @@ use nix::unistd::{dup2_stdin, execv, pipe2};
 
 use crate::fs;
 
-/// The argument with which this program becomes another one with a lower limit: the limit, the program and its arguments follow.
+/// The argument that makes this program lower its limit and then execute another program. The
+/// limit, the program and its arguments follow.
 pub(crate) const LIMITED_ARGUMENT: &str = "__limited";
 
-/// The soft limit that this process inherited.
+/// The soft limit that this process inherited, if it was raised.
 static INHERITED: OnceLock<rlim_t> = OnceLock::new();
 
-/// Raises the soft limit of open files to the hard limit. A caller may have a low soft limit, and concurrent packages need descriptors.
+/// Raises the soft limit to the hard limit. The inherited soft limit may be too low for the
+/// descriptors of concurrent packages.
 pub(crate) fn raise_limit_of_open_files() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return;
     };
-    // A later call would read the limit of the first one.
+    // Keep the first value: a second call would read the raised limit.
     if INHERITED.set(soft).is_ok() {
-        // If this is refused, the inherited limit has to suffice.
+        // If the system refuses, the inherited limit remains.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
-/// The argument of the fork server that has it restore the inherited limit, if this process has raised it.
+/// The argument that makes the fork server restore the inherited limit. `None` if this process has
+/// not raised its limit.
 pub(super) fn inherited_limit_of_open_files() -> Option<OsString> {
     INHERITED.get().map(|soft| soft.to_string().into())
 }
 
-/// A command that runs a program with the limit that this process inherited, and with empty stdin. If this process has raised the limit,
-/// the command first runs this program again: only a new process can lower its limit without an effect on others. `spawn` then does not
-/// report whether the program could be executed; the [`Execution`] does.
+/// A command that runs a program with the inherited limit and with empty stdin. If this process has
+/// raised its limit, the command first runs this program again, because only a new process can
+/// lower its limit without affecting others. Then `spawn` does not report whether the program could
+/// be executed, but the returned [`Execution`] does.
 #[expect(
     clippy::disallowed_methods,
     reason = "makes a command for one of the places that start processes"
@@ -60,12 +65,14 @@ pub(super) fn limited_command(program: &Path) -> io::Result<(Command, Execution)
     Ok((command, Execution(Some(reader.into()))))
 }
 
-/// The reading end of a pipe, into which a process that could not become a program writes the error.
+/// The reading end of a pipe. A process that cannot execute its program writes the error to the
+/// pipe.
 #[derive(Debug)]
 pub(super) struct Execution(Option<File>);
 
 impl Execution {
-    /// Why the program could not be executed, if the process has ended because of that. Does not wait.
+    /// The error, if the program could not be executed. Call this after the process has ended. Does
+    /// not wait.
     pub(super) fn failure(self) -> Option<io::Error> {
         let mut code = [0; size_of::<i32>()];
         self.0?.read_exact(&mut code).ok()?;
@@ -73,25 +80,27 @@ impl Execution {
     }
 }
 
-/// Becomes another program with a lower limit of open files. `arguments` are those after [`LIMITED_ARGUMENT`]. Standard input is the pipe
-/// of an [`Execution`]. Returns why that failed.
+/// Lowers the limit of open files and replaces this process by another program. `arguments` are
+/// those after [`LIMITED_ARGUMENT`]. Standard input is the pipe of an [`Execution`]. Returns only
+/// if that failed, with the error.
 pub(crate) fn become_limited(arguments: &[OsString]) -> io::Error {
     let [limit, arguments @ ..] = arguments else {
         return io::ErrorKind::InvalidInput.into();
     };
     restore_limit_of_open_files(Some(limit));
-    // Closed by the `execv` of the program.
+    // A successful `execv` closes this descriptor.
     let report = io::stdin().as_fd().try_clone_to_owned();
     let error = execute(arguments);
     if let Ok(report) = report {
         let code = error.raw_os_error().unwrap_or(Errno::EIO as i32);
-        // The exit code says that the program was not executed, too.
+        // If this write fails, the exit code still shows that the program was not executed.
         let _ = File::from(report).write_all(&code.to_le_bytes());
     }
     error
 }
 
-/// Becomes a program, with empty stdin. Unlike the standard library, has no shell read a file that the kernel cannot execute.
+/// Replaces this process by a program with empty stdin. If the kernel cannot execute the file, this
+/// fails, whereas the standard library would run the file with a shell.
 fn execute(arguments: &[OsString]) -> io::Error {
     let text = |argument: &OsString| CString::new(argument.as_bytes());
     let arguments: Result<Vec<CString>, _> = arguments.iter().map(text).collect();
@@ -112,11 +121,12 @@ fn execute(arguments: &[OsString]) -> io::Error {
     error
 }
 
-/// Restores the soft limit that the agent inherited. Called by the fork server, with its argument.
+/// Restores the inherited soft limit in the fork server. `argument` is from
+/// [`inherited_limit_of_open_files`].
 pub(crate) fn restore_limit_of_open_files(argument: Option<&OsString>) {
     let soft = argument.and_then(|argument| argument.to_str()?.parse().ok());
     if let (Some(soft), Ok((_, hard))) = (soft, getrlimit(Resource::RLIMIT_NOFILE)) {
-        // Cannot fail: the soft limit was below the hard one.
+        // This cannot fail, because the inherited soft limit is below the hard limit.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     }
 }

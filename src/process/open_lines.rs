@@ -1,13 +1,14 @@
-//! Cuts the output of a program into lines.
+//! Splits the output of a program into lines.
 
-/// The maximum length of a line in bytes. The log has the whole line.
+/// The maximum length of a line in bytes; the rest of a longer line is dropped. The log has the
+/// whole line.
 pub(super) const LINE_LIMIT: usize = 2000;
 
-/// A line, or its beginning.
+/// A line of output, or the beginning of a long line.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Line {
     pub(super) bytes: Vec<u8>,
-    /// Whether its end was cut off.
+    /// Whether the rest of the line was dropped.
     pub(super) is_cut: bool,
 }
 
@@ -20,7 +21,7 @@ impl OpenLines {
         Self(vec![Line::default(); streams])
     }
 
-    /// Adds output of a stream. Passes each line that ends in it to `ended`.
+    /// Adds output of a stream. Passes each line that is now complete to `ended`.
     pub(super) fn push(&mut self, stream: usize, chunk: &[u8], mut ended: impl FnMut(Line)) {
         let open = &mut self.0[stream];
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
@@ -39,7 +40,7 @@ impl OpenLines {
         &self.0[stream].bytes
     }
 
-    /// The lines without an end, each with its stream.
+    /// The last lines of the streams that do not end with a newline.
     pub(super) fn finish(self) -> impl Iterator<Item = (usize, Line)> {
         let lines = self.0.into_iter().enumerate();
         lines.filter(|(_, line)| !line.bytes.is_empty())

@@ -1,4 +1,5 @@
-//! The processes that this process supervises, and the orphans that it adopts.
+//! Keeps a list of the children that this process supervises, and kills orphans: descendants of a
+//! dead child, which the kernel makes children of this process.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,8 @@ static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 pub(super) struct Known(Option<Pid>);
 
 impl Known {
-    /// Starts a child while holding the lock of the list: otherwise `end_orphans` could run before
-    /// the child is in the list and kill it as an orphan.
+    /// Starts a child while holding the lock of the list. Otherwise, `end_orphans` could run before
+    /// the child is in the list, and kill it as an orphan.
     pub(super) fn start<P, E>(
         start: impl FnOnce() -> Result<(P, Option<Pid>), E>,
     ) -> Result<(P, Self), E> {
@@ -38,21 +39,22 @@ fn supervised() -> MutexGuard<'static, Vec<Pid>> {
     SUPERVISED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes this process the subreaper of processes that a child leaves if it dies before its script.
+/// Makes this process the subreaper: if a child dies before its script, the script becomes a child
+/// of this process.
 ///
 /// # Errors
-/// What the system answered.
+/// The error of the system.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// Kills the orphans that this process adopted from children that died.
+/// Kills the orphans.
 pub(crate) fn end_orphans() {
     tree::kill_orphans(&supervised());
 }
 
-/// Kills all descendants, supervised children included, and waits for their end for at most
-/// `limit`. Only for use right before the exit: it reaps children that other tasks wait for.
+/// Kills all descendants, including supervised children, and waits at most `limit` for their end.
+/// Use this only right before the exit, because it reaps children that other tasks wait for.
 pub(crate) fn kill_all_below(limit: Duration) {
     tree::kill_all(limit, |_, _| {});
 }

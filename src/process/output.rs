@@ -1,4 +1,4 @@
-//! The output of a script: written to its log, with the last lines kept for the report.
+//! Reads the output of a script, writes it to a log, and keeps the last lines for the report.
 
 use std::fmt;
 use std::fs::File;
@@ -15,23 +15,23 @@ use super::lines::{LineSink, Lines};
 use super::tail::{LastLines, TAIL_LINES, Tail};
 use crate::fs;
 
-/// The minimum interval between two notifications about the last line.
+/// The minimum interval between two notifications about the last line of output.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The capacity of a pipe in bytes.
 const BUFFER: usize = 64 * 1024;
 
-/// The number of last bytes to keep of each stream: as many as the Go agent reports of a failed
-/// script.
+/// The number of bytes that are kept from the end of each stream. The Go agent reports the same
+/// number for a failed script.
 pub(crate) const ENDING_LIMIT: usize = 10 * 1024;
 
-/// Receives the output of one script: both streams through one pipe, in order, or each through its
-/// own.
+/// Receives the output of one script. Stdout and stderr share one pipe, so that their order is
+/// kept, or each has its own pipe.
 pub struct Output {
     logs: Vec<Log>,
-    /// How many last lines are kept.
+    /// The number of last lines that are kept.
     kept: usize,
-    /// Receives all lines, if they are wanted.
+    /// Passes all lines to a listener, if there is one.
     lines: Option<Lines>,
     notify: Box<dyn Fn(&str) + Send>,
 }
@@ -43,7 +43,8 @@ struct Log {
 }
 
 impl Log {
-    /// The text for a log that cannot be written, with the free space if the disk is full.
+    /// The message about a log that cannot be written. It contains the free space if the disk is
+    /// full.
     fn failure(&self, error: io::Error) -> String {
         let text = format!("`{}`: {error}", self.path.display());
         let error = fs::Error::new("write", &self.path, error);
@@ -69,16 +70,16 @@ pub struct OutputSummary {
     pub tail: LastLines,
     /// The number of bytes printed.
     pub bytes: u64,
-    /// Why the log is incomplete, if it is.
+    /// The reason if the log is incomplete.
     pub log_failure: Option<String>,
-    /// The end of each stream: one for both, or stdout and stderr.
+    /// The end of each stream: one for a shared pipe, or one for stdout and one for stderr.
     pub endings: Vec<Ending>,
 }
 
 /// The end of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// Its last bytes, [`ENDING_LIMIT`] at most.
+    /// The last bytes, at most [`ENDING_LIMIT`].
     pub bytes: Vec<u8>,
     /// The length of the whole stream.
     pub total: u64,
@@ -95,18 +96,19 @@ impl Ending {
 }
 
 impl Output {
-    /// Both streams into one new file at `path`; `notify` receives the last line from time to time.
+    /// Writes both streams to one new file at `path`. `notify` receives the last line from time to
+    /// time.
     ///
     /// # Errors
-    /// When the log cannot be created.
+    /// If the log cannot be created.
     pub fn to_log(path: &Path, notify: impl Fn(&str) + Send + 'static) -> fs::Result<Self> {
         Self::to_logs(&[path], notify)
     }
 
-    /// Stdout and stderr each into a new file.
+    /// Writes stdout and stderr to one new file each.
     ///
     /// # Errors
-    /// When a log cannot be created.
+    /// If a log cannot be created.
     pub fn to_two_logs(
         stdout: &Path,
         stderr: &Path,
@@ -136,14 +138,14 @@ impl Output {
         Self { kept, ..self }
     }
 
-    /// Hands each line to `sink`, if there is one.
+    /// Passes each line to `sink`, if there is one.
     #[must_use]
     pub fn streaming(self, sink: Option<LineSink>) -> Self {
         let lines = sink.map(|sink| Lines::new(self.streams(), sink));
         Self { lines, ..self }
     }
 
-    /// Where the output is collected.
+    /// The output so far, shared with the reader.
     pub(super) fn collected(&self) -> Collected {
         Collected::new(self.streams(), self.kept)
     }
@@ -153,12 +155,12 @@ impl Output {
         self.logs.len()
     }
 
-    /// Reads all pipes to their ends. After a write error of the log, it continues to read, so that
-    /// the script does not block. `collected` always has the output so far.
+    /// Reads all pipes to their ends and updates `collected` continuously. If writing the log
+    /// fails, reading continues, so that the script does not block.
     pub(super) fn read_to_end<R: Read + AsFd>(mut self, pipes: Vec<R>, collected: &Collected) {
         let mut buffer = vec![0; BUFFER];
         let mut notified: Option<Instant> = None;
-        // The stream with a last line that `notify` has not received yet.
+        // The stream whose last line was not passed to `notify` yet.
         let mut pending: Option<usize> = None;
         let mut open: Vec<(usize, R)> = pipes.into_iter().enumerate().collect();
         while !open.is_empty() {
@@ -208,7 +210,7 @@ impl Output {
 }
 
 impl Output {
-    /// Writes output to the log and hands it on.
+    /// Writes output to the log, and passes it on.
     fn record(&mut self, stream: usize, chunk: &[u8], collected: &Collected) {
         {
             let mut state = collected.state();
@@ -220,15 +222,15 @@ impl Output {
             }
             state.push(stream, chunk);
         }
-        // Without the lock: this may wait for a slow reader.
+        // Do this without the lock, because it may wait for a slow reader.
         if let Some(lines) = &mut self.lines {
             lines.push(stream, chunk);
         }
     }
 }
 
-/// The output so far. It is available even if the pipe never ends because a process that cannot be
-/// killed keeps it open.
+/// The output so far. It can be read while the pipe is still open, for example because a process
+/// that cannot be killed keeps it open.
 #[derive(Debug)]
 pub(super) struct Collected(Mutex<CollectedState>);
 
@@ -236,7 +238,7 @@ pub(super) struct Collected(Mutex<CollectedState>);
 struct CollectedState {
     tail: Tail,
     summary: OutputSummary,
-    /// When the last output arrived, or when the script was started.
+    /// The time of the last output, or of the script's start.
     last_output: tokio::time::Instant,
 }
 
@@ -250,7 +252,7 @@ impl CollectedState {
 }
 
 impl Collected {
-    /// No output yet. The last `lines` are kept.
+    /// Starts without output. The last `lines` lines will be kept.
     pub(super) fn new(streams: usize, lines: usize) -> Self {
         Self(Mutex::new(CollectedState {
             tail: Tail::of_script(streams, lines),
@@ -269,11 +271,12 @@ impl Collected {
     }
 
     fn state(&self) -> MutexGuard<'_, CollectedState> {
-        // Consistent after each chunk, even if the reader panicked.
+        // A poisoned lock is usable: the state is consistent after each chunk, even if the reader
+        // panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long ago the last output arrived, or how long the script has been running without any.
+    /// The time since the last output, or since the script's start.
     pub(super) fn silent_for(&self) -> Duration {
         self.state().last_output.elapsed()
     }
@@ -306,9 +309,9 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
         .collect();
     match poll(&mut sources, limit) {
         Ok(_) => {}
-        // Try again.
+        // A signal interrupted the wait: try again.
         Err(Errno::EINTR) => return None,
-        // Without poll, block on reading the first pipe.
+        // If `poll` does not work, read from the first pipe and block.
         Err(_) => return Some(0),
     }
     sources

@@ -8,12 +8,12 @@ use nix::unistd::Pid;
 
 use super::cgroup;
 
-/// The number of available CPUs: those in this process's affinity mask, or fewer if a cgroup quota
-/// limits its CPU time. A fraction counts as a whole CPU.
+/// The number of CPUs that this process may use: those in its affinity mask, or fewer if a cgroup
+/// quota limits its CPU time. A fraction of a CPU counts as a whole one.
 #[must_use]
 pub(crate) fn processors() -> NonZeroUsize {
     let most = allowed().unwrap_or_else(|| {
-        // The machine has more CPUs than a `CpuSet` can hold.
+        // This machine has more CPUs than a `CpuSet` can hold.
         std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
     });
     let least = cgroup::each("cpu", quota)
@@ -40,7 +40,7 @@ fn quota(group: &Path) -> Option<usize> {
             cgroup::value(group, "cpu.cfs_period_us")?,
         ),
     };
-    // Without a limit, the quota is `max` in cgroup v2 and -1 in v1.
+    // An unlimited cgroup has the quota `max` in v2, and -1 in v1.
     let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
     match period {
         0 => None,

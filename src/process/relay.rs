@@ -1,4 +1,5 @@
-//! Copies bytes between the terminal of this process and a pseudo-terminal.
+//! Copies bytes between the terminal of this process and the pseudo-terminal of an interactive
+//! shell.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,18 +13,19 @@ use super::terminal::{Terminal, copy_size};
 /// How many bytes are copied at a time.
 const BUFFER: usize = 16 * 1024;
 
-/// Copies in both directions. When it is dropped, the pseudo-terminal hangs up.
+/// Copies in both directions. Dropping the relay hangs up the pseudo-terminal.
 pub(super) struct Relay {
     input: File,
     output: File,
     shell: File,
-    /// A byte means that the size of the terminal has changed; the end, that the relay is to end.
+    /// Each byte means that the size of the terminal has changed. The end of the pipe means that
+    /// the relay must end.
     orders: io::PipeReader,
-    /// Input that the shell has not accepted yet.
+    /// Typed input that the shell has not read yet.
     typed: Vec<u8>,
 }
 
-/// What a wait ended with.
+/// Which descriptors are ready after a wait.
 struct Ready {
     has_order: bool,
     shell: PollFlags,
@@ -36,7 +38,7 @@ impl Relay {
         shell: OwnedFd,
         orders: io::PipeReader,
     ) -> io::Result<Self> {
-        // A shell that does not read must not prevent its output from being shown.
+        // Do not block on writing to a shell that does not read, so that its output is still shown.
         fcntl(&shell, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Self {
             input: terminal.input.try_clone()?.into(),
@@ -49,7 +51,7 @@ impl Relay {
 
     /// Copies until the end of `orders`, or until one of the terminals hangs up.
     pub(super) fn run(mut self) {
-        // The end is one of the errors.
+        // Ignore the error: the end of a terminal is reported as one.
         let _ = self.copy();
     }
 
@@ -73,7 +75,7 @@ impl Relay {
             }
             if ready.has_order {
                 if self.orders.read(&mut [0])? == 0 {
-                    // What the shell has printed last.
+                    // Show the last output of the shell.
                     while self.show(&mut buffer)? {}
                     return Ok(());
                 }
@@ -109,7 +111,8 @@ impl Relay {
         })
     }
 
-    /// Shows output of the shell. Returns whether there was any. Its end is an error.
+    /// Shows output of the shell. Returns `false` if there was none. The end of the pseudo-terminal
+    /// is an error.
     fn show(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         match self.shell.read(buffer) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -122,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// Passes on what was typed, as far as the shell accepts it.
+    /// Writes as much of the typed input as the shell accepts.
     fn type_in(&mut self) -> io::Result<()> {
         match self.shell.write(&self.typed) {
             Ok(length) => {

@@ -1,4 +1,5 @@
-//! Runs one program to its end, without a terminal and without input.
+//! Runs a program to its end, without a terminal and without input. This is for helper programs,
+//! not for packaging scripts.
 
 use std::ffi::OsString;
 use std::io;
@@ -25,9 +26,8 @@ use crate::fs;
 /// A program to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
-    /// Its file.
+    /// The executable file.
     pub file: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<OsString>,
     /// The complete environment.
     pub environment: Environment,
@@ -38,38 +38,38 @@ pub(crate) struct Program {
 pub(crate) struct Ended {
     /// Its exit status.
     pub status: Status,
-    /// The last lines of its output, 25 at most.
+    /// The last lines of the program's output, 25 at most.
     pub tail: Vec<String>,
 }
 
 /// Why the exit status of a program is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No pipe for the output.
+    /// The pipe for the output could not be created.
     #[error("failed to create a pipe for the output of `{}`", program.display())]
     Pipe {
         /// The program's file.
         program: PathBuf,
-        /// What the system answered.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It could not be started.
+    /// The program could not be started.
     #[error("failed to start `{}`", program.display())]
     Start {
         /// The program's file.
         program: PathBuf,
-        /// What the system answered.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Waiting for it failed.
+    /// Waiting for the program failed.
     #[error("failed to wait for `{}`", program.display())]
     Wait {
         /// The program's file.
         program: PathBuf,
-        /// What the system answered.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It was killed after a cancellation.
+    /// The program was killed after a cancellation.
     #[error("stopped")]
     Stopped,
 }
@@ -86,11 +86,11 @@ pub(crate) fn find_program(name: &str, environment: &Environment) -> Option<Path
         })
 }
 
-/// Runs a program with empty stdin and waits for its end. After a cancellation, and when this
-/// future is dropped, its process group is killed.
+/// Runs a program with empty stdin and waits for its end. A cancellation, or dropping this future,
+/// kills the program's process group.
 ///
 /// # Errors
-/// The program could not be run, or was stopped. A non-zero exit code is not an error here.
+/// The program could not be run, or it was killed. A non-zero exit code is not an error here.
 pub(crate) async fn run_to_end(
     program: &Program,
     cancel: &CancellationToken,
@@ -123,8 +123,8 @@ pub(crate) async fn run_to_end(
         Some(status) => status,
         None => {
             group.kill();
-            // Wait for its end, so that it does not write any more after the return. The limit is
-            // for processes in uninterruptible sleep, which SIGKILL does not end.
+            // Wait for the program's end, so that it writes nothing after this function returns.
+            // The wait has a limit because SIGKILL does not end a process in uninterruptible sleep.
             let _ = tokio::time::timeout(OUTPUT_PATIENCE, process.wait()).await;
             return Err(RunError::Stopped);
         }
@@ -143,8 +143,8 @@ pub(crate) async fn run_to_end(
     })
 }
 
-/// Reads the output to its end, or until [`OUTPUT_PATIENCE`] after the program has ended (`gone`):
-/// its background processes may keep the pipe open.
+/// Reads the output to its end, or until [`OUTPUT_PATIENCE`] after `gone` reports that the program
+/// has ended: background processes of the program may keep the pipe open.
 async fn read_until(gone: &CancellationToken, output: &mut pipe::Receiver, tail: &mut Tail) {
     let reading = async {
         let mut buffer = vec![0; 16 * 1024];
@@ -175,7 +175,7 @@ impl Group {
 
     fn kill(&mut self) {
         if let Some(group) = self.0.take() {
-            // It may have ended already.
+            // The group may have ended already.
             let _ = killpg(group, Signal::SIGKILL);
         }
     }
@@ -219,10 +219,10 @@ fn start_error(program: &Program, source: io::Error) -> RunError {
     }
 }
 
-/// An error of a start, with what the system's text does not say.
+/// An error of a start, with an explanation where the system's text is misleading.
 fn explained(error: io::Error, program: &Path) -> io::Error {
     let reason = match error.raw_os_error().map(Errno::from_raw) {
-        // The program itself is there.
+        // The program itself exists, so the missing file is its interpreter.
         Some(Errno::ENOENT) if fs::metadata(program).is_ok() => {
             "the interpreter in its first line, or its dynamic linker, is missing"
         }

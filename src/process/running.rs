@@ -1,4 +1,4 @@
-//! The processes of a script at one moment, for the report about a script that hangs.
+//! Lists the processes of a script for the report about a script that hangs.
 
 use std::fmt;
 use std::path::Path;
@@ -11,32 +11,33 @@ use serde::{Deserialize, Serialize};
 use crate::diag::Elapsed;
 use crate::fs;
 
-/// How many processes are listed, at most.
+/// The maximum number of processes in the list.
 const MOST: usize = 40;
 
 /// The maximum length of a command line in characters.
 const COMMAND_LIMIT: usize = 100;
 
-/// How long reading all command lines may take: reading one can block on the process itself.
+/// The time limit for reading all command lines. Reading a command line can block on the process.
 const READ_LIMIT: Duration = Duration::from_secs(1);
 
-/// The unit of times in `/proc/PID/stat`: 100 a second on all supported machines (proc(5), `USER_HZ`).
+/// The unit of times in `/proc/PID/stat`: 1/100 second on all supported machines (proc(5),
+/// `USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
 
 /// A process of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningProcess {
-    /// How many of its ancestors are listed before it.
+    /// The number of its ancestors in the list.
     pub depth: usize,
-    /// Its PID.
+    /// The PID.
     pub process: i32,
-    /// Its command line, shortened, or the name of its program in brackets if the command line is not readable.
+    /// The command line, shortened. If it is not readable, the program's name in brackets.
     pub command: String,
-    /// Its state as in `ps`.
+    /// The state as in `ps`.
     pub state: String,
-    /// How long it has been running.
+    /// The time since the process was started.
     pub elapsed: Duration,
-    /// The kernel function in which it waits, if readable.
+    /// The kernel function in which the process waits, if readable.
     pub waits_in: Option<String>,
 }
 
@@ -59,14 +60,15 @@ impl fmt::Display for RunningProcess {
     }
 }
 
-/// The descendants of this process, each after its parent, 40 at most. Programs with the name `hidden` are left out.
+/// The descendants of this process, each after its parent, at most 40. Programs named `hidden` are
+/// left out.
 ///
-/// Takes a second at most: then command lines are left out.
+/// If reading the command lines takes longer than a second, they are left out.
 pub(crate) fn running_below_this_process(hidden: &'static str) -> Vec<RunningProcess> {
     let own = Pid::this();
     let (sender, receiver) = mpsc::channel();
     let reading = std::thread::Builder::new().spawn(move || {
-        // Sending fails if the receiver has given up.
+        // Sending fails if the receiver no longer waits.
         let _ = sender.send(look(own, hidden, command_line));
     });
     match reading {
@@ -74,7 +76,8 @@ pub(crate) fn running_below_this_process(hidden: &'static str) -> Vec<RunningPro
             let read = receiver.recv_timeout(READ_LIMIT);
             read.unwrap_or_else(|_| look(own, hidden, |_| None))
         }
-        // A process whose children are in another PID namespace has no threads: pid_namespaces(7).
+        // Read directly if no thread can be started: a process whose children are in another PID
+        // namespace cannot create threads (pid_namespaces(7)).
         Err(_) => look(own, hidden, |stat| {
             let stat = (!waits_uninterruptibly(stat.process)).then_some(stat);
             stat.and_then(command_line)
@@ -135,14 +138,14 @@ fn in_order<'a>(all: &'a [Stat], root: i32, hidden: &str) -> Vec<(usize, &'a Sta
         }
         next.extend(children(stat.process, depth + usize::from(is_shown)));
         if found.len() > all.len() {
-            // The parents form a circle: PIDs were reused while they were read.
+            // The parents form a cycle, because PIDs were reused while they were read.
             break;
         }
     }
     found
 }
 
-/// Whether a thread of a process waits uninterruptibly, or its threads are unknown.
+/// Whether a thread of a process is in uninterruptible sleep. `true` if that is unknown.
 fn waits_uninterruptibly(process: i32) -> bool {
     let threads = fs::list(format!("/proc/{process}/task").as_ref()).unwrap_or_default();
     let stat = |path: &Path| Stat::parse(&fs::read_lossy(path).ok()?);
@@ -152,9 +155,10 @@ fn waits_uninterruptibly(process: i32) -> bool {
     threads.is_empty() || states.any(|stat| stat.is_none_or(|stat| stat.state == "D"))
 }
 
-/// The command line of a process; `None` if it is not readable, or if reading it may block.
+/// The command line of a process; `None` if it is not readable or if reading it may block.
 fn command_line(stat: &Stat) -> Option<String> {
-    // A process that waits uninterruptibly may hold the lock that the kernel needs to read its command line.
+    // A process in uninterruptible sleep may hold the lock that the kernel needs for reading its
+    // command line.
     if stat.state == "D" {
         return None;
     }
@@ -163,7 +167,7 @@ fn command_line(stat: &Stat) -> Option<String> {
     Some(shortened(&words)).filter(|text| !text.is_empty())
 }
 
-/// The text in one line of limited length.
+/// The text as one line of limited length.
 fn shortened(text: &str) -> String {
     let printable = |character: char| match character.is_control() {
         true => ' ',
@@ -184,14 +188,14 @@ struct Stat {
     name: String,
     state: String,
     parent: i32,
-    /// The time from the machine's boot to the start of the process.
+    /// The time from boot to the start of the process.
     started: Duration,
 }
 
 impl Stat {
-    /// `None` for a process that has ended.
+    /// Parses the text of `/proc/PID/stat`. `None` for a process that has ended.
     fn parse(text: &str) -> Option<Self> {
-        // The name in parentheses may contain spaces and parentheses.
+        // The program name in parentheses may itself contain spaces and parentheses.
         let (start, fields) = text.rsplit_once(')')?;
         let (process, name) = start.split_once('(')?;
         let fields: Vec<&str> = fields.split_whitespace().collect();

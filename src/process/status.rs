@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It exited with a code.
+    /// The process exited with a code.
     Exited(i32),
-    /// A signal terminated it.
+    /// A signal terminated the process.
     Signaled(i32),
 }
 
@@ -25,8 +25,8 @@ impl Status {
         self == Self::Exited(0)
     }
 
-    /// The signal that terminated the process, or the last command of a shell, which then exits
-    /// with 128 plus the number.
+    /// The signal that terminated the process or, if the process is a shell, its last command. In
+    /// the second case, the shell exits with 128 plus the signal's number.
     #[must_use]
     pub fn signal(self) -> Option<i32> {
         match self {
@@ -35,7 +35,7 @@ impl Status {
         }
     }
 
-    /// The name of that signal.
+    /// The name of [`Self::signal`].
     #[must_use]
     pub fn signal_name(self) -> Option<String> {
         let number = self.signal()?;
@@ -46,8 +46,8 @@ impl Status {
     }
 }
 
-/// The signal behind an exit code of 128 plus its number, with which a shell reports that a signal
-/// terminated its last command.
+/// The signal in an exit code of 128 plus a signal's number. A shell exits with such a code if a
+/// signal terminated its last command.
 fn signal_of_last_command(code: i32) -> Option<Signal> {
     Signal::try_from(code.checked_sub(128)?).ok()
 }
@@ -56,7 +56,7 @@ impl From<ExitStatus> for Status {
     fn from(status: ExitStatus) -> Self {
         match status.code() {
             Some(code) => Self::Exited(code),
-            // Without an exit code, a signal terminated it.
+            // A process without an exit code was terminated by a signal.
             None => Self::Signaled(status.signal().unwrap_or_default()),
         }
     }

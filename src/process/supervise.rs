@@ -1,4 +1,5 @@
-//! Supervises one child: reads its output, receives its report, forwards cancellation.
+//! Supervises one child, the parent of a script: sends its orders, reads the script's output,
+//! receives the child's report, and forwards cancellation.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -19,8 +20,8 @@ use super::time_limits::{Exceeded, TimeLimits};
 use crate::config::Environment;
 use crate::runtime;
 
-/// How long a child may take after the grace time to stop its script's processes, before the child
-/// itself is killed.
+/// How long a child may take, in addition to the grace time, to stop its script's processes. After
+/// that, the child is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long to wait for the end of the output after the child has ended.
@@ -29,14 +30,14 @@ pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 /// The size limit of a report in bytes.
 const REPORT_LIMIT: u64 = 1 << 20;
 
-/// A child to start: the parent of a script, which receives its orders on a socket.
+/// A child to start. It is the parent of a script and receives its orders over a socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Child {
-    /// The server that forks it.
+    /// The fork server that forks the child.
     pub server: ForkServer,
     /// The complete environment.
     pub environment: Environment,
-    /// The orders, in the child's format.
+    /// The orders in the format that the child expects.
     pub orders: Vec<u8>,
     /// The time limits of the script.
     pub limits: TimeLimits,
@@ -47,21 +48,22 @@ pub(crate) struct Child {
 /// A child that has ended.
 #[derive(Debug)]
 pub(crate) struct Supervised {
-    /// The report of the child, or of the fork server in its place. Empty if both were killed.
+    /// The report of the child, or the report of the fork server if the child died without one.
+    /// Empty if both were killed.
     pub report: Vec<u8>,
     /// The script's output.
     pub output: OutputSummary,
-    /// The time limit that ended the script.
+    /// The time limit that the script has exceeded, if any.
     pub exceeded: Option<Exceeded>,
 }
 
 /// Why a child could not be supervised.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperviseError {
-    /// No socket or pipe.
+    /// The socket or a pipe could not be created.
     #[error("failed to create the socket and pipes of a child process")]
     Channels(#[source] io::Error),
-    /// No pseudo-terminal.
+    /// The pseudo-terminal could not be created.
     #[error("failed to open a terminal for a shell")]
     Terminal(#[source] io::Error),
     /// The program could not be started.
@@ -69,7 +71,7 @@ pub enum SuperviseError {
     Start {
         /// The program's file.
         program: PathBuf,
-        /// What the system answered.
+        /// The error of the system.
         source: io::Error,
     },
     /// The task that reads the output panicked.
@@ -80,12 +82,13 @@ pub enum SuperviseError {
 /// Starts a child and supervises it to its end. `held` is dropped as soon as the child has
 /// reported.
 ///
-/// After a cancellation, and when a time limit is exceeded, the child stops its script within the grace time,
-/// and the report has the script's status. Dropping this future closes the socket, with the same effect on the child.
+/// After a cancellation, and when a time limit is exceeded, the child stops its script within the
+/// grace time and reports the script's status. Dropping this future closes the socket, which also
+/// makes the child stop the script.
 ///
 /// # Errors
-/// The child could not be started or its output not be read. The script's own failure is in the
-/// report.
+/// The child could not be started, or its output could not be read. A failed script is not an error
+/// here; its status is in the report.
 pub(crate) async fn supervise(
     child: Child,
     output: Output,
@@ -107,7 +110,8 @@ pub(crate) async fn supervise(
     });
 
     let (from_child, mut to_child) = socket.into_split();
-    // If the child has already ended, its report or the missing report says so.
+    // Ignore the error: it means that the child has ended, which its report (or the missing report)
+    // shows.
     let _ = to_child.write_all(&unsent).await;
     let exceeded = child.limits.exceeded(&collected);
     let (report, exceeded) =
@@ -134,7 +138,7 @@ pub(crate) async fn supervise(
 /// A child that has just been forked.
 struct Started {
     connected: Connected,
-    /// The reading ends of its output.
+    /// The reading ends of the pipes for the output.
     readers: Vec<io::PipeReader>,
 }
 
@@ -147,16 +151,16 @@ fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
 
 /// The connection to a child that has just been forked.
 pub(super) struct Connected {
-    /// Its number in the fork server.
+    /// The child's number in the fork server.
     pub(super) number: u32,
-    /// The socket to it.
+    /// The socket to the child.
     pub(super) socket: UnixStream,
-    /// The rest of its orders.
+    /// The rest of the child's orders, which did not fit into the socket's buffer.
     pub(super) unsent: Vec<u8>,
 }
 
-/// Makes the fork server fork a child with this standard output and standard error, and sends the child its orders as far as they fit
-/// into the socket's buffer.
+/// Makes the fork server fork a child with this standard output and standard error. Sends the child
+/// as much of its orders as the socket's buffer holds.
 pub(super) fn connect(
     child: &Child,
     [stdout, stderr]: [OwnedFd; 2],
@@ -165,10 +169,11 @@ pub(super) fn connect(
     ours.set_nonblocking(true)
         .map_err(SuperviseError::Channels)?;
     let mut orders = encode_orders(&child.environment, &child.orders);
-    // Write the orders before the child starts, so that it does not wait.
+    // Send the orders before the child starts, so that it does not have to wait for them.
     let sent = ours.write(&orders).unwrap_or(0);
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
-    // Dropped at the end of this function, so that only the child has them open.
+    // These descriptors are closed at the end of this function, so only the child has them open
+    // then.
     let descriptors = [theirs.into(), stdout, stderr];
     let number = child
         .server
@@ -184,8 +189,8 @@ pub(super) fn connect(
     })
 }
 
-/// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops the child, and kills it if it
-/// does not report in time: then the server reports in its place.
+/// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops
+/// the child. Kills it if it does not report in time; then the fork server reports instead.
 pub(super) async fn report_or_kill(
     child: &Child,
     number: u32,
@@ -199,12 +204,12 @@ pub(super) async fn report_or_kill(
         let receive = receive_report(from_child, &mut report);
         tokio::pin!(receive);
         let order = tokio::select! {
-            // Cancel-safe: `receive` is polled on below.
+            // Cancel-safe: `receive` is polled again below.
             () = &mut receive => None,
             () = cancel.cancelled() => Some("stop"),
             exceeded = exceeded => {
                 limit = Some(exceeded);
-                // The report then lists the processes from before the stop.
+                // This order makes the report list the processes that existed before the stop.
                 Some("hung")
             }
         };
@@ -228,10 +233,10 @@ pub(super) async fn report_or_kill(
     (report, limit)
 }
 
-/// Reads one line that is not empty into `report`. It stays empty if the socket ends before that.
+/// Reads one nonempty line into `report`, which stays empty if the socket ends before that.
 async fn receive_report(from_child: OwnedReadHalf, report: &mut Vec<u8>) {
     let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
-    // The server's report starts with a line end, as a killed child may have written a partial one.
+    // A killed child may have written a partial line, so the server's report starts with a newline.
     while report.trim_ascii().is_empty() {
         report.clear();
         if !matches!(lines.read_until(b'\n', report).await, Ok(length) if length > 0) {

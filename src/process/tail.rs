@@ -1,4 +1,5 @@
-//! The last lines of a program's output.
+//! Keeps the last lines of a program's output. A *traced command* is a line that `bash -x` prints
+//! before it runs a command.
 
 use std::collections::VecDeque;
 
@@ -12,11 +13,12 @@ pub(crate) const TAIL_LINES: usize = 25;
 /// The last lines of the output so far.
 #[derive(Debug, Clone)]
 pub(super) struct Tail {
-    /// How many lines are kept.
+    /// The number of lines that are kept.
     limit: usize,
     complete: VecDeque<Vec<u8>>,
     open: OpenLines,
-    /// Recognizes traced commands in each stream, which are not kept. Empty if they are kept like other lines.
+    /// Recognizes traced commands in each stream, which are left out. Empty if they are kept like
+    /// other lines.
     traces: Vec<Trace>,
     /// The last traced command with its prefix, if nothing was printed after it.
     command: Option<Vec<u8>>,
@@ -27,14 +29,15 @@ pub(super) struct Tail {
 pub struct LastLines {
     /// The last lines without traced commands and without line ends.
     pub lines: Vec<String>,
-    /// Whether the script printed anything except its trace.
+    /// Whether the script printed anything other than traced commands.
     pub is_printed: bool,
-    /// The last traced command, if nothing was printed after it: it may have failed without a message.
+    /// The last traced command, if nothing was printed after it. It may have failed without a
+    /// message.
     pub command: Option<String>,
 }
 
 impl LastLines {
-    /// The same with `count` lines at most.
+    /// Keeps at most the last `count` lines.
     #[must_use]
     pub fn shortened(mut self, count: usize) -> Self {
         self.lines.drain(..self.lines.len().saturating_sub(count));
@@ -43,7 +46,7 @@ impl LastLines {
 }
 
 impl Tail {
-    /// Keeps the last lines of one stream, traced commands included.
+    /// Keeps the last lines of a program with one stream, including traced commands.
     pub(super) fn of_program() -> Self {
         Self {
             limit: TAIL_LINES,
@@ -54,7 +57,7 @@ impl Tail {
         }
     }
 
-    /// Keeps the last lines of the streams of a script, without traced commands.
+    /// Keeps the last lines of a script, without traced commands.
     pub(super) fn of_script(streams: usize, limit: usize) -> Self {
         Self {
             limit: limit.max(TAIL_LINES),
@@ -88,7 +91,7 @@ impl Tail {
         }
     }
 
-    /// The latest line, traced or not.
+    /// The latest line of a stream, traced or not.
     pub(super) fn last_line(&self, stream: usize) -> Option<String> {
         Some(self.open.of_stream(stream))
             .filter(|open| !open.is_empty())
@@ -113,13 +116,15 @@ impl Tail {
     }
 }
 
-/// The command in a line of the trace; `None` if the trace ends with it, so that later commands are unknown.
+/// The command in a traced line; `None` for the command that turns the trace off, because later
+/// commands are unknown.
 fn command(line: &[u8]) -> Option<String> {
     let command = printable(traced(line)?);
     (!["set +x", "set +o xtrace"].contains(&command.as_str())).then_some(command)
 }
 
-/// The line without control characters and sequences, and without text that a carriage return overwrote.
+/// The line without control characters, escape sequences, and text that a carriage return
+/// overwrote.
 pub(crate) fn printable(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let shown = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
@@ -128,7 +133,7 @@ pub(crate) fn printable(line: &[u8]) -> String {
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
-            // A color, for example: `ESC [ 1 ; 31 m`.
+            // An escape sequence, for example a color: `ESC [ 1 ; 31 m`.
             '\x1b' if characters.next_if_eq(&'[').is_some() => {
                 while characters.next_if(|it| (' '..='?').contains(it)).is_some() {}
                 characters.next_if(|it| ('@'..='~').contains(it));

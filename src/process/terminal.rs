@@ -1,4 +1,4 @@
-//! The terminal of this process, and pseudo-terminals for interactive shells.
+//! Controls the terminal of this process, and creates pseudo-terminals for interactive shells.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal of stdin and stderr; `None` if one of them is not a terminal.
+    /// The terminal at stdin and stderr; `None` if one of the two is not a terminal.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
         let (input, output) = (io::stdin(), io::stderr());
@@ -29,10 +29,11 @@ impl Terminal {
     }
 }
 
-/// The settings from before the raw mode, for [`restore_terminal`].
+/// The terminal's settings before raw mode, for [`restore_terminal`].
 static SETTINGS: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Passes all keys to this process unchanged, until it is dropped.
+/// Switches the terminal to raw mode, in which all keys reach this process unchanged, until
+/// dropped.
 #[derive(Debug)]
 pub(super) struct RawMode(());
 
@@ -54,14 +55,15 @@ impl Drop for RawMode {
     }
 }
 
-/// Ends the raw mode of the terminal at stdin, if it is in use. Call this before an exit without destructors.
+/// Ends raw mode of the terminal at stdin, if it is active. Call this before an exit that runs no
+/// destructors.
 pub(crate) fn restore_terminal() {
     let settings = SETTINGS
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
     if let Some(settings) = settings {
-        // Fails if the terminal is gone.
+        // Ignore the error: the terminal may be gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &settings);
     }
 }
@@ -69,20 +71,20 @@ pub(crate) fn restore_terminal() {
 /// A pseudo-terminal.
 #[derive(Debug)]
 pub(super) struct PseudoTerminal {
-    /// The end of this process.
+    /// The end that this process uses.
     pub(super) ours: OwnedFd,
-    /// The terminal of the shell.
+    /// The end that is the terminal of the shell.
     pub(super) theirs: OwnedFd,
 }
 
 impl PseudoTerminal {
-    /// Opens a pseudo-terminal with the settings and the size of a terminal.
+    /// Opens a pseudo-terminal with the settings and the size of the terminal `like`.
     pub(super) fn open(like: &Terminal) -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let ours = openpt(flags)?;
         grantpt(&ours)?;
         unlockpt(&ours)?;
-        // Open it by descriptor: the path in /dev/pts may belong to another instance.
+        // Do not open it by its path in `/dev/pts`, which may belong to another instance of devpts.
         let theirs = ioctl_tiocgptpeer(&ours, flags)?;
         tcsetattr(&theirs, OptionalActions::Now, &tcgetattr(&like.input)?)?;
         copy_size(&like.output, &ours);
@@ -92,7 +94,7 @@ impl PseudoTerminal {
 
 /// Gives a pseudo-terminal the size of another terminal.
 pub(super) fn copy_size(from: impl AsFd, to: impl AsFd) {
-    // A terminal without a size, such as a serial line, is no obstacle.
+    // Some terminals, such as serial lines, have no size, which is not an error.
     if let Ok(size) = tcgetwinsize(from) {
         let _ = tcsetwinsize(to, size);
     }

@@ -7,18 +7,18 @@ use super::output::Collected;
 /// The time limits of a script; `None` for no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TimeLimits {
-    /// How long it may run.
+    /// How long the script may run.
     pub total: Option<Duration>,
-    /// How long it may run without output of any of its processes.
+    /// How long the script may run while none of its processes prints anything.
     pub silence: Option<Duration>,
 }
 
 /// The limit that a script has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
-    /// It ran too long.
+    /// The script ran longer than this.
     Total(Duration),
-    /// It printed nothing for too long.
+    /// The script printed nothing for this time.
     Silence(Duration),
 }
 

@@ -1,44 +1,50 @@
-//! Recognizes the commands that `bash -x` traces in the output of a script: lines that start with `+ `, `++ ` and so on.
+//! Recognizes traced commands in the output of a script: lines that `bash -x` prints before it runs
+//! a command. They start with `+ `, `++ ` and so on, and a command with newlines in its arguments
+//! has several lines.
 
-/// How many lines of a traced command follow its first one, at most: a quote that is read wrongly must not hide other output.
+/// The maximum number of further lines of a traced command. The limit prevents a misread quote from
+/// hiding other output.
 const CONTINUATION_LIMIT: usize = 100;
 
-/// What a line of output is.
+/// The classification of a line of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineKind {
-    /// The script or a command printed it.
+    /// The script or a command printed the line.
     Printed,
-    /// A traced command, or its first line.
+    /// The first or only line of a traced command.
     Command,
-    /// A further line of a traced command: its arguments contain line ends.
+    /// A further line of a traced command, whose arguments contain newlines.
     Continuation,
 }
 
-/// Classifies the lines of one stream, which it reads in order.
+/// Classifies the lines of one stream in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trace {
-    /// What the end of the last traced command still lacks, and how many lines may follow.
+    /// What is missing to end the last traced command, and the maximum number of further lines.
     open: Option<(Open, usize)>,
-    /// How many lines of the old and of the new file the current part of a unified diff still has: an added line may start with `+ `.
+    /// How many lines of the old and of the new file are still missing in the current hunk of a
+    /// unified diff. An added line in a diff may start with `+ `, like a traced command.
     diff: (usize, usize),
 }
 
-/// What ends a traced command.
+/// What is missing to end a traced command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
-    /// A single quote.
+    /// A closing single quote.
     Single,
-    /// The single quote of `$'...'`, in which a backslash escapes.
+    /// The closing quote of `$'...'`, in which a backslash escapes the next character.
     Escaped,
     Double,
-    /// The next line, because of a backslash.
+    /// The next line, because this one ends with a backslash.
     Backslash,
-    /// `]]` or `))` at the end of a line. Bash does not quote the words of these commands.
+    /// `]]` or `))` at the end of a line. Bash does not quote the words of commands that start with
+    /// `[[` or `((`.
     Bracket(&'static [u8]),
 }
 
 impl Trace {
-    /// Classifies the next line, which has no line end. The end of the line is unknown if it `is_cut`.
+    /// Classifies the next line, given without its newline. `is_cut` means that the end of the line
+    /// is missing.
     pub(crate) fn read(&mut self, line: &[u8], is_cut: bool) -> LineKind {
         if self.is_in_diff(line) {
             return LineKind::Printed;
@@ -60,7 +66,7 @@ impl Trace {
         }
     }
 
-    /// Whether a line belongs to a unified diff that a command prints.
+    /// Whether a line belongs to a unified diff that a command prints, and updates the counts.
     fn is_in_diff(&mut self, line: &[u8]) -> bool {
         if let Some(counts) = diff_counts(line) {
             self.diff = counts;
@@ -80,13 +86,13 @@ impl Trace {
     }
 }
 
-/// Whether a line, regardless of those before it, shows a traced command.
+/// Whether a line alone, without the lines before it, looks like a traced command.
 #[must_use]
 pub(crate) fn is_traced(line: &[u8]) -> bool {
     traced(line).is_some()
 }
 
-/// The command in a line of the trace. Bash prints one space before it.
+/// The command in a traced line. Bash prints one space before the command.
 pub(super) fn traced(line: &[u8]) -> Option<&[u8]> {
     let depth = line.iter().take_while(|byte| **byte == b'+').count();
     let command = line[depth..].strip_prefix(b" ").filter(|_| depth > 0)?;
@@ -94,7 +100,7 @@ pub(super) fn traced(line: &[u8]) -> Option<&[u8]> {
     is_command.then_some(command)
 }
 
-/// What the end of a command lacks after its first line.
+/// What is missing to end a command after its first line.
 fn end_of_first(command: &[u8]) -> Option<Open> {
     for (start, end) in [(b"[[ ", b" ]]".as_slice()), (b"(( ", b" ))")] {
         if command.starts_with(start) {
@@ -112,7 +118,7 @@ fn end_of(open: Open, line: &[u8]) -> Option<Open> {
     }
 }
 
-/// Reads the quotes in a line; `open` is the one around its start.
+/// Reads the quotes in a line. `open` is the quote that is open at the start of the line.
 fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
     let mut bytes = line.iter().copied();
     let mut before = b' ';
@@ -126,7 +132,8 @@ fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
         }
         match (open, byte) {
             (None, b'\'') if before == b'$' => open = Some(Open::Escaped),
-            // Bash starts a quote only at the start of a word or after an operator: this is an apostrophe in a printed line.
+            // Bash starts a quote only at the start of a word or after an operator. So this is an
+            // apostrophe, and the line is not a traced command.
             (None, b'\'') if before.is_ascii_alphanumeric() => return None,
             (None, b'\'') => open = Some(Open::Single),
             (None, b'"') => open = Some(Open::Double),
@@ -138,7 +145,7 @@ fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
     open
 }
 
-/// The numbers of lines in the headline of a part of a unified diff: `@@ -1,7 +1,8 @@`.
+/// The numbers of lines in the header of a hunk of a unified diff, such as `@@ -1,7 +1,8 @@`.
 fn diff_counts(line: &[u8]) -> Option<(usize, usize)> {
     let line = line.strip_prefix(b"@@ -")?;
     let end = line.windows(3).position(|it| it == b" @@")?;

@@ -1,4 +1,5 @@
-//! Finds and kills the descendants of this process, which must be a subreaper.
+//! Finds and kills the descendants of this process. This process must be a subreaper, that is, it
+//! adopts the orphans among its descendants.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,11 +11,11 @@ use nix::unistd::Pid;
 
 use crate::fs;
 
-/// The pause between two rounds of killing: long enough for a killed process to disappear.
+/// The pause between two rounds of killing. It is long enough for a killed process to disappear.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// How long to wait for killed processes after the last one ended, and for a process that this user
-/// may not kill. A process that waits for a disk or a server in the kernel cannot die before that.
+/// How long to wait after the last process has ended. Some killed processes remain longer: those
+/// that wait in the kernel for a disk or a server, and those that this user may not kill.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The children of all threads of this process.
@@ -29,10 +30,10 @@ pub(crate) fn children() -> Vec<Pid> {
                     .map(Pid::from_raw),
             ),
             Err(error) if error.is_not_found() && thread.path().exists() => {
-                // Kernels without CONFIG_PROC_CHILDREN.
+                // This kernel was built without CONFIG_PROC_CHILDREN.
                 return below(nix::unistd::getpid(), &parents(), false);
             }
-            // The thread has ended in the meantime.
+            // The thread has ended meanwhile.
             Err(_) => {}
         }
     }
@@ -71,7 +72,7 @@ fn below(root: Pid, parents: &HashMap<Pid, Pid>, all: bool) -> Vec<Pid> {
     found
 }
 
-/// Every process in /proc with its parent, without zombies.
+/// Maps every process in `/proc`, except zombies, to its parent.
 fn parents() -> HashMap<Pid, Pid> {
     fs::list("/proc".as_ref())
         .unwrap_or_default()
@@ -79,8 +80,8 @@ fn parents() -> HashMap<Pid, Pid> {
         .filter_map(|entry| {
             let child: i32 = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_lossy(&entry.path().join("stat")).ok()?;
-            // The name in parentheses may contain spaces and parentheses: the fields follow the
-            // last one.
+            // The program name in parentheses may itself contain spaces and parentheses, so the
+            // other fields begin after the last parenthesis.
             let (_, fields) = stat.rsplit_once(')')?;
             let mut fields = fields.split_whitespace();
             let state = fields.next()?;
@@ -90,7 +91,7 @@ fn parents() -> HashMap<Pid, Pid> {
         .collect()
 }
 
-/// Sends SIGTERM to all descendants, and SIGCONT so that stopped ones receive it.
+/// Sends SIGTERM to all descendants, and SIGCONT so that stopped ones can handle it.
 pub(crate) fn ask_to_end() {
     for process in descendants() {
         // The process may have ended already.
@@ -102,18 +103,19 @@ pub(crate) fn ask_to_end() {
 /// The result of [`kill_all`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Killed {
-    /// Processes that have ended.
+    /// The number of processes that have ended.
     pub ended: usize,
-    /// Processes that have not ended in time: this user may not kill them, or they wait in the
-    /// kernel.
+    /// The number of processes that have not ended in time. This user may not kill them, or they
+    /// wait in the kernel.
     pub left: usize,
 }
 
 /// Kills all descendants and waits until none is left. Gives up if none has ended for `limit`.
 ///
-/// Orphans become children of this process, so killing its children round after round reaches all
-/// descendants. SIGSTOP precedes SIGKILL so that a process that forks in a loop cannot outrun the
-/// rounds. An ordinary user cannot kill processes of another user (`sudo`).
+/// Each round kills the children of this process. Their orphans become children, so repeated rounds
+/// reach all descendants. SIGSTOP is sent before SIGKILL, so that a process that forks in a loop
+/// cannot be faster than the rounds. An ordinary user cannot kill processes of another user
+/// (`sudo`).
 pub(crate) fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) -> Killed {
     let mut killed = Killed::default();
     let mut last_end = Instant::now();
@@ -143,7 +145,7 @@ pub(crate) fn kill_all(limit: Duration, mut ended: impl FnMut(Pid, WaitStatus)) 
     }
 }
 
-/// Kills these processes, as far as permitted.
+/// Sends SIGKILL to these processes. Processes that this user may not kill are skipped.
 pub(super) fn kill_once(processes: &[Pid]) {
     for process in processes {
         let _ = kill(*process, Signal::SIGSTOP);
@@ -153,7 +155,7 @@ pub(super) fn kill_once(processes: &[Pid]) {
     }
 }
 
-/// Kills the children of this process that are not in `known`, and then their orphans.
+/// Kills the children of this process that are not in `known`, and the orphans that they leave.
 pub(crate) fn kill_orphans(known: &[Pid]) {
     let start = Instant::now();
     while start.elapsed() < KILL_LIMIT {
@@ -164,7 +166,7 @@ pub(crate) fn kill_orphans(known: &[Pid]) {
         }
         kill_once(&orphans);
         for orphan in orphans {
-            // Reap only this one: other tasks wait for the known children.
+            // Reap only this child, because other tasks wait for the known ones.
             let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
         }
         std::thread::sleep(ROUND);

@@ -1,5 +1,5 @@
-//! Processes that SIGKILL does not end because they wait in the kernel, for example for a network
-//! file system that does not respond.
+//! Describes processes that SIGKILL does not end because they wait in the kernel, for example for a
+//! network file system that does not respond.
 
 use std::fmt;
 
@@ -14,23 +14,23 @@ use crate::fs;
 /// A process that could not be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unkillable {
-    /// Its PID.
+    /// The PID.
     pub process: i32,
-    /// The name of its program, as truncated by the kernel.
+    /// The program's name, as truncated by the kernel.
     pub name: String,
-    /// Its state as in `ps`: `D` for uninterruptible sleep.
+    /// The state as in `ps`: `D` for uninterruptible sleep.
     pub state: String,
-    /// The kernel function in which it waits, if readable.
+    /// The kernel function in which the process waits, if readable.
     pub waits_in: Option<String>,
-    /// What it was to do before it became the script, where it has not become it.
+    /// What the process was preparing, if it has not executed the script yet.
     #[serde(default)]
     pub step: Option<String>,
 }
 
 impl Unkillable {
     /// The unkillable descendants of this process, without those that this user may not kill.
-    /// `helper`, the first process of a PID namespace, is included only if no other is visible: the
-    /// kernel delays its end until the others have ended.
+    /// `helper`, the first process of a PID namespace, is included only if no other process is
+    /// found: the kernel delays its end until all others in the namespace have ended.
     #[must_use]
     pub fn below_this_process(helper: Option<Pid>) -> Vec<Self> {
         let processes = tree::descendants();
@@ -41,7 +41,7 @@ impl Unkillable {
             .filter_map(|process| Self::look(*process))
             .collect();
         if found.is_empty() {
-            // The helper stands for processes that are not visible here.
+            // The helper represents processes that are not visible here.
             found.extend(
                 helper
                     .filter(|it| processes.contains(it))
@@ -52,7 +52,7 @@ impl Unkillable {
     }
 
     pub(super) fn look(process: Pid) -> Option<Self> {
-        // Do not read `cmdline`: that can block on the process itself.
+        // Do not read `cmdline`, because that can block on the process.
         let stat = fs::read_lossy(format!("/proc/{process}/stat").as_ref()).ok()?;
         let (start, fields) = stat.rsplit_once(')')?;
         let (_, name) = start.split_once('(')?;

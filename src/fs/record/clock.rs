@@ -1,7 +1,8 @@
-//! The clock that the kernel uses for change times.
+//! The clock from which the kernel takes change times.
 //!
-//! It advances in ticks, and two changes in one tick have the same time. Since Linux 6.13, many file systems use a finer time for the
-//! first change after a file was examined, so that the times differ.
+//! The clock advances in ticks, and two changes within one tick get the same time. Since Linux
+//! 6.13, many file systems store a finer time for the first change after a file was examined, so
+//! the two times differ.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -15,17 +16,17 @@ use rustix::time::{ClockId, clock_gettime};
 /// The interval between reads of the clock while waiting for the next tick. A tick is 1 to 10 ms long.
 const INTERVAL: Duration = Duration::from_micros(200);
 
-/// The limit of the wait for a tick, in case the clock is set back.
+/// The maximum time to wait for a tick, in case the clock is set back.
 const LONGEST_TICK: Duration = Duration::from_millis(20);
 
-/// Less than the length of a tick.
+/// A duration that is shorter than any tick.
 const SHORTEST_TICK: Duration = Duration::from_micros(500);
 
 /// The devices whose file systems are known to use finer times.
 static FINE: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
 
-/// Waits until the next change of any file in `tree` is guaranteed to have a later time than its last change, if the file is examined
-/// before.
+/// Waits until any later change of a file in `tree` is guaranteed to get a later change time than
+/// the file has now. The caller must examine the files after this wait.
 pub(super) fn wait_for_later(tree: &Path) {
     if !is_fine(tree).unwrap_or(false) {
         wait_for_tick();
@@ -43,7 +44,8 @@ fn wait_for_tick() {
     }
 }
 
-/// Tests whether consecutive changes of the root have different times. `None` if it has another owner.
+/// Tests on the root of a tree whether two consecutive changes get different times. `None` if the
+/// root has another owner.
 fn is_fine(tree: &Path) -> Option<bool> {
     let root = crate::fs::open(tree).ok()?;
     let found = root.metadata().ok()?;
@@ -64,7 +66,7 @@ fn is_fine(tree: &Path) -> Option<bool> {
     };
     let start = Instant::now();
     let mut last = (found.ctime(), found.ctime_nsec());
-    // One of them may be in the next tick.
+    // Try several times, because a tick may end between the two changes.
     for _ in 0..3 {
         rustix::fs::futimens(&root, &same).ok()?;
         let found = root.metadata().ok()?;

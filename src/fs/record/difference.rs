@@ -10,7 +10,7 @@ use super::Item;
 use crate::diag::Chain;
 use crate::fs::Error;
 
-/// The number of changed paths in a message. Others are only counted.
+/// The number of changed paths in a message. Further ones are only counted.
 const SHOWN: usize = 5;
 
 /// The difference between a tree and its record. `Display` writes one line.
@@ -34,11 +34,11 @@ pub struct Change {
 /// What has changed at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Aspect {
-    /// It did not exist before.
+    /// The path did not exist before.
     Added,
     /// This number of entries was removed from the directory.
     Removed(usize),
-    /// The kind of the file, for example now a link.
+    /// The kind of the file, for example from a directory to a link.
     Kind,
     /// The contents, because the length has changed.
     Contents,
@@ -48,7 +48,7 @@ pub(crate) enum Aspect {
     Owner,
     /// The contents, with the same length, or only times or attributes.
     ContentsOrTimes,
-    /// It can no longer be read.
+    /// The file can no longer be read, for this reason.
     Unreadable(String),
 }
 
@@ -64,7 +64,7 @@ impl Difference {
         }
     }
 
-    /// `paths` are the paths of the items `after`.
+    /// Compares the items of a tree `before` and `after`. `paths` are the paths of `after`.
     pub(super) fn between(before: &[Item], after: &[Item], paths: &[PathBuf]) -> Self {
         let known: HashMap<u64, &Item> = before.iter().map(|item| (item.path, item)).collect();
         let mut added: HashMap<&Path, usize> = HashMap::new();
@@ -82,12 +82,14 @@ impl Difference {
                 continue;
             };
             let added = added.get(path.as_path()).copied().unwrap_or_default();
-            // If entries were added, the item may look unchanged: as many may have been removed, and the time set back.
+            // An item with added entries may look unchanged if as many entries were removed and the
+            // time was set back.
             if *old == item && added == 0 {
                 continue;
             }
             match aspects(old, item, added) {
-                // The added entries are reported instead.
+                // The directory is not reported if only entries were added, because these are
+                // reported.
                 aspects if aspects.is_empty() && added > 0 => {}
                 aspects if aspects.is_empty() => {
                     touched.push((path, vec![Aspect::ContentsOrTimes]))
@@ -112,8 +114,8 @@ impl Difference {
     }
 }
 
-/// What differs between two items of one path; nothing for a directory with only a changed time. `added` is the number of new entries in
-/// it.
+/// The differences between two items of one path. A directory with only a changed time has none.
+/// `added` is the number of new entries in the directory.
 fn aspects(old: &Item, new: &Item, added: usize) -> Vec<Aspect> {
     if old.kind() != new.kind() {
         return vec![Aspect::Kind];
