@@ -1,9 +1,11 @@
 //! Gives a script the root file system of an image.
 //!
-//! An overlay over the image becomes the root of this process, and the host's root is mounted in it until the view is complete. From then
-//! on, absolute paths are those of the image: no link in the image leads to a file of the host.
+//! An overlay over the image becomes the root of this process. Until the view is complete, the host's root is mounted in it, below a name
+//! that no link in the image can contain, because it is random. Everything that is created or written in the image, where its links count,
+//! is made before directories of the host are mounted there. The agent mounts the host's `/proc`, whose links lead to the host's root, last.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -13,10 +15,10 @@ use nix::unistd::{chroot, pivot_root};
 use super::mount::{self, bind};
 use super::step::{Step, StepError, StepResult};
 use super::view::{ImageRoot, View};
-use crate::fs;
+use crate::fs::{self, Context as _};
 
-/// Where the host's root is mounted while the view is made. The directory is created for it, also if the image has a file of this name.
-const HOST: &str = ".bosh-agent-host";
+/// The beginning of the name of the directory at which the host's root is mounted while the view is made.
+const HOST: &str = ".bosh-agent-host-";
 
 /// Directories of the host that every script needs, as in a container.
 const DEVICES: [&str; 2] = ["/dev", "/sys"];
@@ -36,8 +38,11 @@ impl Host {
         }
     }
 
-    /// Removes the host's root from the view.
-    pub(super) fn leave(self) -> Result<(), StepError> {
+    /// Removes the host's root from the view, after mounting the host's `/proc` if the script has none of its own.
+    pub(super) fn leave(self, view: &View) -> Result<(), StepError> {
+        if !view.processes {
+            bind(&self.path("/proc".as_ref()), "/proc".as_ref())?;
+        }
         std::env::set_current_dir("/").step(Step::EnterWork("/".into()))?;
         umount2(&self.0, MntFlags::MNT_DETACH).step(Step::LeaveHost)?;
         fs::remove_dir(&self.0).step(Step::LeaveHost)
@@ -48,23 +53,18 @@ impl Host {
 pub(super) fn enter(root: &ImageRoot, view: &View) -> Result<Host, StepError> {
     // A link of the host may have an absolute target.
     let network = NETWORK.map(|file| (file, fs::read(Path::new(file)).ok()));
+    let name = random_name().step(Step::PrepareRoot(root.overlay.clone()))?;
     std::env::set_current_dir(&view.work).step(Step::EnterWork(view.work.clone()))?;
-    let merged = mount_overlay(root, view.in_user_namespace)?;
+    let merged = mount_overlay(root, &name, view.in_user_namespace)?;
     let changed = || Step::ChangeRoot(root.lower.clone());
     std::env::set_current_dir(&merged).step(Step::EnterWork(merged.clone()))?;
-    change_root().step(changed())?;
+    change_root(&name).step(changed())?;
     std::env::set_current_dir("/").step(changed())?;
-    let host = Host(Path::new("/").join(HOST));
+    let host = Host(Path::new("/").join(name));
     let places = ["/proc", "/tmp", "/var/tmp", "/etc"].map(Path::new);
     let places = places.into_iter().chain([view.tree.1.as_path()]);
     for place in places.chain(DEVICES.map(Path::new)) {
         fs::create_dir_all(place).step(Step::MakePlace(place.to_owned()))?;
-    }
-    for directory in DEVICES {
-        bind(&host.path(directory.as_ref()), directory.as_ref())?;
-    }
-    if !view.processes {
-        bind(&host.path("/proc".as_ref()), "/proc".as_ref())?;
     }
     for (file, content) in network {
         if let Some(content) = content {
@@ -72,7 +72,19 @@ pub(super) fn enter(root: &ImageRoot, view: &View) -> Result<Host, StepError> {
             provide(Path::new(file), &content, &spare)?;
         }
     }
+    // Nothing may be created below links of the image any more: the host's `/dev/shm` is writable, for example.
+    for directory in DEVICES {
+        bind(&host.path(directory.as_ref()), directory.as_ref())?;
+    }
     Ok(host)
+}
+
+/// A name that neither an image nor an earlier script can know.
+fn random_name() -> fs::Result<PathBuf> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    fs::open(path)?.read_exact(&mut bytes).at("read", path)?;
+    Ok(format!("{HOST}{:032x}", u128::from_ne_bytes(bytes)).into())
 }
 
 /// Gives a file this content. In an image, it is often a link to a file of a service. `spare` is a directory for a file to mount over it, if
@@ -87,8 +99,12 @@ fn provide(file: &Path, content: &[u8], spare: &Path) -> Result<(), StepError> {
     bind(&spare, file)
 }
 
-/// Mounts the overlay. Returns its path, relative to the work directory.
-fn mount_overlay(root: &ImageRoot, in_user_namespace: bool) -> Result<PathBuf, StepError> {
+/// Mounts the overlay, with a directory `host` in it. Returns its path, relative to the work directory.
+fn mount_overlay(
+    root: &ImageRoot,
+    host: &Path,
+    in_user_namespace: bool,
+) -> Result<PathBuf, StepError> {
     let prepare = || Step::PrepareRoot(root.overlay.clone());
     fs::create_dir_all(&root.overlay).step(prepare())?;
     if root.in_memory {
@@ -105,7 +121,7 @@ fn mount_overlay(root: &ImageRoot, in_user_namespace: bool) -> Result<PathBuf, S
     }
     // As root of the script, the directory has the mode of the upper one.
     fs::set_mode(&upper, 0o755).step(prepare())?;
-    fs::create_dir_all(&upper.join(HOST)).step(prepare())?;
+    fs::create_dir_all(&upper.join(host)).step(prepare())?;
     // Options of an overlay cannot contain every character of a path.
     bind(&root.lower, &lower)?;
     let mut options = OsString::new();
@@ -124,20 +140,14 @@ fn mount_overlay(root: &ImageRoot, in_user_namespace: bool) -> Result<PathBuf, S
     Ok(merged)
 }
 
-/// Makes the mount in the working directory the root of this process, with the old root in `HOST`.
-fn change_root() -> nix::Result<()> {
-    match pivot_root(".", HOST) {
+/// Makes the mount in the working directory the root of this process, with the old root in its directory `host`.
+fn change_root(host: &Path) -> nix::Result<()> {
+    match pivot_root(".", host) {
         // Docker's filter of system calls refuses it, and the kernel does if the root is an initial RAM disk.
         Err(Errno::EPERM | Errno::EINVAL) => {
-            let none = None::<&str>;
-            let (host, root) = (Path::new(HOST), Path::new("/"));
-            mount(
-                Some(root),
-                host,
-                none,
-                MsFlags::MS_BIND | MsFlags::MS_REC,
-                none,
-            )?;
+            let (none, root) = (None::<&str>, Path::new("/"));
+            let recursive = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(root), host, none, recursive, none)?;
             mount(Some("."), root, none, MsFlags::MS_MOVE, none)?;
             chroot(".")
         }

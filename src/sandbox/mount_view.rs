@@ -64,7 +64,7 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
         mount::mount_proc()?;
     }
     if let Some(host) = host {
-        host.leave()?;
+        host.leave(view)?;
     }
     // Protect the host before the flags of mounts are locked.
     if let Some(protection) = &view.protection {

@@ -127,7 +127,7 @@ fn release(place: &Place) -> PathBuf {
     let app = format!(
         "set -e; cd $BOSH_INSTALL_TARGET; cat /var/vcap/packages/lib/marker > marker; \
          if ! cat /etc/marker > again; then echo none > again; fi; ls /usr/lib64 > /dev/null; \
-         if [ -e /new ] || [ -e {} ] || [ -e /.bosh-agent-host ]; then exit 1; fi; echo > /dev/null; ls /proc/self > /dev/null; \
+         if [ -e /new ] || [ -e {} ] || ls -d /.bosh-agent-host-*; then exit 1; fi; echo > /dev/null; ls /proc/self > /dev/null; \
          cat /var/vcap/bosh/etc/stemcell_version > version; stat -c %u /usr/bin/true > owner; echo $PATH > path",
         here.display()
     );
@@ -186,6 +186,59 @@ mod bodies {
             .does_not_say("Unpacking");
     }
 
+    pub(super) fn links_of_an_image_do_not_lead_to_the_host(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let release = release(&place);
+        let victim = place.world.path("victim");
+        std::fs::create_dir(&victim).unwrap();
+        for name in ["hosts", "resolv.conf"] {
+            std::fs::write(victim.join(name), "of the host").unwrap();
+        }
+        let shared = Path::new("/dev/shm").join(format!("victim-{}", std::process::id()));
+        std::fs::create_dir(&shared).unwrap();
+        let before = (snapshot(&victim), snapshot(&shared));
+        let targets = [
+            format!("/.bosh-agent-host{}", victim.display()),
+            format!("/proc/1/root{}", victim.display()),
+            format!(
+                "/proc/self/cwd/../../../../../../../../../..{}",
+                victim.display()
+            ),
+            format!("/../../../../../../..{}", victim.display()),
+            shared.display().to_string(),
+        ];
+        for (number, target) in targets.iter().enumerate() {
+            for name in ["etc", "tmp", "var", "var/vcap", "etc/hosts"] {
+                let root = place
+                    .world
+                    .path(&format!("root-{number}-{}", name.replace('/', "-")));
+                make_root(&root);
+                let link = root.join(name);
+                if link.is_dir() {
+                    std::fs::remove_dir_all(&link).unwrap();
+                }
+                let file = if name == "etc/hosts" { "/hosts" } else { "" };
+                symlink(format!("{target}{file}"), link).unwrap();
+                let packed = root.with_extension("tar");
+                pack(&root, &packed);
+                std::fs::remove_dir_all(&root).unwrap();
+                // Whether the script starts depends on the link.
+                agent(&place, &packed, "out")
+                    .arg("--stemcell=ubuntu-jammy/1.406")
+                    .arg(&release)
+                    .run();
+                assert_eq!(
+                    (snapshot(&victim), snapshot(&shared)),
+                    before,
+                    "{name} -> {target}"
+                );
+            }
+        }
+        std::fs::remove_dir(&shared).unwrap();
+    }
+
     pub(super) fn tier_without_namespaces_is_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
@@ -242,6 +295,7 @@ mod bodies {
 }
 
 in_tiers!(all_kinds_of_images_give_the_same_packages: NAMESPACE USERNS_OF_A_USER);
+in_tiers!(links_of_an_image_do_not_lead_to_the_host: NAMESPACE);
 in_tiers!(tier_without_namespaces_is_refused: LANDLOCK_OF_ROOT NONE);
 in_tiers!(image_that_is_none_is_refused: NAMESPACE);
 in_tiers!(package_of_another_image_is_not_taken_from_the_cache: NAMESPACE);
