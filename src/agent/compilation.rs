@@ -35,11 +35,12 @@ use on_disk::on_disk;
 use phases::Phases;
 use state::CompilerState;
 
-/// The free space, in bytes, that must remain on the disk in addition to the packages that are kept from earlier requests.
+/// The free space, in bytes, that packages kept from earlier requests must leave after a blob has been extracted. While less would be
+/// free, [`make_room`](CompileRun::make_room) removes such packages.
 const RESERVE: u64 = 512 << 20;
 
-/// The free space, in bytes, that is enough for any script. How much a script writes is unknown. So packages that are kept from earlier
-/// requests are removed until this much, or half of the disk if that is less, is free.
+/// The free space, in bytes, that is assumed to be enough for any script: how much a script will write is unknown. Before a blob is
+/// extracted, packages kept from earlier requests are removed until this much, or half of the disk if that is less, is free.
 const AMPLE: u64 = 16 << 30;
 
 /// How long to wait for the removal of the work directory when the agent stops.

@@ -50,7 +50,7 @@ enum CacheAction {
     },
     /// Verify all files, and move damaged ones to the directory `damaged` of the cache
     Verify,
-    /// Remove unused files; with --max-size, also the least recently used packages
+    /// Remove files that no package uses; with --max-size, also the least recently used packages
     Prune {
         /// Maximum size of the cache; `0` removes all packages
         #[arg(long, value_name = "SIZE", value_parser = values::size)]

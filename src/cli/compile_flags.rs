@@ -32,7 +32,7 @@ pub(super) use results::{PackingFlags, ResultFlags};
 /// docs/compile.md explains the flags.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
-    /// Releases to compile: paths or glob patterns. Flags precede them
+    /// Releases to compile: paths or glob patterns. All flags must precede them
     #[arg(value_name = "TARBALL", required = true)]
     pub tarballs: Vec<PathBuf>,
 

@@ -44,17 +44,29 @@ const IN_JOB: [&str; 17] = [
     "scratch_dir",
 ];
 
-/// The help of `--env`. With `compile`, scripts inherit all variables, unless there is a cache.
-const ENV: &str = "Set this variable for the script, or let it inherit the variable (can be repeated). It inherits only the \
-                   variables that docs/compile-package.md lists";
+/// The help of `--env`. Without `--env`, this command passes on fewer variables than `compile` without a cache.
+const ENV: &str = "`VARIABLE=VALUE` sets a variable for the script. `VARIABLE` lets the script inherit its present value: without \
+                   this, the script inherits only the variables that docs/compile-package.md lists (can be repeated)";
+
+/// The help of `--make-jobserver`.
+const JOBSERVER: &str = "Give the script a pool of GNU make jobs. A `make` without `-j` then builds in parallel, which some \
+                         packages do not support";
+
+/// The help of `--no-shared-scratch`.
+const NO_SHARED_SCRATCH: &str = "Let the script use only the scratch directory of its own package. By default, it can also use those of \
+                                 its direct dependencies";
+
+/// The help of `--verbose`.
+const VERBOSE: &str =
+    "Print the output of the script while it runs, each line with the name of the package";
 
 /// The help of `--quiet`.
 const QUIET: &str = "Print only warnings and errors";
 
 /// Compiles one package from its source blob and its compiled dependencies, without a release.
 ///
-/// The package is compiled as `bosh-agent compile` does it, in the same isolation tiers and with the same exit codes. The inputs are not
-/// changed. docs/compile-package.md describes the files and which failures another machine may not have.
+/// The package is compiled in the same way as by `bosh-agent compile`, with the same isolation tiers and the same exit codes. The inputs
+/// are not changed. docs/compile-package.md describes the files, and says after which exit codes another attempt can succeed.
 #[derive(Debug, Parser)]
 #[command(
     name = "bosh-agent compile-package",
@@ -65,7 +77,10 @@ const QUIET: &str = "Print only warnings and errors";
        bosh-agent compile-package --job FILE.json --output OUT.tgz [FLAGS]",
     disable_version_flag = true,
     mut_arg("env", |it| it.help(ENV)),
-    mut_arg("quiet", |it| it.help(QUIET))
+    mut_arg("make_jobserver", |it| it.help(JOBSERVER)),
+    mut_arg("no_shared_scratch", |it| it.help(NO_SHARED_SCRATCH)),
+    mut_arg("quiet", |it| it.help(QUIET)),
+    mut_arg("verbose", |it| it.help(VERBOSE))
 )]
 pub(super) struct CompilePackage {
     #[command(flatten)]
@@ -108,17 +123,17 @@ struct PackageFlags {
     #[arg(long, value_name = "VERSION", value_parser = version, required_unless_present = "job")]
     version: Option<Version>,
 
-    /// Direct dependency of the package: its name, its version and its compiled blob. Can be repeated
+    /// Direct dependency of the package: its name, its version and its compiled blob (can be repeated)
     #[arg(long, value_name = "NAME=VERSION=BLOB.tgz", value_parser = OsStringValueParser::new().try_map(dependency))]
     dependency: Vec<JobDependency>,
 
-    /// Stemcell to compile for, such as `ubuntu-noble/1.406`, for the report [default: that of this
-    /// machine]
+    /// Stemcell to name in the report, such as `ubuntu-noble/1.406`. It does not affect how the package is
+    /// compiled [default: the stemcell of this machine]
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     stemcell: Option<Slug>,
 
-    /// Read the package, and the flags that shape it, from this file (docs/compile-package.md). Relative
-    /// paths in it start at its directory
+    /// Read the package, and the settings that affect the result, from this file instead of flags
+    /// (docs/compile-package.md). Relative paths in the file start at the file's directory
     #[arg(long, value_name = "FILE.json", conflicts_with_all = IN_JOB)]
     job: Option<PathBuf>,
 

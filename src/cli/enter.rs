@@ -22,7 +22,7 @@ Opens a shell in the sandbox of a package that `compile --keep-failed` has kept
 Usage: bosh-agent enter DIR
 
 Arguments:
-  DIR  Directory of the package; the message about its failure names it
+  DIR  Directory with the files of the package. The message about the failed package names it
 
 Options:
   -h, --help  Print help

@@ -24,7 +24,7 @@ use crate::release::Slug;
     disable_version_flag = true
 )]
 pub(super) struct InspectCommand {
-    /// The release
+    /// Source or compiled release to inspect
     #[arg(value_name = "FILE.tgz")]
     tarball: PathBuf,
 

@@ -1,4 +1,5 @@
-//! `--protect-host`: in namespaces, everything except a script's own directories is mounted read-only, and the script cannot undo it.
+//! `--protect-host`: in namespaces, everything is mounted read-only for a script, except its own directories, its `HOME` and the directories
+//! for temporary files. The script cannot undo this.
 //!
 //! Read-only mounts alone are not enough: root in a mount namespace can make them writable again. So the script's process also drops
 //! the capabilities to mount, to take over processes that can mount, and to open files by inode, which bypasses mounts; and those to change
@@ -32,13 +33,13 @@ const DROPPED: [CapabilitySet; 9] = [
     CapabilitySet::SYS_TIME,
 ];
 
-/// Makes everything in this process's mount namespace read-only that `protection` does not leave writable.
+/// Makes all mounts in this process's mount namespace read-only, except those that `protection` leaves writable.
 pub(super) fn make_read_only(protection: &Protection) -> Result<(), StepError> {
-    // Each becomes a mount, so that it has its own flag.
+    // Mount each of these paths on itself: only a mount can be made read-only or writable.
     let own_mounts = KERNEL.iter().map(Path::new);
     for path in own_mounts.chain(protection.home.as_deref()) {
         match bind(path, path) {
-            // Some kernels and views lack some of them.
+            // Some of these paths do not exist in every kernel and in every root file system.
             Err(error) if error.errno == Errno::ENOENT as i32 => {}
             other => other?,
         }
@@ -54,7 +55,8 @@ pub(super) fn make_read_only(protection: &Protection) -> Result<(), StepError> {
     }
 }
 
-/// Mounts pseudo-terminals of the script's own. It could read from those of the host and write to them, also to the one that the agent uses.
+/// Gives the script its own pseudo-terminals. Otherwise, the script could read from and write to the host's pseudo-terminals, including
+/// the one that the agent uses.
 fn separate_terminals() -> Result<(), StepError> {
     let terminals = Path::new("/dev/pts");
     if !terminals.is_dir() {
@@ -64,7 +66,7 @@ fn separate_terminals() -> Result<(), StepError> {
     let (kind, flags) = (Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC);
     mount(kind, terminals, kind, flags, options).step(Step::Protect(terminals.to_owned()))?;
     match bind(&terminals.join("ptmx"), Path::new("/dev/ptmx")) {
-        // It is not needed to use a terminal.
+        // There is no `/dev/ptmx`, so the script cannot reach the host's pseudo-terminals through it.
         Err(error) if error.errno == Errno::ENOENT as i32 => Ok(()),
         other => other,
     }
@@ -83,7 +85,7 @@ fn reopen(protection: &Protection, mounted: &[Mount]) -> Result<(), StepError> {
 /// Makes the host's mounts read-only one by one.
 fn close_each(protection: &Protection, mounted: &[Mount]) -> Result<(), StepError> {
     for Mount { point, flags } in mounted {
-        // The script cannot reach a covered mount either.
+        // A mount that another mount covers stays as it is: the script cannot reach it.
         if protection.leaves_writable(&point.path) || !fs::is_mounted_at(point) {
             continue;
         }
@@ -98,7 +100,7 @@ fn close_each(protection: &Protection, mounted: &[Mount]) -> Result<(), StepErro
 pub(super) fn drop_capabilities() -> io::Result<()> {
     for capability in DROPPED {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // A kernel without it, such as Linux before 5.8.
+            // The kernel does not know this capability: Linux before 5.8 lacks some of them.
             Err(rustix::io::Errno::INVAL) => {}
             other => other?,
         }
@@ -124,11 +126,12 @@ mod tests {
         for is_old in [false, true] {
             let temporary = tempfile::tempdir().unwrap();
             let path = temporary.path().to_owned();
-            // A thread with its own mounts.
+            // Only this thread gets a mount namespace of its own.
             let thread = std::thread::spawn(move || {
                 unshare(CloneFlags::CLONE_NEWNS).map(|()| protect_a_tree(is_old, &path))
             });
-            // An ordinary user, and root in most containers, may not create them; `tests/it/protect_host.rs` requires them.
+            // An ordinary user, and root in most containers, may not create a mount namespace. This test then passes
+            // without a check. Those in `tests/it/protect_host.rs` report that a namespace is missing.
             let refused = thread.join().unwrap().err();
             assert!(matches!(refused, None | Some(Errno::EPERM)), "{refused:?}");
         }

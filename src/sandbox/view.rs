@@ -18,22 +18,24 @@ pub(super) const KERNEL: [&str; 6] = [
     "/sys",
 ];
 
-/// Its files belong to single processes, except those in [`KERNEL`].
+/// The file system with the processes. Each of its files belongs to a single process, except those in [`KERNEL`].
 const PROC: &str = "/proc";
 
 /// A view of the file system: what is mounted where, in namespaces that end with the script.
 ///
-/// Terms: the agent prepares the package's *tree*, a directory in the work directory, and the child mounts it over the *covered directory*
-/// (usually the base directory). Mounts that the script sees there are first made inside the tree. A pair of paths is a source and a mount
-/// point.
+/// The package's *tree* is a directory in the work directory. The agent prepares it. Before the script starts, a process in the script's
+/// namespaces mounts the tree over the *covered directory*, which is usually the base directory. Everything else that the script sees in
+/// the covered directory is mounted into the tree before that.
 ///
-/// Relative paths are below `work`. Sources are relative because later mounts may cover their absolute paths, and because
-/// overlay options cannot contain every character that a directory's name can.
+/// In each pair of paths, the first is the source of a mount and the second is the mount point, unless the field says otherwise.
+///
+/// A relative path starts at `work`. Sources in the work directory are relative because later mounts may cover their absolute paths, and
+/// because the options of an overlay cannot contain every character that a directory's name can. Sources on the host are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Whether it is made in a user namespace, where overlays need another mount option.
+    /// Whether the script's namespaces include a user namespace. Overlays then need another mount option.
     pub in_user_namespace: bool,
-    /// Whether the script gets a PID namespace. It needs its own `/proc`, which some containers do not allow to mount.
+    /// Whether the script gets a PID namespace. A PID namespace needs its own `/proc`, and some containers forbid mounting one.
     pub processes: bool,
     /// Whether the mounts are locked, so that the script cannot undo them.
     pub locked: bool,
@@ -41,45 +43,46 @@ pub struct View {
     pub network: bool,
     /// The root file system of the script, if it is not the host's.
     pub root: Option<ImageRoot>,
-    /// The work directory. Scripts see an empty directory there, or nothing with a root file system of their own.
+    /// The work directory. Scripts see an empty directory there. Scripts with a root file system of their own see nothing there.
     #[serde(with = "wire")]
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
     pub dependencies: Vec<Mounted>,
     /// What happens to writes into dependencies.
     pub writes: Writes,
-    /// The directory that stores the writes into dependencies, if these succeed. It is discarded with the script.
+    /// The directory that stores the script's changes to dependencies, if `writes` allows them. It is discarded when the script ends.
     #[serde(with = "wire")]
     pub overlay: PathBuf,
     /// Scratch directories that packages share, mounted into the tree.
     #[serde(with = "wire")]
     pub scratch: Vec<(PathBuf, PathBuf)>,
-    /// The directory that contains the scratch directories of all packages, if the script would see it outside the tree. The script sees
-    /// an empty directory there.
+    /// The directory that contains the scratch directories of all packages, if it must be hidden from the script. The script sees an empty
+    /// directory there.
     pub hidden: Option<PathBuf>,
     /// Absolute paths of files and directories with secrets. The script sees empty ones there.
     #[serde(with = "wire")]
     pub secrets: Vec<PathBuf>,
-    /// The host's entries of the covered directory that belong to no package, mounted into the tree, so that the script still sees them.
+    /// Entries of the covered directory that belong to no package. They are mounted into the tree, so that the script still sees them. If
+    /// the entry is a directory for temporary files, such as `/tmp`, the source is the script's private one, with a relative path.
     #[serde(with = "wire")]
     pub kept: Vec<(PathBuf, PathBuf)>,
-    /// Those sources of `temporary` that are file systems in memory, as `/dev/shm` is.
+    /// Private directories for temporary files that are file systems in memory: the one for `/dev/shm`.
     #[serde(with = "wire")]
     pub memory: Vec<PathBuf>,
-    /// What the script's environment names below the mount points of `temporary`: the host's path, mounted into the private directory so
-    /// that it stays visible.
+    /// Files and directories of the host that the script's variables name and that the private directories of `temporary` would hide, such
+    /// as `HOME=/tmp/home`. They are mounted into the private directories, so that they stay visible.
     #[serde(with = "wire")]
     pub named: Vec<(PathBuf, PathBuf)>,
-    /// Symbolic links on the way to `named`: the path in the private directory, the link's target.
+    /// Symbolic links in the paths to `named`. Each pair is the path of a new link in a private directory, and the link's target.
     #[serde(with = "wire")]
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// Private directories for temporary files, mounted over those of the host, such as `/tmp`.
+    /// Private directories for temporary files. They are mounted over the host's, such as `/tmp`.
     #[serde(with = "wire")]
     pub temporary: Vec<(PathBuf, PathBuf)>,
-    /// The tree and the covered directory: the base directory or, if that is missing, a directory above it.
+    /// The tree and the covered directory. The covered directory is the base directory or, if that is missing, a directory above it.
     #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
-    /// With `--protect-host`, what the script can write to.
+    /// What the script can write to, if `--protect-host` is given.
     pub protection: Option<Protection>,
 }
 
@@ -93,23 +96,23 @@ impl View {
     }
 }
 
-/// A root file system of a script: an overlay over a directory. What the script writes is discarded.
+/// A root file system of a script: an overlay over a directory. The script's changes are discarded when it ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRoot {
     /// The directory with the files, which stay unchanged.
     #[serde(with = "wire")]
     pub lower: PathBuf,
-    /// The directory for the overlay and what the script writes.
+    /// The directory for the overlay's mount point and the script's changes.
     #[serde(with = "wire")]
     pub overlay: PathBuf,
-    /// Whether the script writes to memory: for work directories whose file system cannot store the changes.
+    /// Whether the script's changes are stored in memory: for work directories whose file system cannot store them.
     pub in_memory: bool,
 }
 
 /// A dependency in a view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// Its sealed tree. The directory that contains the tree has no other entry.
+    /// The tree with the dependency's files, which never change. The directory that contains the tree has no other entry.
     #[serde(with = "wire")]
     pub sealed: PathBuf,
     /// The mount point.
@@ -132,13 +135,13 @@ pub enum Writes {
 /// What a script can write to. Everything else is read-only for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protection {
-    /// Directories that stay as they are mounted, with everything below them.
+    /// Directories whose mounts, and all mounts below them, are not made read-only, except those in `read_only`.
     #[serde(with = "wire")]
     pub(super) writable: Vec<PathBuf>,
-    /// Entries of `writable` directories that belong to the host and are read-only.
+    /// Read-only paths, also below `writable` directories: the host's entries of the covered directory, and [`KERNEL`].
     #[serde(with = "wire")]
     pub(super) read_only: Vec<PathBuf>,
-    /// `HOME`, if no `writable` directory contains it.
+    /// The script's `HOME`, which is also writable, if `writable` does not include it.
     pub(super) home: Option<PathBuf>,
 }
 
@@ -151,7 +154,7 @@ impl Protection {
         let read_only = view
             .kept
             .iter()
-            // A relative source lies in the work directory and belongs to the script.
+            // A relative source is a private directory for temporary files, to which the script can write.
             .filter(|(source, _)| source.is_absolute())
             .filter_map(|(_, at)| Some(cover.join(at.strip_prefix(tree).ok()?)))
             .chain(KERNEL.map(PathBuf::from))
@@ -162,7 +165,7 @@ impl Protection {
             home: None,
         };
         let home = home.and_then(|home| fs::canonicalize(home).ok());
-        // A directory above the script's tree would make the host writable.
+        // If `HOME` contained the covered directory, other files of the host would become writable.
         protection.home = home.filter(|home| {
             home.is_dir()
                 && home.to_str().is_some()

@@ -35,8 +35,9 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// Also store and use packages whose scripts ran a second time without restrictions (--second-run).
-    /// Such a script can read and change the files of other packages
+    /// Also store and take packages whose scripts ran without restrictions. With `landlock`, a script that
+    /// the restrictions made fail can run again without them (see --second-run). It can then read and
+    /// change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

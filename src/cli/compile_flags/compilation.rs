@@ -16,24 +16,24 @@ use crate::release::Slug;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(in crate::cli) struct CompilationFlags {
-    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: that of this machine, from
-    /// os-release and stemcell_version]
+    /// Stemcell to compile for, such as `ubuntu-noble/1.406` [default: the stemcell of this machine,
+    /// from its files os-release and stemcell_version]
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
     /// Compile in this stemcell image, whatever the root file system of this machine is: a stemcell
-    /// (.tgz), a root file system (tar), a file of docker save, an OCI layout, or a directory. Needs
-    /// `namespace` or `userns`
+    /// (.tgz), a root file system (tar), a file of docker save, an OCI layout, or a directory. Needs the
+    /// isolation tier `namespace` or `userns`
     #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
     pub stemcell_image: Option<PathBuf>,
 
-    /// Directory in which stemcell images are unpacked, each once [default: `images` in the
+    /// Directory for unpacked stemcell images. Each image is unpacked only once [default: `images` in the
     /// directory of --cache-dir or, without a cache, `bosh-agent/images` in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", requires = "stemcell_image")]
     pub image_dir: Option<PathBuf>,
 
-    /// Take packages from this earlier result (can be repeated). A package is taken if its name,
-    /// version and fingerprint are the same, and those of all its dependencies
+    /// Take packages from this earlier result (can be repeated). A package is taken if its name, version
+    /// and fingerprint are unchanged, and also those of all its dependencies
     #[arg(long, value_name = "COMPILED.tgz", conflicts_with = "shell")]
     pub reuse: Vec<PathBuf>,
 
@@ -97,13 +97,14 @@ fn usual_directory(environment: &Environment) -> PathBuf {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(in crate::cli) struct ScriptFlags {
-    /// Let all scripts share one pool of GNU make jobs. A `make` without `-j` then runs in parallel,
+    /// Let all scripts share one pool of GNU make jobs. A `make` without `-j` then builds in parallel,
     /// which some packages do not support
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// Set this variable for scripts or, with a cache, let them inherit it (can be repeated). Without a
-    /// cache, scripts inherit all variables
+    /// `VARIABLE=VALUE` sets a variable for scripts. `VARIABLE` lets them inherit its present value, which
+    /// is necessary only with a cache or --remote: otherwise, scripts inherit all variables except the
+    /// credentials of caches (can be repeated)
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 
@@ -113,7 +114,8 @@ pub(in crate::cli) struct ScriptFlags {
     pub base_directory: PathBuf,
 
     /// Remove what other programs have installed in BASE/packages, BASE/data/packages and
-    /// BASE/data/compile, instead of refusing to start. Not necessary with `namespace` and `userns`
+    /// BASE/data/compile, instead of refusing to start. Not necessary with the isolation tiers `namespace`
+    /// and `userns`
     #[arg(long)]
     pub force: bool,
 }

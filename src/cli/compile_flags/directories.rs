@@ -25,13 +25,13 @@ pub(in crate::cli) struct WorkFlags {
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 
-    /// Keep scratch directories (BASE/data/PACKAGE), such as Go's build cache, in this directory for
-    /// later runs [default: they are removed at the end]
+    /// Keep the scratch directories of packages (BASE/data/PACKAGE, for example with Go's build cache) in
+    /// this directory for later runs [default: they are removed at the end of the run]
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Give each package a scratch directory of its own. By default, a package shares it with its
-    /// direct dependents
+    /// Give each package a scratch directory that no other package uses. By default, the direct
+    /// dependents of a package use its scratch directory, too
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 }

@@ -12,8 +12,8 @@ pub(in crate::cli) struct InspectionFlags {
     #[command(flatten)]
     pub keep: KeepFlags,
 
-    /// Compile only the dependencies of this package, and open a shell instead of running its script.
-    /// Needs a terminal and exactly one tarball
+    /// Compile only the dependencies of this package, then open a shell in its sandbox instead of running
+    /// its script. Needs a terminal and exactly one tarball
     #[arg(long, value_name = "PACKAGE", value_parser = package, conflicts_with = "shell_on_failure")]
     pub shell: Option<Name>,
 
@@ -26,8 +26,8 @@ pub(in crate::cli) struct InspectionFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct KeepFlags {
-    /// Keep the files of each failed package in DIR/PACKAGE-VERSION. `bosh-agent enter
-    /// DIR/PACKAGE-VERSION` opens a shell in its sandbox
+    /// Keep the files of a package that fails, in DIR/PACKAGE-VERSION. `bosh-agent enter
+    /// DIR/PACKAGE-VERSION` then opens a shell in the package's sandbox
     #[arg(long, value_name = "DIR")]
     pub keep_failed: Option<PathBuf>,
 }

@@ -9,13 +9,14 @@ pub(in crate::cli) struct IsolationFlags {
     #[arg(long, value_enum, default_value_t = IsolationFlag::Auto)]
     pub isolation: IsolationFlag,
 
-    /// With `landlock`: which scripts run a second time, without restrictions. No second run follows a
-    /// signal, a timeout, a stop, or a lack of memory or disk space
+    /// With `landlock`, restrictions can make a script fail. This flag says which scripts then run a
+    /// second time, alone and without restrictions. Scripts that failed because of a signal, a timeout, a
+    /// stop, or a lack of memory or disk space do not run again
     #[arg(long, value_enum, default_value_t = SecondRunFlag::Auto)]
     pub second_run: SecondRunFlag,
 
-    /// With `namespace` and `userns`: make dependencies read-only for scripts. By default, the changes
-    /// of a script are discarded when it ends
+    /// With `namespace` and `userns`: make dependencies read-only for scripts. By default, a script can
+    /// change the files of its dependencies, but these changes are discarded when it ends
     #[arg(long)]
     pub readonly_deps: bool,
 
@@ -32,17 +33,17 @@ pub(in crate::cli) struct IsolationFlags {
 /// `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum IsolationFlag {
-    /// The first of the following that passes a self-test; the output names it
+    /// The first of the following tiers that passes a self-test; a message names it
     Auto,
     /// Namespaces for mounts, processes and IPC; needs root or CAP_SYS_ADMIN
     Namespace,
-    /// The same in a user namespace; an ordinary user needs newuidmap (package `uidmap`) and a range in
-    /// /etc/subuid and /etc/subgid
+    /// The same in a user namespace; an ordinary user needs newuidmap (package `uidmap`), a range in
+    /// /etc/subuid and a range in /etc/subgid
     Userns,
     /// The real BASE, restricted by Landlock rules; needs Linux 5.19, but no privileges
     Landlock,
-    /// The real BASE without isolation, as with the Go agent; one script at a time unless --jobs is
-    /// given
+    /// The real BASE without isolation, as with the Go agent; `bosh-agent compile` then runs one script
+    /// at a time, unless it is started with --jobs
     None,
 }
 
@@ -52,7 +53,7 @@ pub(in crate::cli) enum SecondRunFlag {
     /// Scripts that failed within 30 seconds or with exit code 126, and scripts whose output shows a
     /// denied access, even if they succeeded
     Auto,
-    /// Also scripts that failed otherwise
+    /// The same scripts, and all others that failed
     Always,
     /// No scripts; a warning names scripts that succeeded although an access was denied
     Never,

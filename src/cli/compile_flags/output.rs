@@ -8,7 +8,7 @@ use crate::cli::values;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(in crate::cli) struct OutputFlags {
-    /// Number of last lines to print of a failed script's output; `0` prints none
+    /// How many lines to print from the end of a failed script's output
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = values::number_in::<u32>(0..=10_000))]
     pub log_lines: u32,
 
@@ -24,7 +24,7 @@ pub(in crate::cli) struct OutputFlags {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,
 
-    /// Commands for the CI system, such as error annotations
+    /// Also print commands that the CI system understands, such as error annotations
     #[arg(long, value_enum, value_name = "SYSTEM", default_value_t = AnnotationsFor::Auto)]
     pub annotations: AnnotationsFor,
 }
@@ -35,7 +35,7 @@ pub(in crate::cli) enum AnnotationsFor {
     /// `github` if the variable GITHUB_ACTIONS is `true`, otherwise `none`
     Auto,
     /// GitHub Actions: an error annotation for each failed package, and a group for the output of each
-    /// script. Commands in the output of scripts are disabled
+    /// script. Commands that a script prints have no effect
     Github,
     /// No commands
     None,

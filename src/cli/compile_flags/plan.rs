@@ -10,16 +10,18 @@ use crate::offline::Purpose;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Plan")]
 pub(in crate::cli) struct PlanFlags {
-    /// Make all checks and print what would be compiled, but compile nothing. Without a stemcell, the
-    /// checks that need it are left out
+    /// Check the releases and print which of them would be compiled, but compile nothing. If no stemcell
+    /// is known (see --stemcell), the checks that depend on it are skipped
     #[arg(long, conflicts_with_all = ["shell", "shell_on_failure"])]
     pub check: bool,
 
-    /// Make all checks and print the order and the expected times of packages, but compile nothing
+    /// Like --check, and also print the plan: the order of the packages, their expected times and, with a
+    /// cache, which packages are not in it and why
     #[arg(long, conflicts_with_all = ["check", "shell", "shell_on_failure"])]
     pub dry_run: bool,
 
-    /// Print only the paths of the results, to stdout. Each tarball is read only up to its manifest
+    /// Print the paths that the results would have, and do nothing else. This is fast, because each
+    /// tarball is read only up to its manifest
     #[arg(long, conflicts_with_all = ["check", "dry_run", "shell", "shell_on_failure"])]
     pub print_output_names: bool,
 

@@ -16,8 +16,8 @@ use crate::offline::RemoteOptions;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other machines")]
 pub(in crate::cli) struct RemoteFlags {
-    /// Compile each package on a machine of this server of the Remote Execution API, a URL with grpc://
-    /// or grpcs://. docs/cluster.md says what the server needs
+    /// Compile the packages on other machines, which a server of the Remote Execution API manages. The URL
+    /// of the server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need
     #[arg(long, value_name = "URL", conflicts_with_all = [
         "jobs", "memory_per_job", "force", "nice", "timeout", "silence_timeout", "scratch_dir",
         "keep_failed", "shell", "shell_on_failure", "verify_rebuild",
@@ -25,12 +25,12 @@ pub(in crate::cli) struct RemoteFlags {
     ])]
     pub remote: Option<String>,
 
-    /// Instance of the server [default: the path of the URL]
+    /// Name of the instance on the server [default: the path of the URL]
     #[arg(long, value_name = "NAME", requires = "remote")]
     pub remote_instance: Option<String>,
 
-    /// Property that a machine must have, such as `container-image=docker://IMAGE@sha256:DIGEST`. Can be
-    /// repeated
+    /// Property that the other machines must have, such as
+    /// `container-image=docker://IMAGE@sha256:DIGEST` (can be repeated)
     #[arg(long, value_name = "KEY=VALUE", value_parser = property, requires = "remote")]
     pub remote_property: Vec<(String, String)>,
 
@@ -38,12 +38,12 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "N", default_value = "32", value_parser = jobs)]
     pub remote_jobs: NonZeroUsize,
 
-    /// Let the server stop a package that takes longer [default: the limit of the server]
+    /// Let the server stop a package that takes longer than this [default: the server's own limit]
     #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
     pub remote_timeout: Option<Duration>,
 
-    /// Program to run on the other machines: bosh-agent of this version, built for them [default: this
-    /// program]
+    /// Program that the other machines run: a bosh-agent of the same version, built for these machines
+    /// [default: this program]
     #[arg(long, value_name = "FILE", requires = "remote")]
     pub remote_agent: Option<PathBuf>,
 }

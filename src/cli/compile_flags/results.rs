@@ -21,8 +21,8 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
 
-    /// Compile everything twice, and compare the packages file by file. If one differs, the exit code
-    /// is 1; implies --reproducible
+    /// Compile everything twice, and compare the packages file by file. If a package differs, the exit
+    /// code is 1. Implies --reproducible
     #[arg(long, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell", "shell_on_failure"])]
     pub verify_rebuild: bool,
 
@@ -34,8 +34,9 @@ pub(in crate::cli) struct ResultFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct PackingFlags {
-    /// Make compiled packages independent of the time of the run: file times and SOURCE_DATE_EPOCH come
-    /// from the package's source. If SOURCE_DATE_EPOCH is set, its value is used instead
+    /// Make compiled packages independent of the time of the run. Each package gets a source date, the
+    /// newest time in its source: installed files are not newer, and scripts get it as SOURCE_DATE_EPOCH.
+    /// If bosh-agent itself is started with SOURCE_DATE_EPOCH, that is the source date of all packages
     #[arg(long)]
     pub reproducible: bool,
 

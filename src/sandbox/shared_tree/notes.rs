@@ -1,35 +1,38 @@
-//! The lines of the marker and of the lock file.
+//! Lines of the marker file and of the lock file. Both files name what a run puts into the tree, so that the next run can remove it if
+//! this run is killed. The lock file repeats the lines in case a script removes the marker file.
 
-/// The prefix of the line with the inodes. It is not a valid package name.
+/// The prefix of the line that identifies the tree's directories and the data directory. It is not a valid package name.
 const DIRECTORIES: &str = "#directories";
 
-/// The number of directories in that line: those of the tree, then the data directory.
+/// How many directories that line identifies: first those of the tree, then the data directory.
 const COUNT: usize = 4;
 
-/// The prefix of lines that name other directories in the data directory. It is not part of a valid package name.
+/// The prefix of a line that names a directory `data/NAME` that the run created in the data directory. Other lines without a prefix name
+/// packages; a package name cannot contain the slash of this prefix.
 pub(super) const DATA: &str = "data/";
 
-/// The number of a device and of a directory on it.
+/// The number of a device, and the inode number of a directory on it.
 pub(super) type Id = (u64, u64);
 
-/// A directory as notes identify it.
+/// A directory as the marker file or the lock file identifies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotedDirectory<'a> {
     inode: &'a str,
-    /// The device. `None` if it is unknown: it may have another number since the machine started again, and older notes do not have it.
+    /// The number of the device. `None` if it is unknown: a device may get another number when the machine restarts, and files of older
+    /// versions do not have it.
     device: Option<&'a str>,
 }
 
 impl NotedDirectory<'_> {
-    /// Whether a directory is this one.
+    /// Whether a directory with this ID is the noted one.
     pub(super) fn is(&self, (device, inode): Id) -> bool {
         let is_device = |noted: &str| noted == device.to_string();
         self.inode == inode.to_string() && self.device.is_none_or(is_device)
     }
 }
 
-/// The line with the tree's directories and the data directory. `boot` is the present [`fs::boot`](crate::fs::boot): the line then has
-/// the devices, too.
+/// The line that identifies the tree's directories and the data directory. If the present boot ID, [`fs::boot`](crate::fs::boot), is
+/// known, the line also contains it and the numbers of the devices.
 pub(super) fn directories_line(directories: [Id; COUNT], boot: Option<&str>) -> String {
     let mut words = vec![DIRECTORIES.to_owned()];
     words.extend(directories.iter().map(|(_, inode)| inode.to_string()));
@@ -40,7 +43,8 @@ pub(super) fn directories_line(directories: [Id; COUNT], boot: Option<&str>) -> 
     words.join(" ")
 }
 
-/// The tree's directories and the data directory, as noted in a text. `boot` is the present [`fs::boot`](crate::fs::boot).
+/// The tree's directories and the data directory, from the text of a marker file or lock file. `boot` is the present
+/// [`fs::boot`](crate::fs::boot).
 pub(super) fn noted_directories<'a>(
     text: &'a str,
     boot: Option<&str>,
