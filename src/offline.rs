@@ -74,6 +74,7 @@ mod graph;
 mod identity;
 mod ids;
 mod image;
+mod image_hint;
 mod inputs;
 mod inspect;
 mod isolation;

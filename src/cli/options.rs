@@ -29,7 +29,7 @@ pub(super) fn options(
     let cache = flags.cache.options(shared, &environment);
     // The server has its own.
     let cache = cache.filter(|_| remote.is_none());
-    let (stemcell_image, environment) = flags.compilation.image(cache.as_ref(), environment);
+    let stemcell_image = flags.compilation.image(cache.as_ref(), &environment);
     let environment = flags
         .compilation
         .script

@@ -7,7 +7,9 @@ use super::kind::UnknownImage;
 use super::layers::LayerError;
 use super::manifest::{ManifestError, Platform};
 use crate::archive::{ReadError, UnpackError};
+use crate::diag::Bytes;
 use crate::fs;
+use crate::release::DigestMismatch;
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,14 @@ pub enum ImageError {
         /// The digest in the image's documents.
         expected: String,
     },
+    /// The root file system of a stemcell does not have its digest.
+    #[error("`{}` is damaged", file.display())]
+    Root {
+        /// The file.
+        file: PathBuf,
+        /// The digest.
+        source: DigestMismatch,
+    },
     /// A blob does not have its length.
     #[error("`{}` is damaged: it has {found} bytes, not {expected}", file.display())]
     Size {
@@ -117,6 +127,20 @@ pub enum ImageError {
     Changed {
         /// The image.
         image: PathBuf,
+    },
+    /// The files of the image need too much space.
+    #[error("`{}` has files of more than {} of free space", file.display(), Bytes(*limit))]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The largest size of all files, in bytes.
+        limit: u64,
+    },
+    /// Another user could change an unpacked image.
+    #[error("`{}` is not a directory that only this user can change", path.display())]
+    OfOthers {
+        /// The directory for images, or an image in it.
+        path: PathBuf,
     },
     /// The run was stopped.
     #[error("stopped")]

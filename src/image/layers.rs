@@ -34,8 +34,14 @@ const SPECIAL: &[u8] = b".wh..wh.";
 /// The name of the entry that makes its directory opaque.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// The largest length of all paths together, in bytes. They are kept in memory.
-const MAX_PATHS: usize = 1 << 30;
+/// The largest size of all nodes together, in bytes. They are kept in memory.
+const MAX_SIZE: usize = 1 << 30;
+
+/// The largest number of nodes.
+const MAX_NODES: usize = 5_000_000;
+
+/// What a node needs besides its path and its target, in bytes.
+const NODE: usize = 128;
 
 /// How many paths are looked up for all entries: many times more than a large image needs, and a minute of work.
 const MAX_WORK: u64 = 200_000_000;
@@ -102,6 +108,17 @@ struct Node {
     kind: NodeKind,
 }
 
+impl Node {
+    /// About how much memory it needs with its path, in bytes.
+    fn size(&self, path: &[u8]) -> usize {
+        let target = match &self.kind {
+            NodeKind::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        NODE + path.len() + target
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum NodeKind {
     Directory,
@@ -116,8 +133,8 @@ enum NodeKind {
 pub(super) struct Layers {
     /// By path, without the root. A path is below a directory if it starts with the directory's path and a slash.
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// The length of all paths.
-    length: usize,
+    /// The size of all nodes.
+    size: usize,
     /// The number of the current layer.
     layer: u32,
     /// Whether names of whiteouts have their meaning.
@@ -141,7 +158,7 @@ impl Layers {
     fn with(whiteouts: bool) -> Self {
         Self {
             nodes: BTreeMap::new(),
-            length: 0,
+            size: 0,
             layer: 0,
             whiteouts,
             work: 0,
@@ -319,8 +336,8 @@ impl Layers {
         if stays {
             return None;
         }
-        self.length -= path.len();
         let node = self.nodes.remove(path)?;
+        self.size -= node.size(path);
         (node.kind != NodeKind::Skipped).then(|| to_path(path))
     }
 
@@ -403,15 +420,16 @@ impl Layers {
 
     fn insert(&mut self, path: Vec<u8>, kind: NodeKind) -> Result<(), LayerError> {
         check_length(&path)?;
-        let length = path.len();
         let node = Node {
             layer: self.layer,
             kind,
         };
-        if self.nodes.insert(path, node).is_none() {
-            self.length += length;
+        self.size += node.size(&path);
+        if let Some(old) = self.nodes.get(&path) {
+            self.size -= old.size(&path);
         }
-        match self.length > MAX_PATHS {
+        self.nodes.insert(path, node);
+        match self.size > MAX_SIZE || self.nodes.len() > MAX_NODES {
             true => Err(LayerError::TooMany),
             false => Ok(()),
         }

@@ -15,7 +15,7 @@ use super::unpack::{Hashed, Owners, Root};
 use crate::archive::{self, Decoder, Reader};
 use crate::fs::{self, Context as _};
 use crate::release::yaml::{self, Node};
-use crate::release::{Algorithm, Digests};
+use crate::release::{Algorithm, Digests, MultiDigest};
 
 /// How many indexes may refer to each other.
 const MAX_INDEXES: usize = 4;
@@ -33,8 +33,8 @@ pub struct Description {
     pub operating_system: Option<String>,
     /// The `version`.
     pub version: Option<String>,
-    /// The SHA-1 of the root file system.
-    sha1: Option<String>,
+    /// The digests of the root file system.
+    digests: Option<MultiDigest>,
 }
 
 /// Unpacks an image into an empty directory.
@@ -104,7 +104,7 @@ impl Unpacking<'_> {
             if name == Path::new(DESCRIPTION) {
                 description = Some(self.description(&mut archive)?);
             } else if name == Path::new(ROOT) && found.is_none() {
-                let mut content = Hashed::new(&mut archive, Algorithm::Sha1);
+                let mut content = Hashed::new(&mut archive, &Algorithm::ALL);
                 let mut root = self.root(Layers::flat())?;
                 root.add_here(&mut content, &self.image.join(ROOT))?;
                 root.finish(self.destination)?;
@@ -120,21 +120,19 @@ impl Unpacking<'_> {
                 image: self.image.to_owned(),
             });
         };
-        self.check_sha1(&description, &found)?;
+        self.check_root(&description, &found)?;
         Ok(description)
     }
 
-    fn check_sha1(&self, description: &Description, found: &Digests) -> Result<(), ImageError> {
-        let found = found.sha1().unwrap_or_default();
-        match &description.sha1 {
-            Some(expected) if expected != found => Err(ImageError::Digest {
-                file: self.image.join(ROOT),
-                algorithm: "SHA-1",
-                found: found.to_owned(),
-                expected: expected.clone(),
-            }),
-            _ => Ok(()),
-        }
+    fn check_root(&self, description: &Description, found: &Digests) -> Result<(), ImageError> {
+        let verified = match &description.digests {
+            Some(expected) => expected.verify(found),
+            None => Ok(()),
+        };
+        verified.map_err(|source| ImageError::Root {
+            file: self.image.join(ROOT),
+            source,
+        })
     }
 
     fn description(&self, content: impl Read) -> Result<Description, ImageError> {
@@ -261,7 +259,7 @@ impl Description {
         Self {
             operating_system,
             version,
-            sha1: None,
+            digests: None,
         }
     }
 
@@ -275,12 +273,13 @@ impl Description {
             Some(Node::Scalar(scalar)) if !scalar.is_null() => Some(scalar.text.clone()),
             _ => None,
         };
-        // `sha256:HEX` and other multi-digests are possible; the image's own checksums are verified anyway.
-        let sha1 = text("sha1").filter(|it| it.len() == 40);
+        // The field also has digests of other algorithms, such as `sha256:HEX`.
+        let digests = text("sha1").map(|it| MultiDigest::parse(&it)).transpose();
+        let digests = digests.map_err(|error| format!("`sha1` {error}"))?;
         Ok(Self {
             operating_system: text("operating_system"),
             version: text("version"),
-            sha1,
+            digests,
         })
     }
 }

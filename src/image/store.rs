@@ -1,16 +1,18 @@
 //! Unpacked images in a directory: each is unpacked once, and several processes use it at once.
 //!
 //! ```text
-//! DIR/v1/DIGEST-OWNERS/root        the root file system
-//! DIR/v1/DIGEST-OWNERS/about.json  what the image says about itself
-//! DIR/v1/DIGEST-OWNERS.lock        locked by the process that unpacks the image
-//! DIR/v1/unpacking-…               an image that is being unpacked, leased
+//! DIR/v1-UID/DIGEST-OWNERS/root        the root file system
+//! DIR/v1-UID/DIGEST-OWNERS/about.json  what the image says about itself
+//! DIR/v1-UID/DIGEST-OWNERS.lock        locked by the process that unpacks the image
+//! DIR/v1-UID/unpacking-…               an image that is being unpacked, leased
 //! ```
 //!
-//! An image appears by rename, so it is always complete. DIGEST is the SHA-256 of the file, or of the manifest of an OCI layout. OWNERS
-//! are those that the process can give to files: another user, or one with other ranges of owners, unpacks the image again.
+//! An image appears by rename, so it is always complete; one that lacks an entry was damaged later, and is unpacked again. DIGEST is the
+//! SHA-256 of the file, or of the manifest of an OCI layout. OWNERS are those that the process can give to files: a process with other
+//! ranges of owners unpacks the image again. UID is the user outside of a user namespace. Directories that another user could have
+//! prepared are refused.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +26,7 @@ use super::unpack::Owners;
 use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::{Algorithm, Digests};
 
-/// The directory of this version's images.
+/// The beginning of the name of a user's directory for this version's images.
 const VERSION: &str = "v1";
 
 /// The prefix of images that are being unpacked.
@@ -69,9 +71,13 @@ pub struct ImageStore<'a> {
 
 /// An image that is not unpacked yet.
 enum Packed {
-    Archive(File),
+    /// A file, and its state before its digest was computed.
+    Archive(File, State),
     Layout,
 }
+
+/// What changes when a file is written to: its length, the time of its contents and that of its attributes.
+type State = (u64, (i64, i64), (i64, i64));
 
 impl ImageStore<'_> {
     /// Opens an image, and unpacks it if no earlier process has. `announce` is called before it is unpacked.
@@ -102,11 +108,12 @@ impl ImageStore<'_> {
             }
         } else {
             let file = fs::open_file(image)?;
+            let state = state(&file, image)?;
             let digest = digest(&file, image)?;
-            (digest, Packed::Archive(file))
+            (digest, Packed::Archive(file, state))
         };
-        let versioned = self.directory.join(VERSION);
-        fs::create_dir_all_with_mode(&versioned, 0o700)?;
+        let versioned = own_directory(self.directory)?;
+        fs::remove_abandoned(&versioned, PREFIX, None);
         let final_name = versioned.join(format!("{name}-{}", owners_name(self.owners)?));
         let lock = final_name.with_extension("lock");
         loop {
@@ -115,9 +122,12 @@ impl ImageStore<'_> {
             }
             if let Some(_lock) = fs::hold(&lock)? {
                 // Another process may have unpacked it meanwhile.
-                if fs::lookup(&final_name)?.is_none() {
+                if stored(&final_name, &name)?.is_none() {
+                    if fs::lookup(&final_name)?.is_some() {
+                        fs::remove_tree(&final_name)?;
+                    }
                     announce();
-                    self.unpack(image, &packed, (&versioned, &final_name), stop)?;
+                    self.unpack(image, (&packed, &name), (&versioned, &final_name), stop)?;
                 }
             } else {
                 fs::wait_until_free(&lock, TURN, stop)?;
@@ -132,11 +142,10 @@ impl ImageStore<'_> {
     fn unpack(
         &self,
         image: &Path,
-        packed: &Packed,
+        (packed, name): (&Packed, &str),
         (versioned, final_name): (&Path, &Path),
         stop: &dyn Fn() -> bool,
     ) -> Result<(), ImageError> {
-        fs::remove_abandoned(versioned, PREFIX, None);
         let lease = LeasedDirectory::create(versioned, PREFIX)?;
         let [complete, scratch] = ["image", "scratch"].map(|name| lease.path().join(name));
         let root = complete.join(ROOT);
@@ -144,19 +153,22 @@ impl ImageStore<'_> {
             fs::create_dir_with_mode(directory, 0o755)?;
         }
         let unpacking = self.unpacking(image, (&root, &scratch), stop);
+        let changed = || ImageError::Changed {
+            image: image.to_owned(),
+        };
         let description = match packed {
-            Packed::Archive(file) => {
-                let before = state(file, image)?;
+            Packed::Archive(file, before) => {
                 let description = unpacking.archive(file)?;
-                if state(file, image)? != before {
-                    return Err(ImageError::Changed {
-                        image: image.to_owned(),
-                    });
+                if state(file, image)? != *before {
+                    return Err(changed());
                 }
                 description
             }
             Packed::Layout => {
-                let (_, manifest) = unpacking.manifest(image)?;
+                let (digest, manifest) = unpacking.manifest(image)?;
+                if digest.hex() != name {
+                    return Err(changed());
+                }
                 unpacking.layout(image, &manifest)?;
                 None
             }
@@ -193,16 +205,61 @@ impl ImageStore<'_> {
     }
 }
 
+/// The current user's directory for images below `directory`, which only this user can change.
+fn own_directory(directory: &Path) -> Result<PathBuf, ImageError> {
+    fs::create_dir_all(directory)?;
+    let own = directory.join(format!("{VERSION}-{}", outer_user()));
+    match fs::create_dir_with_mode(&own, 0o700) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    check_own(&own)?;
+    Ok(own)
+}
+
+/// Refuses anything but a directory that only the current user can change.
+fn check_own(path: &Path) -> Result<(), ImageError> {
+    let own = nix::unistd::geteuid().as_raw();
+    let metadata = fs::lookup(path)?;
+    let is_own = |it: &Metadata| it.is_dir() && it.uid() == own && it.mode() & 0o022 == 0;
+    match metadata.is_none_or(|it| is_own(&it)) {
+        true => Ok(()),
+        false => Err(ImageError::OfOthers {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// The current user outside of a user namespace that this process has entered.
+pub(super) fn outer_user() -> u32 {
+    let own = nix::unistd::geteuid().as_raw();
+    let map = fs::read_lossy("/proc/self/uid_map".as_ref()).unwrap_or_default();
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        Some((next()?, next()?, next()?))
+    });
+    let mut found = ranges.filter_map(|(inner, outer, length)| {
+        let offset = own.checked_sub(inner).filter(|it| *it < length)?;
+        outer.checked_add(offset)
+    });
+    found.next().unwrap_or(own)
+}
+
 /// A stored image.
 fn stored(path: &Path, digest: &str) -> Result<Option<Unpacked>, ImageError> {
+    check_own(path)?;
     let about = match fs::read(&path.join(ABOUT)) {
         Err(error) if error.is_not_found() => return Ok(None),
         other => other?,
     };
+    let Some(root) = fs::if_there(fs::canonicalize(&path.join(ROOT)))? else {
+        return Ok(None);
+    };
     let about: About = serde_json::from_slice(&about).unwrap_or_default();
     let description = Description::new(about.operating_system, about.version);
     Ok(Some(Unpacked {
-        root: fs::canonicalize(&path.join(ROOT))?,
+        root,
         digest: Some(digest.to_owned()),
         description: about.is_stemcell.then_some(description),
     }))
@@ -222,10 +279,11 @@ fn directory_kind(image: &Path) -> Result<Kind, ImageError> {
     })
 }
 
-/// What changes when a file is written to.
-fn state(file: &File, path: &Path) -> fs::Result<(u64, i64, i64)> {
+fn state(file: &File, path: &Path) -> fs::Result<State> {
     let metadata = file.metadata().at("examine", path)?;
-    Ok((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    let contents = (metadata.mtime(), metadata.mtime_nsec());
+    let attributes = (metadata.ctime(), metadata.ctime_nsec());
+    Ok((metadata.len(), contents, attributes))
 }
 
 /// A short name for the owners that files can get: it depends on the user and on the user namespace.

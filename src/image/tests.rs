@@ -176,12 +176,17 @@ impl Scratch {
 
     /// The names in the store. Images that failed leave only their lock.
     fn stored(&self) -> Vec<String> {
-        let entries = fs::list(&self.store().join("v1")).unwrap();
+        let entries = fs::list(&own(&self.store())).unwrap();
         let names = entries
             .iter()
             .map(|it| it.file_name().into_string().unwrap());
         names.filter(|it| !it.ends_with(".lock")).collect()
     }
+}
+
+/// The directory of the current user in a store.
+fn own(store: &Path) -> PathBuf {
+    store.join(format!("v1-{}", store::outer_user()))
 }
 
 /// All files of a tree with their modes, owners and contents.
@@ -301,15 +306,88 @@ fn image_is_unpacked_once() {
         owners: Owners::Current,
     };
     // As a killed run would leave it.
-    fs::create_dir_all(&directory.join("v1/unpacking-1-2/image")).unwrap();
-    fs::write(&directory.join("v1/unpacking-1-2/.lock"), b"").unwrap();
+    let abandoned = own(directory).join("unpacking-1-2");
+    let leave = || {
+        fs::create_dir_all(&abandoned.join("image")).unwrap();
+        fs::write(&abandoned.join(".lock"), b"").unwrap();
+    };
+    leave();
     let open = || store.open(&image, &|| count.set(count.get() + 1), &|| false);
     let first = open().unwrap();
+    leave();
     assert_eq!((open().unwrap(), count.get()), (first, 1));
     assert_eq!(scratch.stored().len(), 1);
     let stopped = store.open(&scratch.write("other.tar", &tar(&UPPER)), &|| {}, &|| true);
     assert!(matches!(stopped, Err(ImageError::Stopped)));
     assert_eq!(scratch.stored().len(), 1);
+}
+
+#[test]
+fn image_without_its_description_is_unpacked_again() {
+    let scratch = Scratch::new();
+    let image = scratch.write("root.tar", &tar(&BASE));
+    let first = scratch.open(&image).unwrap();
+    let about = fs::parent(&first.root).join("about.json");
+    fs::remove_file(&about).unwrap();
+    fs::remove_tree(&first.root.join("etc")).unwrap();
+    assert_eq!(scratch.open(&image).unwrap(), first);
+    assert!(about.exists() && first.root.join("etc/os-release").exists());
+}
+
+#[test]
+fn image_that_changes_before_it_is_unpacked_is_not_stored() {
+    let scratch = Scratch::new();
+    let image = scratch.write("root.tar", &tar(&BASE));
+    let layout_of = |layers: &[Vec<u8>]| {
+        for (name, bytes) in layout(layers) {
+            scratch.write(&format!("layout/{name}"), &bytes);
+        }
+    };
+    layout_of(&[tar(&BASE)]);
+    let directory = &scratch.store();
+    let store = ImageStore {
+        directory,
+        owners: Owners::Current,
+    };
+    // As during a wait for another process.
+    let change = || fs::write(&image, &tar(&UPPER)).unwrap();
+    let error = store.open(&image, &change, &|| false).unwrap_err();
+    assert!(matches!(error, ImageError::Changed { .. }), "{error}");
+    let change = || layout_of(&[tar(&BASE), tar(&UPPER)]);
+    let layout = scratch.directory.path().join("layout");
+    let error = store.open(&layout, &change, &|| false).unwrap_err();
+    assert!(matches!(error, ImageError::Changed { .. }), "{error}");
+    assert_eq!(scratch.stored(), Vec::<String>::new());
+}
+
+#[test]
+fn directories_of_other_users_are_refused() {
+    let scratch = Scratch::new();
+    let image = scratch.write("root.tar", &tar(&BASE));
+    let first = scratch.open(&image).unwrap();
+    let (own, stored) = (own(&scratch.store()), fs::parent(&first.root).to_owned());
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&own), 0o700);
+    // As with the usual umask.
+    assert_eq!(mode(&scratch.store()) & 0o500, 0o500);
+    assert_ne!(mode(&scratch.store()), 0o700);
+    let refused = || matches!(scratch.open(&image), Err(ImageError::OfOthers { .. }));
+    for path in [&own, &stored] {
+        let before = mode(path);
+        fs::set_mode(path, 0o777).unwrap();
+        assert!(refused(), "{}", path.display());
+        fs::set_mode(path, before).unwrap();
+        let moved = scratch.directory.path().join("moved");
+        fs::rename(path, &moved).unwrap();
+        fs::symlink(&moved, path).unwrap();
+        assert!(refused(), "{}", path.display());
+        fs::remove_file(path).unwrap();
+        fs::rename(&moved, path).unwrap();
+    }
+    if nix::unistd::geteuid().is_root() {
+        nix::unistd::chown(&own, Some(1.into()), None).unwrap();
+        assert!(refused());
+    }
 }
 
 #[test]
@@ -369,7 +447,17 @@ fn hostile_images_leave_nothing() {
         (
             "sha1",
             stemcell(&root, &"0".repeat(40)),
-            "is damaged: its SHA-1",
+            "expected the sha1 digest 0000",
+        ),
+        (
+            "sha256",
+            stemcell(&root, &format!("sha256:{}", "0".repeat(64))),
+            "expected the sha256 digest 0000",
+        ),
+        (
+            "unknown",
+            stemcell(&root, "md5:00"),
+            "uses only unsupported algorithms",
         ),
         ("cut", gzip(&root)[..300].to_vec(), "ends early"),
         (

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::error::ImageError;
 use super::layers::{Action, Layers, Step};
 use crate::archive::{Decoder, Entry, Files, Reader, UnpackError};
+use crate::fs;
 use crate::release::Algorithm;
 use crate::release::digest::{Digests, Hasher};
 use crate::runtime::ReadAhead;
@@ -46,6 +47,9 @@ pub(super) struct Root<'a> {
     layers: Layers,
     owners: Owners,
     directories: BTreeMap<PathBuf, Attributes>,
+    /// The size of all files, in bytes, and the largest one.
+    size: u64,
+    limit: u64,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -65,6 +69,8 @@ impl<'a> Root<'a> {
             layers,
             owners,
             directories: BTreeMap::new(),
+            size: 0,
+            limit: largest_size(destination)?,
             stop,
         })
     }
@@ -78,7 +84,7 @@ impl<'a> Root<'a> {
     ) -> Result<Digests, ImageError> {
         let decode = |source| decode(file, source);
         let decoder = Decoder::new(layer).map_err(decode)?;
-        let mut decoded = Hashed::new(ReadAhead::new(decoder), Algorithm::Sha256);
+        let mut decoded = Hashed::new(ReadAhead::new(decoder), &[Algorithm::Sha256]);
         self.add(&mut decoded, file)?;
         decoded.finish().map_err(decode)
     }
@@ -100,6 +106,7 @@ impl<'a> Root<'a> {
             if (self.stop)() {
                 return Err(ImageError::Stopped);
             }
+            self.count(&entry, file)?;
             let step = self.layers.add((&entry).into());
             let step = step.map_err(|source| ImageError::Layer {
                 file: file.to_owned(),
@@ -113,6 +120,18 @@ impl<'a> Root<'a> {
         }
         self.layers.next_layer();
         Ok(())
+    }
+
+    /// Counts the size of an entry.
+    fn count(&mut self, entry: &Entry, file: &Path) -> Result<(), ImageError> {
+        self.size = self.size.saturating_add(entry.size);
+        match self.size > self.limit {
+            true => Err(ImageError::TooLarge {
+                file: file.to_owned(),
+                limit: self.limit,
+            }),
+            false => Ok(()),
+        }
     }
 
     fn carry_out<R: Read>(
@@ -201,6 +220,12 @@ impl<'a> Root<'a> {
     }
 }
 
+/// The largest size of all files of an image, in bytes: a tenth of the free space remains for other programs.
+fn largest_size(destination: &Path) -> fs::Result<u64> {
+    let free = fs::space(destination)?.free;
+    Ok(free - free / 10)
+}
+
 fn decode(file: &Path, source: io::Error) -> ImageError {
     ImageError::Decode {
         file: file.to_owned(),
@@ -215,10 +240,10 @@ pub(super) struct Hashed<R> {
 }
 
 impl<R: Read> Hashed<R> {
-    pub(super) fn new(input: R, algorithm: Algorithm) -> Self {
+    pub(super) fn new(input: R, algorithms: &[Algorithm]) -> Self {
         Self {
             input,
-            hasher: Hasher::new(&[algorithm]),
+            hasher: Hasher::new(algorithms),
         }
     }
 

@@ -122,7 +122,7 @@ async fn enter_in(
         cancel,
     )
     .await?;
-    let variables = (options.environment.clone(), None);
+    let variables = (options.script_environment().clone(), None);
     let context = setup::context(
         options,
         sandbox,

@@ -9,6 +9,7 @@ use crate::archive::{PackError, UnpackError};
 use crate::cluster::RemoteFailure;
 use crate::compile::{Cause, CompileError, ScriptFailure};
 use crate::fs;
+use crate::image::ImageError;
 use crate::package_job::Blame;
 
 /// What is to blame for a failure.
@@ -35,6 +36,7 @@ impl FailureKind {
             }
             OfflineError::Input(problems) => problems.iter().map(of_problem).min(),
             OfflineError::PackageInput { source, .. } => Some(of_input(source)),
+            OfflineError::Image(error) if is_of_the_machine(error) => Some(Self::Machine),
             OfflineError::Image(_)
             | OfflineError::Unknown(_)
             | OfflineError::OverInput { .. }
@@ -162,18 +164,30 @@ fn of_script(script: &ScriptFailure) -> FailureKind {
     }
 }
 
+/// Whether this machine is to blame for an image that cannot be used, and not the image.
+fn is_of_the_machine(error: &ImageError) -> bool {
+    match error {
+        ImageError::Files(error) => !is_wrong_path(error),
+        ImageError::TooLarge { .. } | ImageError::OfOthers { .. } => true,
+        other => is_of_the_system(other),
+    }
+}
+
 /// Whether the system refused an operation, which says nothing about the data.
-pub(super) fn is_of_the_system(error: &UnpackError) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+pub(super) fn is_of_the_system(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>()
             && error.raw_os_error().is_some()
         {
             return true;
         }
+        if let Some(UnpackError::File(_)) = error.downcast_ref() {
+            return true;
+        }
         next = error.source();
     }
-    matches!(error, UnpackError::File(_))
+    false
 }
 
 #[cfg(test)]

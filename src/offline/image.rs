@@ -32,6 +32,13 @@ pub(super) async fn open(
     if matches!(options.isolation, Isolation::Landlock | Isolation::None) {
         return Err(SandboxError::Image { source: None }.into());
     }
+    if let UserNamespace::Refused(reason) = &options.user_namespace
+        && !nix::unistd::geteuid().is_root()
+    {
+        // Without namespaces, an ordinary user can neither give files to others nor change the root of a script.
+        let source = Some(Box::new(SandboxError::NoUserNamespace(reason.clone())));
+        return Err(SandboxError::Image { source }.into());
+    }
     let owners = match options.user_namespace {
         UserNamespace::Inside(Users::Single) => Owners::Current,
         _ => Owners::OfImage,
@@ -107,7 +114,6 @@ impl From<ImageError> for OfflineError {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Stopped => Self::Stopped,
-            ImageError::Files(error) => Self::Files(error),
             other => Self::Image(Box::new(other)),
         }
     }

@@ -60,7 +60,7 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         secrets: cache.into_iter().chain(shared).collect(),
         vcap: options.vcap.clone(),
         image: options.image().map(|it| it.root.clone()),
-        environment: options.environment.clone(),
+        environment: options.script_environment().clone(),
         agent: options.agent.clone(),
         who: options.who.clone(),
         force: options.force,

@@ -85,7 +85,7 @@ pub struct Options {
     pub compression_level: u32,
     /// The source dates of packages, which limit the times in compiled packages.
     pub source_dates: SourceDates,
-    /// The variables that scripts inherit.
+    /// The variables that scripts inherit without an image, and those of the agent's own programs and requests.
     pub environment: Environment,
     /// Forks the parent process of each script.
     pub agent: ForkServer,
@@ -108,6 +108,8 @@ pub struct StemcellImage {
     pub path: PathBuf,
     /// The directory in which images are unpacked.
     pub directory: PathBuf,
+    /// The variables that its scripts inherit.
+    pub environment: Environment,
     /// The unpacked image, after the run has opened it.
     pub unpacked: Option<Unpacked>,
 }
@@ -116,6 +118,12 @@ impl Options {
     /// The image in which scripts run, after the run has opened it.
     pub(super) fn image(&self) -> Option<&Unpacked> {
         self.stemcell_image.as_ref()?.unpacked.as_ref()
+    }
+
+    /// The variables that scripts inherit.
+    pub(super) fn script_environment(&self) -> &Environment {
+        let image = self.stemcell_image.as_ref();
+        image.map_or(&self.environment, |it| &it.environment)
     }
 }
 

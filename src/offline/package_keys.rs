@@ -50,7 +50,7 @@ pub(super) struct Keyed {
 impl CommonParts {
     /// Reads the files that identify the root file system.
     pub(super) fn of(options: &Options, stemcell: &Slug) -> fs::Result<Self> {
-        let search = options.environment.get("PATH");
+        let search = options.script_environment().get("PATH");
         Ok(Self {
             stemcell: stemcell.to_string(),
             root: match options.image().and_then(|it| it.digest.clone()) {
@@ -59,7 +59,7 @@ impl CommonParts {
             },
             base: options.vcap.base().to_string_lossy().into_owned(),
             options: flags(options),
-            variables: cache::variable_digests(&options.environment),
+            variables: cache::variable_digests(options.script_environment()),
             has_source_dates: options.source_dates.are_used(),
         })
     }

@@ -7,6 +7,7 @@ use super::annotations::Annotations;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
 use super::failure::{FailureCause, PackageFailure};
 use super::failure_kind::is_of_the_system;
+use super::image_hint::image_hint;
 use super::script_report::{error_line, processes, remote_hint, remote_output};
 use super::second_run;
 use super::selection::UnknownName;
@@ -406,6 +407,7 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
     let mut hints = Vec::new();
     match error {
         OfflineError::Stemcell(unknown) => hints.push(unknown.hint()),
+        OfflineError::Image(error) => hints.extend(image_hint(error)),
         OfflineError::Sandbox(sandbox) => hints.extend(sandbox.hint()),
         OfflineError::Input(problems) => hints.extend(input_hints(problems)),
         OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
@@ -433,7 +435,6 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)
-        | OfflineError::Image(_)
         | OfflineError::Incomplete(_)
         | OfflineError::Assemble { .. }
         | OfflineError::PackageInput { .. }

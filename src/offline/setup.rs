@@ -135,13 +135,13 @@ pub(super) fn variables(
     work_directory: &WorkDirectory,
 ) -> fs::Result<Variables> {
     if !options.make_jobserver {
-        return Ok((options.environment.clone(), None));
+        return Ok((options.script_environment().clone(), None));
     }
     // Each make has one job without a token.
     let tokens = process::processors().get() - 1;
     let pool = Jobserver::make(&work_directory::jobserver(work_directory), tokens)?;
     let (name, value) = Jobserver::variable();
-    let environment = options.environment.with(&[(name, value.into())]);
+    let environment = options.script_environment().with(&[(name, value.into())]);
     Ok((environment, Some(pool)))
 }
 

@@ -239,6 +239,49 @@ mod bodies {
         std::fs::remove_dir(&shared).unwrap();
     }
 
+    pub(super) fn variables_of_the_machine_are_not_those_of_the_image(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (root, packed) = (place.world.path("root"), place.world.path("root.tar"));
+        make_root(&root);
+        pack(&root, &packed);
+        let script =
+            "cd $BOSH_INSTALL_TARGET; echo $HOME:${TMPDIR-unset}:${TEMP-unset} > variables";
+        let builder = ReleaseBuilder::new("demo", "1.10").package("app", &[], script);
+        let release = place.world.release("release.tgz", &builder);
+        let temporary = place.world.path("temporary");
+        std::fs::create_dir(&temporary).unwrap();
+        let result = |out: &str| {
+            let directory = place.world.path(out);
+            let (_scratch, app) =
+                unpacked(&directory.join("demo-1.10-ubuntu-jammy-1.406.tgz"), "app");
+            app["variables"].clone()
+        };
+        agent(&place, &packed, "out")
+            .env("TMPDIR", temporary.to_str().unwrap())
+            .env("TEMP", "/none")
+            .arg(&release)
+            .run()
+            .succeeds();
+        assert_eq!(result("out"), "100644 /root:unset:unset\n");
+        agent(&place, &packed, "named")
+            .env("TMPDIR", temporary.to_str().unwrap())
+            .env("TEMP", "/none")
+            .args(&[
+                "--env",
+                "TMPDIR=/var/tmp",
+                "--env",
+                "TEMP",
+                "--env",
+                "HOME=/tmp",
+            ])
+            .arg(&release)
+            .run()
+            .succeeds();
+        assert_eq!(result("named"), "100644 /tmp:/var/tmp:/none\n");
+    }
+
     pub(super) fn tier_without_namespaces_is_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
@@ -296,6 +339,7 @@ mod bodies {
 
 in_tiers!(all_kinds_of_images_give_the_same_packages: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(links_of_an_image_do_not_lead_to_the_host: NAMESPACE);
+in_tiers!(variables_of_the_machine_are_not_those_of_the_image: NAMESPACE);
 in_tiers!(tier_without_namespaces_is_refused: LANDLOCK_OF_ROOT NONE);
 in_tiers!(image_that_is_none_is_refused: NAMESPACE);
 in_tiers!(package_of_another_image_is_not_taken_from_the_cache: NAMESPACE);

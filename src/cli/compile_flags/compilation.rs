@@ -56,28 +56,44 @@ pub(in crate::cli) struct CompilationFlags {
 }
 
 impl CompilationFlags {
-    /// The stemcell image, if there is one, and the environment for its scripts.
+    /// The stemcell image, if there is one. `environment` is that of this process.
     pub(in crate::cli) fn image(
         &self,
         cache: Option<&CacheOptions>,
-        environment: Environment,
-    ) -> (Option<StemcellImage>, Environment) {
-        let Some(path) = self.stemcell_image.clone() else {
-            return (None, environment);
-        };
+        environment: &Environment,
+    ) -> Option<StemcellImage> {
+        let path = self.stemcell_image.clone()?;
+        let of_image = self
+            .script
+            .variables(&in_image(environment), cache.is_some());
+        // Variables of `--env` without a value have those of this process.
+        let named = self.script.named(environment);
+        let of_image = named.fold(of_image, |all, variable| all.with(&[variable]));
         let cache = cache.and_then(|it| it.directory.as_deref());
         let directory = self.image_dir.clone();
         let directory = directory.or_else(|| Some(cache?.join("images")));
-        let image = StemcellImage {
+        Some(StemcellImage {
             path,
-            directory: directory.unwrap_or_else(|| usual_directory(&environment)),
+            directory: directory.unwrap_or_else(|| usual_directory(environment)),
+            environment: of_image,
             unpacked: None,
-        };
-        // The programs and the home directory of this machine are not in the image.
-        let variables = [("PATH", PATH.into()), ("HOME", "/root".into())];
-        (Some(image), environment.with(&variables))
+        })
     }
 }
+
+/// The variables that scripts in an image would inherit. The programs, the home directory and other directories of this machine are not in
+/// the image.
+fn in_image(environment: &Environment) -> Environment {
+    let inherited = environment.iter();
+    let inherited: Environment = inherited
+        .filter(|(name, _)| !TEMPORARY.iter().any(|known| *name == *known))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    inherited.with(&[("PATH", PATH.into()), ("HOME", "/root".into())])
+}
+
+/// Variables that name a directory for temporary files.
+const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
 
 /// `PATH` in an image: that of root in a container.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -70,8 +70,10 @@ pub enum LayerError {
         /// The length, in bytes.
         length: usize,
     },
-    /// The paths are too many or too long.
-    #[error("the paths of all files are longer than 1 GiB")]
+    /// The files are too many, or their paths and the targets of links too long.
+    #[error(
+        "the image has more than 5 million files, or its paths and the targets of its links need more than 1 GiB"
+    )]
     TooMany,
     /// The rest of a file on another volume.
     #[error("`{}` is part of an archive of several volumes", entry.display())]

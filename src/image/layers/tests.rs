@@ -300,6 +300,31 @@ fn work_for_links_is_limited() {
     assert_eq!(layers.add(member), Err(LayerError::TooMuchWork));
 }
 
+#[test]
+fn size_of_all_nodes_is_limited() {
+    let mut layers = Layers::new();
+    let add = |layers: &mut Layers, (name, kind, link): Given| {
+        let (name, link) = (name.as_bytes(), link.as_bytes());
+        layers.add(Member { name, link, kind })
+    };
+    for given in [
+        dir("a"),
+        link("a/b", "target"),
+        file("a/b"),
+        link("a/b", "x"),
+    ] {
+        add(&mut layers, given).unwrap();
+    }
+    assert_eq!(layers.size, 2 * NODE + "a".len() + "a/b".len() + "x".len());
+    add(&mut layers, file(".wh.a")).unwrap();
+    layers.next_layer();
+    add(&mut layers, file(".wh.a")).unwrap();
+    assert_eq!(layers.size, 0);
+    layers.size = MAX_SIZE - NODE - 10;
+    let long = link("l", "0123456789");
+    assert_eq!(add(&mut layers, long), Err(LayerError::TooMany));
+}
+
 fn name() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
         .prop_map(|parts| parts.join("/"))

@@ -1,0 +1,74 @@
+//! What to do about an image that cannot be used.
+
+use nix::errno::Errno;
+
+use crate::archive::UnpackError;
+use crate::image::ImageError;
+
+/// What the user can do about it, if that is known.
+pub(super) fn image_hint(error: &ImageError) -> Option<String> {
+    match error {
+        ImageError::TooLarge { .. } => Some(
+            "free disk space, or choose a directory on a larger disk with --image-dir".to_owned(),
+        ),
+        ImageError::OfOthers { path } => Some(format!(
+            "remove `{}`, or choose another directory with --image-dir",
+            path.display()
+        )),
+        ImageError::Unpack {
+            source: UnpackError::File(error),
+            ..
+        } if matches!(error.source.raw_os_error(), Some(OWNER_UNMAPPED | NOT_PERMITTED)) => {
+            Some(
+                "an ordinary user can give files only to the owners in a range of /etc/subuid and /etc/subgid: add one of 65536 owners \
+                 (`usermod --add-subuids`, `--add-subgids`), or run as root"
+                    .to_owned(),
+            )
+        }
+        _ => None,
+    }
+}
+
+/// The error of the system for an owner that the user namespace does not have.
+const OWNER_UNMAPPED: i32 = Errno::EINVAL as i32;
+
+/// The error of the system for an owner to whom this process may not give files.
+const NOT_PERMITTED: i32 = Errno::EPERM as i32;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fs;
+    use crate::offline::{FailureKind, OfflineError};
+
+    #[test]
+    fn full_disk_and_unmapped_owners_are_of_the_machine() {
+        let failed = |errno: Errno| {
+            let system = std::io::Error::from_raw_os_error(errno as i32);
+            let error = fs::Error::new("set the owner of", Path::new("/etc/x"), system);
+            ImageError::Unpack {
+                file: "/image".into(),
+                source: error.into(),
+            }
+        };
+        let is_of_the_machine =
+            |error| FailureKind::of(&OfflineError::from(error)) == Some(FailureKind::Machine);
+        let damaged = ImageError::Decode {
+            file: "/image".into(),
+            source: std::io::Error::other("ends early"),
+        };
+        assert!(!is_of_the_machine(damaged));
+        for errno in [Errno::ENOSPC, Errno::EIO] {
+            assert!(is_of_the_machine(failed(errno)) && image_hint(&failed(errno)).is_none());
+        }
+        let full = OfflineError::from(failed(Errno::ENOSPC));
+        assert!(full.is_no_space());
+        let unmapped = image_hint(&failed(Errno::EINVAL));
+        assert!(unmapped.is_some_and(|it| it.contains("/etc/subuid")));
+        let missing = std::io::Error::from_raw_os_error(Errno::ENOENT as i32);
+        let missing = fs::Error::new("open", Path::new("/image"), missing);
+        assert!(!is_of_the_machine(ImageError::Files(missing)));
+    }
+}
