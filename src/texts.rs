@@ -220,6 +220,7 @@ fn compile() {
                 name: "cp".to_owned(),
                 state: "D".to_owned(),
                 waits_in: Some("nfs_wait".to_owned()),
+                is_frozen: false,
                 step: Some("start `/x/bash`".to_owned()),
             }],
             status: Status::Exited(0),
@@ -232,6 +233,7 @@ fn compile() {
                 name: "sandbox-child".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
+                is_frozen: false,
                 step: Some("look up `/mnt/x`".to_owned()),
             }],
         },
@@ -430,6 +432,7 @@ fn sandbox() {
             directory: path("/var/vcap/data"),
             limit: None,
         },
+        SandboxError::Stopped,
         SandboxError::Scratch {
             directory: path("/scratch"),
             source: file(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use super::error::OfflineError;
 use super::options::Options;
 use super::progress::Progress;
 use crate::fs;
@@ -18,9 +19,22 @@ pub(super) async fn choose(
     work: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
+) -> Result<Sandbox, OfflineError> {
+    let chosen = choose_until((options, shared), work, progress, cancel).await;
+    chosen.map_err(|error| match error {
+        SandboxError::Stopped => OfflineError::Stopped,
+        other => other.into(),
+    })
+}
+
+async fn choose_until(
+    (options, shared): (&Options, Vec<PathBuf>),
+    work: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
 ) -> Result<Sandbox, SandboxError> {
     let tier_options = tier_options(options, shared);
-    let tier = Tier::choose(&tier_options, work).await?;
+    let tier = Tier::choose(&tier_options, work, cancel).await?;
     if let Sharing::Kept(directory) = &options.scratch {
         progress.line(&format!(
             "Scratch directories of packages are kept in {}",

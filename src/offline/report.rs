@@ -16,6 +16,7 @@ use crate::compile::{Cause, CompileError, Finding, ScriptFailure};
 use crate::diag::{Bytes, Chain, Elapsed, printable};
 use crate::fs;
 use crate::package_job::ScriptUser;
+use crate::process::Unkillable;
 use crate::release::Name;
 
 /// The hint for a disk that is too small.
@@ -220,13 +221,18 @@ fn output(text: &mut String, script: &ScriptFailure) {
     }
 }
 
-fn unkillable(left: Option<&Path>) -> String {
+fn unkillable(processes: &[Unkillable], left: Option<&Path>) -> String {
     let left = left.map_or_else(String::new, |left| {
         format!(
             "; the package's directories are left in `{}`",
             left.display()
         )
     });
+    if processes.iter().any(|process| process.is_frozen) {
+        return format!(
+            "the control group of the process is frozen, for example by `docker pause`: thaw it (write `THAWED` to its `freezer.state`){left}"
+        );
+    }
     format!(
         "the process waits in the kernel for a file system or a disk that does not respond: {CHECK_DISKS}{left}"
     )
@@ -252,8 +258,10 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 "let the script unmount `{}` before it ends, or copy the files to install",
                 mount.display()
             )),
-            CompileError::Unkillable { left, .. } => Some(unkillable(left.as_deref())),
-            CompileError::NoResponse { .. } => Some(unkillable(None)),
+            CompileError::Unkillable {
+                processes, left, ..
+            } => Some(unkillable(processes, left.as_deref())),
+            CompileError::NoResponse { processes, .. } => Some(unkillable(processes, None)),
             CompileError::TimedOut { .. } => Some(CHECK_DISKS.to_owned()),
             CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. }
                 if changed.suspects.0.is_empty() =>

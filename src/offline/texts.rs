@@ -143,6 +143,7 @@ fn reports() {
                 name: "cp".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
+                is_frozen: false,
                 step: None,
             }],
             status: process::Status::Exited(0),

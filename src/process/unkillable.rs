@@ -22,6 +22,9 @@ pub struct Unkillable {
     pub state: String,
     /// The kernel function in which the process waits, if readable.
     pub waits_in: Option<String>,
+    /// Whether the freezer of control groups (version 1) stops the process, which also delays the effect of SIGKILL.
+    #[serde(default)]
+    pub is_frozen: bool,
     /// What the process was preparing, if it has not executed the script yet.
     #[serde(default)]
     pub step: Option<String>,
@@ -61,9 +64,23 @@ impl Unkillable {
             name: name.to_owned(),
             state: fields.split_whitespace().next()?.to_owned(),
             waits_in: running::waits_in(process.as_raw()),
+            is_frozen: is_frozen(process),
             step: None,
         })
     }
+}
+
+/// Whether a process is in a control group that is frozen. In version 2, SIGKILL ends frozen processes.
+fn is_frozen(process: Pid) -> bool {
+    let groups = fs::read_lossy(format!("/proc/{process}/cgroup").as_ref()).unwrap_or_default();
+    let mut states = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, group) = rest.split_once(':')?;
+        let has_freezer = controllers.split(',').any(|name| name == "freezer");
+        let state = format!("/sys/fs/cgroup/freezer{group}/freezer.state");
+        fs::read_lossy(state.as_ref()).ok().filter(|_| has_freezer)
+    });
+    states.any(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
 }
 
 impl fmt::Display for Unkillable {
@@ -73,6 +90,9 @@ impl fmt::Display for Unkillable {
             "`{}` (process {}, state {}",
             self.name, self.process, self.state
         )?;
+        if self.is_frozen {
+            f.write_str(", frozen")?;
+        }
         if let Some(function) = &self.waits_in {
             write!(f, ", waiting in {function}")?;
         }
@@ -96,6 +116,7 @@ mod tests {
             name: "stat".to_owned(),
             state: "D".to_owned(),
             waits_in: None,
+            is_frozen: false,
             step: None,
         };
         assert_eq!(process.to_string(), "`stat` (process 7, state D)");
@@ -104,6 +125,12 @@ mod tests {
             process.to_string(),
             "`stat` (process 7, state D, waiting in request_wait_answer)"
         );
+        process.is_frozen = true;
+        assert_eq!(
+            process.to_string(),
+            "`stat` (process 7, state D, frozen, waiting in request_wait_answer)"
+        );
+        process.is_frozen = false;
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),

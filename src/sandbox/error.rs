@@ -79,6 +79,9 @@ pub enum SandboxError {
         /// How long the agent has waited. `None` if its server has ended.
         limit: Option<Duration>,
     },
+    /// The run or the request was stopped while it waited for a file system.
+    #[error("stopped while waiting for a file system")]
+    Stopped,
     /// A scratch directory cannot be created or written to.
     #[error("the scratch directory `{}` cannot be used", directory.display())]
     Scratch {
@@ -203,7 +206,8 @@ impl SandboxError {
             | Self::Orders(_)
             | Self::Step(_)
             | Self::NoUserNamespace(_)
-            | Self::ProbeFailed(_) => None,
+            | Self::ProbeFailed(_)
+            | Self::Stopped => None,
         }
     }
 }

@@ -109,6 +109,17 @@ impl Look<'_> {
         tokio::runtime::Handle::current().block_on(join_all(asked))
     }
 
+    /// Must follow [`responses`](Self::responses): after a cancellation, it is unknown whether these directories can be used.
+    ///
+    /// # Errors
+    /// [`SandboxError::Stopped`].
+    pub(super) fn check_not_stopped(&self) -> Result<(), SandboxError> {
+        match self.cancel.is_cancelled() {
+            true => Err(SandboxError::Stopped),
+            false => Ok(()),
+        }
+    }
+
     async fn response(&self, directory: &Path) -> Response {
         let question = Question::Responds(directory.join(NO_NAME));
         let asking = self.answer(question);
@@ -131,6 +142,8 @@ impl Look<'_> {
         match answer.and_then(|answer| self.read(answer)) {
             Ok(true) => Response::Responds,
             Ok(false) => Response::Gone,
+            // The limit has not passed.
+            Err(_) if self.cancel.is_cancelled() => Response::Responds,
             Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => Response::Late(self.limit),
             Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => {
                 Response::Responds

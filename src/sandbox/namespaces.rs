@@ -20,6 +20,7 @@
 
 mod base;
 mod directories;
+mod entries;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
 use super::blocking::{UndoOnDrop, blocking};
 use super::error::SandboxError;
 use super::scratch::{self, Scratch};
@@ -38,6 +41,7 @@ use super::users::Users;
 use super::view::Writes;
 use crate::config::Vcap;
 use crate::fs::{self, ChildDirectory, MadeDirectories};
+use crate::process::ForkServer;
 use crate::release::Name;
 
 /// The file in the work directory that is locked while a script has processes.
@@ -86,6 +90,8 @@ pub struct Namespaces {
     /// Files and directories that scripts find empty.
     secrets: Vec<PathBuf>,
     image: Option<Image>,
+    /// Asks file systems over the host's entries whether they respond.
+    agent: ForkServer,
 }
 
 /// The root file system of scripts.
@@ -280,7 +286,11 @@ impl Namespaces {
         scratch: &[Name],
     ) -> Result<Arc<NamespacePlace>, SandboxError> {
         let (own, scratch) = (Arc::clone(self), scratch.to_vec());
+        let cancel = CancellationToken::new();
+        // Ends the wait for a file system if the returned future is dropped.
+        let _canceled = cancel.clone().drop_guard();
         let entered = blocking("enter", move || {
+            own.check_entries(&cancel)?;
             let place = own.make_place(copies, &scratch)?;
             let undo = move |place: &NamespacePlace| own.leave(place);
             Ok(UndoOnDrop::new(place, undo))

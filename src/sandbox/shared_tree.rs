@@ -162,6 +162,17 @@ impl SharedTree {
         responses: Responses<'_>,
     ) -> Result<(), SandboxError> {
         Self::check_mounts(vcap, responses)?;
+        Self::check_others(directories, responses)
+    }
+
+    /// The same only for directories that are not the tree's.
+    ///
+    /// # Errors
+    /// [`SandboxError::SilentMount`].
+    pub(super) fn check_others(
+        directories: &[PathBuf],
+        responses: Responses<'_>,
+    ) -> Result<(), SandboxError> {
         match silent::first_among(directories, responses) {
             Some(silent) => Err(silent.into()),
             None => Ok(()),

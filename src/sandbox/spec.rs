@@ -181,6 +181,7 @@ mod tests {
                 name: "stat".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
+                is_frozen: false,
                 step: None,
             }],
             usage: Usage::default(),

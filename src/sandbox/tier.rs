@@ -52,17 +52,17 @@ impl Isolation {
     /// systems of that script that do not respond. `look` says whether a file system responds.
     ///
     /// # Errors
-    /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`] and [`SandboxError::SilentMount`].
+    /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
     pub(crate) fn check_data(self, vcap: &Vcap, look: &Look<'_>) -> Result<(), SandboxError> {
-        match self {
+        let checked = match self {
             Self::Auto => SharedTree::check_data(vcap, &|it| look.responses(it)),
             // These tiers need all directories of the tree.
-            Self::Landlock | Self::None => {
-                SharedTree::check_mounts(vcap, &|it| look.responses(it))?;
-                SharedTree::check_data(vcap, &|it| look.responses(it))
-            }
+            Self::Landlock | Self::None => SharedTree::check_mounts(vcap, &|it| look.responses(it))
+                .and_then(|()| SharedTree::check_data(vcap, &|it| look.responses(it))),
             Self::Namespace | Self::Userns => Ok(()),
-        }
+        };
+        look.check_not_stopped()?;
+        checked
     }
 }
 
@@ -70,13 +70,15 @@ impl Isolation {
 /// Unmounts those that the script of a killed run has left and that do not. Must precede the use of these directories.
 ///
 /// # Errors
-/// [`SandboxError::SilentMount`].
+/// [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
 pub(crate) fn check_mounts(
     vcap: &Vcap,
     directories: &[PathBuf],
     look: &Look<'_>,
 ) -> Result<(), SandboxError> {
-    SharedTree::check_mounts_of(vcap, directories, &|it| look.responses(it))
+    let checked = SharedTree::check_mounts_of(vcap, directories, &|it| look.responses(it));
+    look.check_not_stopped()?;
+    checked
 }
 
 /// What packages are isolated with.
@@ -127,15 +129,20 @@ enum TierKind {
 }
 
 impl Tier {
-    /// Chooses the best tier that works here. `work` is the work directory.
+    /// Chooses the best tier that works here. `work` is the work directory. `cancel` ends the wait for file systems.
     ///
     /// # Errors
-    /// The requested tier does not work here, or the scratch directories cannot be used.
-    pub(crate) async fn choose(options: &TierOptions, work: &Path) -> Result<Self, SandboxError> {
+    /// The requested tier does not work here, a file system over an entry of the base directory does not respond, or the scratch
+    /// directories cannot be used.
+    pub(crate) async fn choose(
+        options: &TierOptions,
+        work: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Self, SandboxError> {
         let own = options.clone();
         let scratch = blocking("scratch", move || open_scratch(&own)).await?;
         let mut rejected = Vec::new();
-        let kind = match try_namespaces(options, work, &mut rejected).await? {
+        let kind = match try_namespaces(options, (work, cancel), &mut rejected).await? {
             Some(namespaces) => TierKind::Namespaces(Box::new(namespaces)),
             None if has_landlock(options, work, &mut rejected).await? => TierKind::Landlock,
             None => TierKind::None,
@@ -195,7 +202,7 @@ impl Tier {
                 cancel: &cancel,
                 limit: MOUNT_LIMIT,
             };
-            SharedTree::check_mounts(&own.vcap, &|it| look.responses(it))?;
+            check_mounts(&own.vcap, &[], &look)?;
             let stop = || cancel.is_cancelled();
             let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
             let tree = tree.with_scratch(self.scratch);
@@ -226,7 +233,7 @@ impl Sandbox {
 /// The namespaces, if they are wanted and work; otherwise adds the reasons.
 async fn try_namespaces(
     options: &TierOptions,
-    work: &Path,
+    (work, cancel): (&Path, &CancellationToken),
     rejected: &mut Vec<String>,
 ) -> Result<Option<Namespaces>, SandboxError> {
     let wanted = options.isolation;
@@ -236,10 +243,9 @@ async fn try_namespaces(
             None => Ok(None),
         };
     }
-    match namespaces(options, work).await {
+    match namespaces(options, work, cancel).await {
         Ok(namespaces) => return Ok(Some(namespaces)),
-        // Try no other tier if the disk is full: it may fail in the same way.
-        Err(error) if wanted != Isolation::Auto || error.is_no_space() => return Err(error),
+        Err(error) if wanted != Isolation::Auto || is_final(&error) => return Err(error),
         Err(error) => {
             rejected.push(format!("no namespaces: {}", reason(&error)));
             if let Some(error) = needs_namespaces(options, Some(error)) {
@@ -253,7 +259,18 @@ async fn try_namespaces(
     Ok(None)
 }
 
-async fn namespaces(options: &TierOptions, work: &Path) -> Result<Namespaces, SandboxError> {
+/// Whether no other tier is tried: if the disk is full, it may fail in the same way; and a file system that is late does not weaken the
+/// isolation.
+fn is_final(error: &SandboxError) -> bool {
+    let is_late = matches!(error, SandboxError::SilentMount { limit: Some(_), .. });
+    is_late || matches!(error, SandboxError::Stopped) || error.is_no_space()
+}
+
+async fn namespaces(
+    options: &TierOptions,
+    work: &Path,
+    cancel: &CancellationToken,
+) -> Result<Namespaces, SandboxError> {
     let users = match &options.user_namespace {
         UserNamespace::Outside => None,
         UserNamespace::Inside(users) => Some(*users),
@@ -269,7 +286,7 @@ async fn namespaces(options: &TierOptions, work: &Path) -> Result<Namespaces, Sa
         users,
     };
     let given = (namespace_options, options.image.as_deref());
-    Namespaces::probe_with(work, &options.vcap, &options.agent, given).await
+    Namespaces::probe_with(work, &options.vcap, (&options.agent, cancel), given).await
 }
 
 /// Whether Landlock is wanted and works; otherwise adds the reason.

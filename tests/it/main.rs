@@ -22,6 +22,7 @@ mod environment;
 mod error_lines;
 mod faults;
 mod fork_server;
+mod frozen;
 mod go_release;
 mod hostile;
 mod inspect;

@@ -206,7 +206,7 @@ async fn choose(
         who: options.who.clone(),
         force: options.force,
     };
-    let tier = Tier::choose(&tier_options, work).await?;
+    let tier = Tier::choose(&tier_options, work, cancel).await?;
     tracing::info!("isolation: {}", tier.description());
     tier.open(&tier_options, work, cancel).await
 }

@@ -12,7 +12,7 @@ use crate::sandbox::error::SandboxError;
 use crate::sandbox::scratch;
 
 /// The entries of the base directory that a package has to itself; the rest is the host's.
-const OWN: [&str; 2] = ["packages", "data"];
+pub(super) const OWN: [&str; 2] = ["packages", "data"];
 
 impl Namespaces {
     /// Creates a place with these scratch directories.
@@ -55,15 +55,21 @@ impl Namespaces {
         Ok(place)
     }
 
+    /// The path at which the agent finds the covered directory. An image may have none.
+    pub(super) fn covered(&self) -> fs::Result<Option<PathBuf>> {
+        match self.image() {
+            Some(image) => fs::path_in_root(image, &self.cover),
+            None => Ok(Some(self.cover.clone())),
+        }
+    }
+
     /// Creates the mount points of the host's other entries of the covered directory.
     fn keep_host_entries(&self, place: &mut NamespacePlace) -> Result<(), SandboxError> {
         let tree = self.tree(place);
-        let cover = match self.image() {
-            Some(image) => fs::path_in_root(image, &self.cover)?,
-            None => Some(self.cover.clone()),
-        };
         // An image without a base directory gets one.
-        let entries = cover.map_or(Ok(Vec::new()), |cover| fs::list(&cover))?;
+        let entries = self
+            .covered()?
+            .map_or(Ok(Vec::new()), |cover| fs::list(&cover))?;
         for entry in entries {
             let name = entry.file_name();
             let target = tree.join(&name);

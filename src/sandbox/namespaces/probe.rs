@@ -34,25 +34,28 @@ impl Namespaces {
         agent: &ForkServer,
         options: NamespaceOptions,
     ) -> Result<Self, SandboxError> {
-        Self::probe_with(work, vcap, agent, (options, None)).await
+        let cancel = CancellationToken::new();
+        Self::probe_with(work, vcap, (agent, &cancel), (options, None)).await
     }
 
-    /// [`Self::probe`] with the root file system of scripts, if it is not the host's.
+    /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the wait for file systems.
     pub(in crate::sandbox) async fn probe_with(
         work: &Path,
         vcap: &Vcap,
-        agent: &ForkServer,
+        (agent, cancel): (&ForkServer, &CancellationToken),
         (options, image): (NamespaceOptions, Option<&Path>),
     ) -> Result<Self, SandboxError> {
-        let (work, vcap) = (work.to_owned(), vcap.clone());
+        let (work, vcap, own) = (work.to_owned(), vcap.clone(), agent.clone());
         let image = image.map(|root| Image {
             root: root.to_owned(),
             in_memory: false,
         });
-        let prepared = blocking("probe", move || Self::prepare(&work, vcap, options, image));
+        let prepared = blocking("probe", move || {
+            Self::prepare(&work, vcap, own, (options, image))
+        });
         let mut namespaces = prepared.await?;
         loop {
-            let (returned, tried) = namespaces.try_once(agent).await?;
+            let (returned, tried) = namespaces.try_once(agent, cancel).await?;
             namespaces = returned;
             let Err(error) = tried else {
                 return Ok(namespaces);
@@ -71,8 +74,8 @@ impl Namespaces {
     fn prepare(
         work: &Path,
         vcap: Vcap,
-        options: NamespaceOptions,
-        image: Option<Image>,
+        agent: ForkServer,
+        (options, image): (NamespaceOptions, Option<Image>),
     ) -> Result<Self, SandboxError> {
         fs::create_dir_all(&work.join("places"))?;
         fs::write(&work.join(PROCESSES), b"")?;
@@ -101,6 +104,7 @@ impl Namespaces {
             scratch_root: PathBuf::from(SCRATCH),
             secrets: Vec::new(),
             image,
+            agent,
         })
     }
 
@@ -108,10 +112,12 @@ impl Namespaces {
     async fn try_once(
         self,
         agent: &ForkServer,
+        cancel: &CancellationToken,
     ) -> Result<(Self, Result<(), SandboxError>), SandboxError> {
-        let agent = agent.clone();
+        let (agent, cancel) = (agent.clone(), cancel.clone());
         let (own, prepared) = blocking("probe", move || {
-            let place = self.make_place(false, &[]);
+            let checked = self.check_entries(&cancel);
+            let place = checked.and_then(|()| self.make_place(false, &[]));
             let prepared = place.map(|place| {
                 let script = self.probe_script(&place, agent);
                 (place, script)

@@ -20,8 +20,16 @@ in_tiers!(few_descriptors_cause_no_panic_and_no_hang: NAMESPACE USERNS_OF_ROOT L
 // The limit does not apply to root.
 in_tiers!(few_threads_cause_no_panic_and_no_hang: USERNS_OF_A_USER);
 in_tiers!(dead_mounts_at_the_start_are_no_hang: NAMESPACE USERNS_OF_ROOT LANDLOCK);
+in_tiers!(silent_mount_in_the_base_directory_fails_requests: NAMESPACE USERNS_OF_ROOT LANDLOCK);
+in_tiers!(sigterm_ends_the_wait_for_a_silent_mount: NAMESPACE USERNS_OF_ROOT);
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The wait for a mount at the start, and again in the request.
+const TWO_WAITS: Duration = Duration::from_secs(120);
+
+/// The time in which a daemon exits that waits for nothing but a mount.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Commands that make and enter directories below the current one.
 fn deep(levels: usize) -> String {
@@ -178,7 +186,7 @@ mod bodies {
             if is_listening(&mut daemon) {
                 let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
                 let reply = Daemon::post(&place.world, "compile_package", &source);
-                let end = end_of_task(&place, &reply).unwrap();
+                let end = end_of_task(&place, &reply, LIMIT).unwrap();
                 let names_it = end.to_string().contains(at);
                 assert!(
                     end["value"]["result"].is_object() || names_it,
@@ -191,6 +199,54 @@ mod bodies {
             assert!(!ran.stderr.contains("panicked"), "{at}: {}", ran.stderr);
         }
     }
+
+    pub(super) fn silent_mount_in_the_base_directory_fails_requests(tier: Tier) {
+        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier) else {
+            return;
+        };
+        let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
+        let reply = Daemon::post(&place.world, "compile_package", &source);
+        let pong = Daemon::post(&place.world, "ping", &json!([]));
+        assert!(pong.contains("pong"), "{pong}");
+        let end = end_of_task(&place, &reply, TWO_WAITS).unwrap();
+        let at = place.world.base().join("other");
+        let said = format!(
+            "the file system that is mounted at `{}` does not respond: no result after 30",
+            at.display()
+        );
+        // A file system that is late does not decide about the isolation: no other tier is tried.
+        assert!(end.to_string().contains(&said), "{end}");
+        daemon.signal(Signal::SIGTERM);
+        daemon.end_within(SOON);
+    }
+
+    pub(super) fn sigterm_ends_the_wait_for_a_silent_mount(tier: Tier) {
+        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier) else {
+            return;
+        };
+        let at = place.world.base().join("other");
+        Daemon::wait_for_message(
+            &daemon,
+            &format!(
+                "waiting for the file system that is mounted at `{}`",
+                at.display()
+            ),
+        );
+        daemon.signal(Signal::SIGTERM);
+        let ran = daemon.end_within(SOON);
+        assert!(!ran.stderr.contains("does not respond"), "{}", ran.stderr);
+    }
+}
+
+/// A daemon in whose base directory, at `other`, a file system is mounted that does not respond.
+fn start_with_silent_mount(tier: Tier) -> Option<(Place, Hanging, Running)> {
+    if !require_tools(&["openssl", "curl"]) {
+        return None;
+    }
+    let place = Place::new(tier)?;
+    let hanging = Hanging::mount_silent_at(&place.world, "vcap/other")?;
+    let daemon = Daemon::start_in(&place);
+    Some((place, hanging, daemon))
 }
 
 /// Whether a daemon has started. Otherwise it has ended.
@@ -222,7 +278,7 @@ fn assert_no_hang(tier: Tier, limit: &str, numbers: &[u32]) {
             for _ in 0..2 {
                 // Without descriptors or threads, the daemon may not answer.
                 let reply = Daemon::try_post(&place.world, "compile_package", &source);
-                let result = reply.and_then(|reply| end_of_task(&place, &reply));
+                let result = reply.and_then(|reply| end_of_task(&place, &reply, LIMIT));
                 compiled +=
                     usize::from(result.is_some_and(|end| end["value"]["result"].is_object()));
             }
@@ -247,10 +303,10 @@ fn source(place: &Place, script: &str) -> Value {
 }
 
 /// Waits for the end of the task in a reply; `None` if there is no task, or no answer.
-fn end_of_task(place: &Place, reply: &str) -> Option<Value> {
+fn end_of_task(place: &Place, reply: &str, limit: Duration) -> Option<Value> {
     let reply: Value = serde_json::from_str(reply).unwrap();
     let task = reply["value"]["agent_task_id"].as_str()?;
-    wait_for("the end of a request", LIMIT, || {
+    wait_for("the end of a request", limit, || {
         let Some(reply) = Daemon::try_post(&place.world, "get_task", &json!([task])) else {
             return Ok(None);
         };

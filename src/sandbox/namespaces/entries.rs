@@ -1,0 +1,53 @@
+//! File systems that are mounted over the host's entries of the covered directory and do not respond. A look at such an entry would block a
+//! thread of the agent, and keep the agent from exiting.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Namespaces;
+use super::directories::OWN;
+use crate::config::Visibility;
+use crate::fs;
+use crate::sandbox::error::SandboxError;
+use crate::sandbox::look::{Look, MOUNT_LIMIT};
+use crate::sandbox::shared_tree::SharedTree;
+
+impl Namespaces {
+    /// Checks that the file systems over the host's entries respond. Must precede [`make_place`](Self::make_place).
+    pub(super) fn check_entries(&self, cancel: &CancellationToken) -> Result<(), SandboxError> {
+        let mounted = self.mounted_entries()?;
+        if mounted.is_empty() {
+            return Ok(());
+        }
+        let look = Look {
+            agent: &self.agent,
+            cancel,
+            limit: MOUNT_LIMIT,
+        };
+        let checked = SharedTree::check_others(&mounted, &|it| look.responses(it));
+        look.check_not_stopped()?;
+        checked
+    }
+
+    /// The entries that a place gets mount points for and that are mounts on the host.
+    fn mounted_entries(&self) -> fs::Result<Vec<PathBuf>> {
+        let Some(cover) = self.covered()? else {
+            return Ok(Vec::new());
+        };
+        let real = fs::canonicalize(&cover)?;
+        let is_own =
+            |below: &Path| self.is_base_covered() && OWN.iter().any(|own| below.starts_with(own));
+        let is_listed = |above: &Path| {
+            let seen = self.cover.join(above);
+            above == Path::new("") || self.vcap.visibility(&seen) == Visibility::Partial
+        };
+        let mounts = fs::mount_points().unwrap_or_default().into_iter();
+        let entries = mounts.filter(|mount| {
+            let below = mount.path.strip_prefix(&real).ok();
+            let above = below.and_then(Path::parent);
+            above.is_some_and(is_listed) && !below.is_some_and(is_own)
+        });
+        Ok(entries.map(|mount| mount.path).collect())
+    }
+}
