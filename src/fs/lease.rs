@@ -19,6 +19,9 @@ use crate::diag::Chain;
 /// The name of the locked file inside a leased directory.
 const LOCK: &str = ".lock";
 
+/// How many mounts on top of each other to unmount.
+const MOST_MOUNTS: usize = 100;
+
 /// The interval between attempts to lock a file that is locked.
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -342,6 +345,7 @@ fn warn(error: &Error) {
 /// Locks an abandoned lease. Returns `None` for a lease in use and for a FIFO or link, which no
 /// lease is.
 fn lock_abandoned(path: &Path) -> Option<File> {
+    uncover(path)?;
     let kind = super::lookup(path).ok()??.file_type();
     let lock = if kind.is_dir() {
         path.join(LOCK)
@@ -367,6 +371,17 @@ fn lock_abandoned(path: &Path) -> Option<File> {
     };
     file.try_lock().ok()?;
     is_still_there(&lock, &file).ok()?.then_some(file)
+}
+
+/// Unmounts what a script has mounted over a leased directory: the file to lock is not in that file system. `None` if that fails.
+fn uncover(path: &Path) -> Option<()> {
+    for _ in 0..MOST_MOUNTS {
+        if !super::is_mount_point(path).ok()? {
+            return Some(());
+        }
+        super::unmount(path).inspect_err(warn).ok()?;
+    }
+    None
 }
 
 /// Renames a tree and removes it, so that no process locks it during the removal.
