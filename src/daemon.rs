@@ -53,9 +53,9 @@ pub struct DaemonOptions {
 /// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A file system does not respond.
+    /// A file system does not respond, or a script has replaced the data directory.
     #[error("Preparing the machine")]
-    Mounts(#[from] SandboxError),
+    Directories(#[from] SandboxError),
     /// The configuration cannot be read.
     #[error("the agent's configuration cannot be read")]
     ReadConfig(#[source] fs::Error),
@@ -97,7 +97,7 @@ impl DaemonError {
     /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let Self::Mounts(error) = self else {
+        let Self::Directories(error) = self else {
             return None;
         };
         error.hint()
@@ -110,7 +110,7 @@ impl DaemonError {
 /// The daemon could not start, or could not continue to serve. Being stopped is not an error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     // Before the first look at a file in them.
-    let checked = check_mounts(&options, stop).await;
+    let checked = check_directories(&options, stop).await;
     if stop.is_cancelled() {
         return Ok(());
     }
@@ -167,19 +167,22 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     Ok(served?)
 }
 
-/// Checks that the file systems that are mounted over the directories of the machine respond.
-async fn check_mounts(
+/// Checks that the file systems that are mounted over the directories of the machine respond, and that the script of a killed daemon has
+/// not replaced the data directory: [`bootstrap::bootstrap`] would change what is behind a link, and remove files there.
+async fn check_directories(
     options: &DaemonOptions,
     stop: &CancellationToken,
 ) -> Result<(), DaemonError> {
     let (vcap, agent, cancel) = (options.vcap.clone(), options.agent.clone(), stop.clone());
+    let isolation = options.isolation;
     let checking = runtime::spawn_blocking("mounts", move || {
         let look = Look {
             agent: &agent,
             cancel: &cancel,
             limit: MOUNT_LIMIT,
         };
-        sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)
+        sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)?;
+        isolation.check_data(&vcap, &look)
     });
     Ok(checking.await??)
 }
