@@ -17,14 +17,42 @@ use api::content_addressable_storage_client::ContentAddressableStorageClient;
 
 /// The parts of a blob that is downloaded.
 #[derive(Debug)]
-pub(crate) struct Parts(Streaming<ReadResponse>);
+pub(crate) struct Parts {
+    stream: Streaming<ReadResponse>,
+    /// The first message, until it is returned.
+    first: Option<ReadResponse>,
+    digest: Digest,
+    /// How many bytes were received.
+    size: u64,
+}
 
 impl Parts {
-    /// The next part; `None` at the end of the blob.
+    /// The next part; `None` at the end of the blob. All parts have the length of the blob together, but may be other bytes.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
-        match self.0.message().await {
-            Ok(part) => Ok(part.map(|part| part.data.into())),
-            Err(status) => Err(CallError::failed("Read", &status)),
+        let part = match self.first.take() {
+            Some(part) => Some(part),
+            None => {
+                let part = self.stream.message().await;
+                part.map_err(|status| CallError::failed("Read", &status))?
+            }
+        };
+        let (size, sha256) = (self.digest.size, &self.digest.sha256);
+        let Some(part) = part else {
+            // A proxy may end a stream early.
+            return match self.size == size {
+                true => Ok(None),
+                false => Err(CallError::failed(
+                    "Read",
+                    &Status::unavailable(format!("{} of {size} bytes were sent", self.size)),
+                )),
+            };
+        };
+        self.size += part.data.len() as u64;
+        match self.size <= size {
+            true => Ok(Some(part.data.into())),
+            false => Err(CallError::Damaged {
+                sha256: sha256.clone(),
+            }),
         }
     }
 }
@@ -96,14 +124,25 @@ impl Server {
         };
         let channel = self.channel(Purpose::Fetch).await?;
         let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
-        match client.read(request).await {
-            Ok(response) => Ok(Some(Parts(response.into_inner()))),
+        // Some servers send headers before they search for the blob.
+        let reading = async {
+            let mut stream = client.read(request).await?.into_inner();
+            let first = stream.message().await?;
+            Ok::<_, Status>((stream, first))
+        };
+        match reading.await {
+            Ok((stream, first)) => Ok(Some(Parts {
+                stream,
+                first,
+                digest: digest.clone(),
+                size: 0,
+            })),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(CallError::failed("Read", &status)),
         }
     }
 
-    /// Downloads a blob into memory; `None` if it is missing.
+    /// Downloads a blob into memory, and checks its bytes; `None` if it is missing.
     pub(crate) async fn read_small(
         &self,
         digest: &Digest,
@@ -122,7 +161,12 @@ impl Server {
                 });
             }
         }
-        Ok(Some(data))
+        match Digest::of(&data) == *digest {
+            true => Ok(Some(data)),
+            false => Err(CallError::Damaged {
+                sha256: digest.sha256.clone(),
+            }),
+        }
     }
 
     /// Uploads a blob.
@@ -176,6 +220,40 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
+    use crate::reapi::testing::{Reply, TestServer};
+
+    /// A server whose blobs have these parts.
+    async fn server(parts: &[&[u8]]) -> TestServer {
+        let parts = parts.iter().map(|data| ReadResponse {
+            data: data.to_vec(),
+        });
+        let reply = Reply::messages(&parts.collect::<Vec<_>>());
+        TestServer::start(move |_, _| reply.clone()).await
+    }
+
+    #[tokio::test]
+    async fn blob_is_returned_only_with_its_own_bytes() {
+        let read = async |parts: &[&[u8]]| {
+            let client = server(parts).await.client();
+            client.read_small(&Digest::of(b"bytes"), 10).await
+        };
+        assert_eq!(read(&[b"by", b"tes"]).await.unwrap().unwrap(), b"bytes");
+        assert!(read(&[b"by"]).await.unwrap_err().is_passing());
+        for wrong in [b"other", &b"bytes!"[..]] {
+            let error = read(&[wrong]).await.unwrap_err();
+            assert!(matches!(error, CallError::Damaged { .. }), "{error}");
+        }
+        let empty = server(&[]).await.client();
+        let empty = empty.read_small(&Digest::of(b""), 10).await;
+        assert_eq!(empty.unwrap().unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn blob_that_is_missing_after_the_headers_is_none() {
+        let server = TestServer::start(|_, _| Reply::status(Code::NotFound)).await;
+        let read = server.client().read(&Digest::of(b"bytes")).await;
+        assert!(read.unwrap().is_none());
+    }
 
     #[tokio::test]
     async fn empty_blob_is_one_finished_request() {

@@ -1,10 +1,11 @@
 //! Why a call of a server of the Remote Execution API failed.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::diag::Chain;
+use crate::diag::{Chain, printable_up_to};
 use crate::http::{self, StatusCode};
 
 /// How much of a server's reason is printed, in characters.
@@ -35,6 +36,12 @@ pub(crate) enum CallError {
     /// A blob that must fit into memory is longer than that.
     #[error("`{sha256}` is longer than {limit} bytes")]
     TooLong { sha256: String, limit: usize },
+    /// The server sent other bytes than those of the blob.
+    #[error("the server sent other bytes than those of `{sha256}`")]
+    Damaged { sha256: String },
+    /// A call took too long.
+    #[error("the server did not respond within {} s", limit.as_secs())]
+    Silent { limit: Duration },
 }
 
 /// A response to a call that is not one of gRPC: that of a proxy, or of another kind of server.
@@ -46,7 +53,7 @@ impl CallError {
     /// A failed call of `method`.
     pub(super) fn failed(method: &'static str, status: &Status) -> Self {
         let line = status.message().lines().next().unwrap_or_default();
-        let line: String = line.chars().take(LONGEST_REASON).collect();
+        let line = printable_up_to(LONGEST_REASON, &line);
         let (reason, code, is_temporary, may_pass) = match status.source() {
             None => {
                 let code = status.code();
@@ -76,7 +83,7 @@ impl CallError {
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Failed { code, .. } => *code,
-            Self::Connection(_) | Self::Unsuitable(_) | Self::TooLong { .. } => None,
+            _ => None,
         }
     }
 
@@ -85,7 +92,8 @@ impl CallError {
         match self {
             Self::Connection(error) => error.is_temporary() || http::is_timeout(error),
             Self::Failed { may_pass, code, .. } => *may_pass || *code == Some(Code::Aborted),
-            Self::Unsuitable(_) | Self::TooLong { .. } => false,
+            Self::Silent { .. } => true,
+            Self::Unsuitable(_) | Self::TooLong { .. } | Self::Damaged { .. } => false,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Executions of actions on the machines of a server.
 //!
 //! A server reports an execution as a stream of updates. If the stream is lost, another one continues the same execution; if the server
-//! does not know the execution any longer, the action is executed again.
+//! does not know the execution any longer, the action is executed again, a few times at most.
 
 use std::time::Duration;
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 use bazel_remote_apis::google::longrunning;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
 use super::digest::{Digest, SHA256};
@@ -30,17 +32,32 @@ const PAUSES: [Duration; 9] = [
     Duration::from_secs(60),
 ];
 
+/// How often an action is executed again because the server has lost its execution.
+const REPEATS: u32 = 3;
+
+/// How long a server may take to send the first update of an execution.
+const FIRST_UPDATE: Duration = Duration::from_secs(15 * 60);
+
+/// A stream that lasted this long does not count as a failure: proxies end streams after a time.
+const LASTING: Duration = Duration::from_secs(60);
+
 /// An action that is executed. If it is dropped, the server may continue the execution: see [`cancel`](Self::cancel).
-#[derive(Debug)]
 pub(crate) struct Execution<'a> {
     server: &'a Server,
     action: Digest,
     skip_cache_lookup: bool,
     /// The server's name of the execution.
     name: Option<String>,
+    /// The call that opens a stream.
+    opening: Option<BoxFuture<'a, Result<Opened, CallError>>>,
+    opened: Instant,
     updates: Option<Streaming<longrunning::Operation>>,
-    /// How many streams in a row have failed without an update.
+    /// Whether the server has sent an update of the current execution.
+    has_updates: bool,
+    /// How many streams in a row were lost soon, without a new stage.
     failures: usize,
+    /// How many executions the server has lost.
+    lost: u32,
     stage: Stage,
 }
 
@@ -61,51 +78,81 @@ impl<'a> Execution<'a> {
             action: action.clone(),
             skip_cache_lookup,
             name: None,
+            opening: None,
+            opened: Instant::now(),
             updates: None,
+            has_updates: false,
             failures: 0,
+            lost: 0,
             stage: Stage::Unknown,
         }
     }
 
-    /// Waits for the next stage or the end. Not to be called after the end.
+    /// Waits for the next stage or the end. Not to be called after the end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Event, CallError> {
         loop {
-            let error = match self.update().await {
-                Ok(Some(update)) => {
-                    self.failures = 0;
-                    if !update.name.is_empty() {
-                        self.name = Some(update.name);
+            let error = match self.update_in_time().await {
+                Ok(Some(update)) => match update.outcome {
+                    Some(outcome) => return Ok(Event::Ended(outcome)),
+                    None if update.stage == self.stage => continue,
+                    None => {
+                        self.failures = 0;
+                        self.stage = update.stage;
+                        return Ok(Event::Entered(update.stage));
                     }
-                    match update.outcome {
-                        Some(outcome) => return Ok(Event::Ended(outcome)),
-                        None if update.stage == self.stage => continue,
-                        None => {
-                            self.stage = update.stage;
-                            return Ok(Event::Entered(update.stage));
-                        }
-                    }
-                }
+                },
                 // A proxy may end a silent stream.
                 Ok(None) => CallError::failed("Execute", &Status::unavailable("the stream ended")),
                 Err(error) => error,
             };
-            self.updates = None;
-            let is_unknown = matches!(
-                error.code(),
-                Some(Code::NotFound | Code::Unimplemented | Code::InvalidArgument)
-            );
-            if is_unknown && self.name.take().is_some() {
-                tracing::debug!(%error, "the server does not know the execution any longer");
-            } else if !error.is_passing() {
+            let pause = self.after(error)?;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The pause after an error that may pass, and before the execution is continued or repeated.
+    fn after(&mut self, error: CallError) -> Result<Duration, CallError> {
+        (self.opening, self.updates) = (None, None);
+        let is_unknown = matches!(
+            error.code(),
+            Some(Code::NotFound | Code::Unimplemented | Code::InvalidArgument)
+        );
+        if is_unknown && self.name.take().is_some() {
+            tracing::debug!(%error, "the server does not know the execution any longer");
+        } else if !error.is_passing() {
+            return Err(error);
+        }
+        // Without a code, the connection was lost after the request: the server may execute it.
+        let may_run = matches!(
+            error,
+            CallError::Failed { code: None, .. } | CallError::Silent { .. }
+        );
+        if self.name.is_none() && (self.has_updates || may_run) {
+            self.has_updates = false;
+            self.lost += 1;
+            if self.lost > REPEATS {
                 return Err(error);
             }
-            let Some(pause) = PAUSES.get(self.failures) else {
-                return Err(error);
-            };
-            self.failures += 1;
-            tracing::debug!(%error, name = self.name, "continuing an execution");
-            tokio::time::sleep(*pause).await;
         }
+        if self.opened.elapsed() >= LASTING && !matches!(error, CallError::Silent { .. }) {
+            self.failures = 0;
+        }
+        let Some(pause) = PAUSES.get(self.failures) else {
+            return Err(error);
+        };
+        self.failures += 1;
+        tracing::debug!(%error, name = self.name, "continuing an execution");
+        Ok(*pause)
+    }
+
+    /// The next message of the stream. The first one of an execution has a time limit.
+    async fn update_in_time(&mut self) -> Result<Option<Update>, CallError> {
+        if self.name.is_some() || self.has_updates {
+            return self.update().await;
+        }
+        let limit = FIRST_UPDATE;
+        let updated = tokio::time::timeout(limit, self.update()).await;
+        updated.unwrap_or(Err(CallError::Silent { limit }))
     }
 
     /// The next message of the stream; `None` if it has ended. Opens a stream if there is none.
@@ -113,27 +160,43 @@ impl<'a> Execution<'a> {
         let updates = match &mut self.updates {
             Some(updates) => updates,
             closed => {
-                let opening = match &self.name {
-                    Some(name) => self.server.wait_execution(name).await,
-                    None => {
-                        let action = &self.action;
-                        self.server.execute(action, self.skip_cache_lookup).await
+                let server = self.server;
+                let opening = self.opening.get_or_insert_with(|| {
+                    self.opened = Instant::now();
+                    match self.name.clone() {
+                        Some(name) => Box::pin(server.wait_execution(name)),
+                        None => {
+                            let action = self.action.clone();
+                            Box::pin(server.execute(action, self.skip_cache_lookup))
+                        }
                     }
-                };
-                match opening? {
+                });
+                let opened = opening.await;
+                self.opening = None;
+                match opened? {
                     Ok(updates) => closed.insert(updates),
                     Err(status) => return refusal("Execute", &status).map(Some),
                 }
             }
         };
-        match updates.message().await {
-            Ok(update) => Ok(update.map(|update| Update::of(&update))),
-            Err(status) => refusal("Execute", &status).map(Some),
+        let update = match updates.message().await {
+            Ok(None) => return Ok(None),
+            Ok(Some(update)) => Update::of(&update),
+            Err(status) => return refusal("Execute", &status).map(Some),
+        };
+        self.has_updates = true;
+        if !update.name.is_empty() {
+            self.name = Some(update.name.clone());
         }
+        Ok(Some(update))
     }
 
-    /// Asks the server to stop the execution. A server may ignore that.
-    pub(crate) async fn cancel(&self) -> Result<(), CallError> {
+    /// Asks the server to stop the execution. A server may ignore that. If the execution has no name yet, waits for it.
+    pub(crate) async fn cancel(&mut self) -> Result<(), CallError> {
+        let is_starting = self.opening.is_some() || self.updates.is_some();
+        if self.name.is_none() && is_starting {
+            self.update().await?;
+        }
         match &self.name {
             Some(name) => self.server.cancel_operation(name).await,
             None => Ok(()),
@@ -150,7 +213,7 @@ type Opened = Result<Streaming<longrunning::Operation>, Status>;
 
 impl Server {
     /// Executes an action.
-    async fn execute(&self, action: &Digest, skip_cache_lookup: bool) -> Result<Opened, CallError> {
+    async fn execute(&self, action: Digest, skip_cache_lookup: bool) -> Result<Opened, CallError> {
         let request = api::ExecuteRequest {
             instance_name: self.instance.clone(),
             skip_cache_lookup,
@@ -167,10 +230,8 @@ impl Server {
     }
 
     /// Continues to watch an execution.
-    async fn wait_execution(&self, name: &str) -> Result<Opened, CallError> {
-        let request = api::WaitExecutionRequest {
-            name: name.to_owned(),
-        };
+    async fn wait_execution(&self, name: String) -> Result<Opened, CallError> {
+        let request = api::WaitExecutionRequest { name };
         let channel = self.channel(Purpose::Execute).await?;
         let mut client = ExecutionClient::with_origin(channel, self.origin.clone());
         Ok(client
@@ -200,6 +261,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bazel_remote_apis::google::protobuf::Any;
+    use futures_util::FutureExt as _;
     use longrunning::operation;
     use prost::Message as _;
 
@@ -321,6 +383,56 @@ mod tests {
         let error = run(&server).await.unwrap_err();
         assert_eq!(error.code(), Some(Code::PermissionDenied));
         assert_eq!(server.methods().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn server_that_forgets_every_execution_gets_a_few_ones() {
+        let server = TestServer::start(|method, _| match method {
+            "Execute" => Reply::messages(&[running()]).lost(),
+            _ => Reply::status(Code::NotFound),
+        });
+        let server = server.await;
+        assert!(run(&server).await.is_err());
+        assert_eq!(server.calls_of("Execute").len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_are_lost_at_once_end_the_execution() {
+        let server = TestServer::start(|_, _| Reply::messages(&[running()]).lost());
+        let server = server.await;
+        assert!(run(&server).await.is_err());
+        assert_eq!(server.calls_of("Execute").len(), 1);
+        assert_eq!(server.calls_of("WaitExecution").len(), PAUSES.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_server_is_given_up() {
+        let server = TestServer::start(|_, _| Reply::messages(&[(); 0]).silent());
+        let server = server.await;
+        let error = run(&server).await.unwrap_err();
+        assert!(matches!(error, CallError::Silent { .. }), "{error}");
+        assert_eq!(server.calls_of("Execute").len(), 4);
+    }
+
+    #[tokio::test]
+    async fn status_without_missing_blobs_is_a_refusal() {
+        let server = TestServer::start(|_, _| Reply::status(Code::FailedPrecondition)).await;
+        assert!(!run(&server).await.unwrap().1);
+    }
+
+    #[tokio::test]
+    async fn execution_without_a_name_is_canceled_when_it_has_one() {
+        let server = TestServer::start(|method, _| match method {
+            "Execute" => Reply::messages(&[running()]).silent(),
+            _ => Reply::messages(&[()]),
+        });
+        let server = server.await;
+        let client = server.client();
+        let mut execution = Execution::new(&client, &Digest::of(b"action"), true);
+        // Its request is not sent yet.
+        assert!(execution.next().now_or_never().is_none());
+        execution.cancel().await.unwrap();
+        assert_eq!(server.calls_of("CancelOperation").len(), 1);
     }
 
     #[tokio::test]

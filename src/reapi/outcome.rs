@@ -89,11 +89,11 @@ impl Update {
         }
     }
 
-    /// The end of an execution that lacks blobs; `None` for other statuses.
+    /// The end of an execution that lacks blobs; `None` for other statuses. Not every server lists the blobs.
     pub(super) fn of_status(status: &Status) -> Option<Self> {
-        let details = rpc::Status::decode(status.details()).ok()?;
-        let missing = missing(&details.details);
-        let is_refused = status.code() == Code::FailedPrecondition && !missing.is_empty();
+        let details = rpc::Status::decode(status.details());
+        let missing = details.map(|it| missing(&it.details)).unwrap_or_default();
+        let is_refused = status.code() == Code::FailedPrecondition;
         is_refused.then(|| Self {
             name: String::new(),
             stage: Stage::Ended,
@@ -264,7 +264,9 @@ mod tests {
         );
         let update = Update::of_status(&of_call).unwrap();
         assert_eq!(refusal(update.outcome.unwrap()), expected);
-        assert!(Update::of_status(&Status::failed_precondition("no")).is_none());
+        let unlisted = Update::of_status(&Status::failed_precondition("no")).unwrap();
+        assert!(refusal(unlisted.outcome.unwrap()).missing.is_empty());
+        assert!(Update::of_status(&Status::internal("no")).is_none());
     }
 
     #[test]

@@ -136,6 +136,16 @@ impl From<CallError> for RemoteError {
                 file: sha256,
                 problem: format!("is longer than {limit} bytes"),
             },
+            CallError::Damaged { sha256 } => Self::Wrong {
+                file: sha256,
+                problem: "has other bytes than its digest says".to_owned(),
+            },
+            error @ CallError::Silent { .. } => Self::Rpc {
+                method: "Execute",
+                reason: error.to_string(),
+                is_temporary: false,
+                may_pass: true,
+            },
         }
     }
 }
