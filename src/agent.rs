@@ -1,4 +1,6 @@
-//! The agent that a Director sends requests to: bytes of a request in, bytes of a reply out. It knows neither NATS nor HTTP.
+//! Handles the requests of a Director, the BOSH server that controls this machine. It turns the
+//! bytes of a request into the bytes of a reply, and does not know NATS or HTTP. An *action*
+//! implements a method of the protocol; a *task* is an action whose result the Director polls for.
 //!
 //! ```text
 //! protocol     envelopes of requests and replies (pure)
@@ -39,10 +41,11 @@ use compilation::PackageCompiler;
 use recent::RecentRequests;
 use tasks::Tasks;
 
-/// The reported state of the jobs, of which this machine has none. A Director waits for this value.
+/// The reported state of this machine's jobs. The machine has none, but a Director waits for this
+/// value.
 const JOB_STATE: &str = "running";
 
-/// A reply with what a transport needs to know of its request.
+/// A reply, and what the transport needs to know about the request.
 #[derive(Debug)]
 pub struct Answer {
     /// The request's method, for the audit log.
@@ -53,16 +56,16 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// The parts of an agent.
+/// What an agent is made of.
 #[derive(Debug)]
 pub struct AgentOptions {
-    /// How the agent compiles. The base directory in it is the agent's.
+    /// How the agent compiles. The agent's base directory is the one in these options.
     pub compiler: CompilerOptions,
-    /// The environment of the agent: proxies, and the search path for programs.
+    /// The agent's environment variables, such as those for proxies and `PATH`.
     pub environment: Environment,
     /// The kind of machine.
     pub platform: Platform,
-    /// Loads and saves settings.
+    /// Where settings are loaded from and saved.
     pub store: SettingsStore,
     /// The settings from the CPI.
     pub settings: Settings,
@@ -89,9 +92,10 @@ struct AgentState {
     tasks: Tasks,
     recent: RecentRequests,
     compiler: PackageCompiler,
-    /// Locked while an action changes the settings or the applied spec.
+    /// Locked while an action changes the settings or the applied spec (the state that the Director
+    /// wants this machine to have).
     changing: tokio::sync::Mutex<()>,
-    /// Counts changes of the message bus.
+    /// The number of changes of the message bus.
     bus: watch::Sender<u64>,
 }
 
@@ -100,15 +104,16 @@ struct AgentState {
 pub(crate) struct Live {
     /// The settings from the CPI.
     pub settings: Settings,
-    /// The Director's changes to them.
+    /// The Director's changes to the CPI's settings.
     pub update: UpdateSettings,
 }
 
 impl Agent {
-    /// Starts an agent. It loads the results of the last process and resumes an interrupted `update_settings`.
+    /// Starts an agent. It loads the results of the previous process and resumes an interrupted
+    /// `update_settings`.
     ///
     /// # Errors
-    /// When the blobstore in the settings has invalid certificates.
+    /// If the blobstore in the settings has invalid certificates.
     pub fn start(options: AgentOptions) -> Result<Self, BlobsError> {
         let vcap = options.compiler.vcap.clone();
         let live = Live {
@@ -142,7 +147,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Prepares to compile; see [`PackageCompiler::prepare`].
+    /// Prepares the compiler; see [`PackageCompiler::prepare`].
     pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
         self.state.compiler.prepare(cancel).await;
     }
@@ -154,13 +159,15 @@ impl Agent {
         Arc::clone(&live.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes whenever the message bus in the settings changes, and the connection must be replaced.
+    /// Notifies the receiver when the message bus in the settings changes, so that the connection
+    /// must be replaced.
     #[must_use]
     pub(crate) fn bus_changes(&self) -> watch::Receiver<u64> {
         self.state.bus.subscribe()
     }
 
-    /// Cancels all tasks, which ends their scripts, and removes temporary files. Returns whether all tasks ended within `limit`.
+    /// Cancels all tasks, which also ends their scripts, and removes temporary files. Returns
+    /// whether all tasks ended within `limit`.
     pub async fn stop(&self, limit: Duration) -> bool {
         let ended = self.state.tasks.stop(limit).await;
         if ended {
@@ -195,7 +202,7 @@ impl Agent {
         blobs(live, &self.state.vcap, &self.state.environment)
     }
 
-    /// Replaces the settings in use.
+    /// Puts new settings into use.
     fn adopt(&self, live: Live, blobs: Blobs, bus_changed: bool) {
         let slot = self.state.blobs.write();
         *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(blobs);

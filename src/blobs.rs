@@ -1,7 +1,8 @@
-//! Fetches and stores blobs.
+//! Fetches and stores blobs: files in a blobstore, such as sources and compiled packages.
 //!
-//! A Director names a blob by its id in the blobstore of the settings, or by a signed URL. Downloads are hashed while they are written,
-//! and a file gets its name only when the digests match.
+//! A Director identifies a blob by its ID in the blobstore that the settings name, or by a signed
+//! URL. Downloads are hashed while they are written to a temporary file, which gets its final name
+//! only if the digests match.
 //!
 //! ```text
 //! Blobs ─┬─ get ──▶ BASE/data/sensitive_blobs/ID, BASE/data/blobs/ID, then the store
@@ -14,10 +15,11 @@
 //!
 //! # Retries
 //!
-//! Temporary failures are retried: no connection, a broken or silent connection, the statuses 408, 429 and 5xx, a wrong digest, a failed
-//! program, and 404 for a download, which a replicated store may return shortly after an upload. Other statuses, untrusted certificates
-//! and local files that cannot be read or written fail at once. The Go agent retries every failure of a store and of a download, and no
-//! upload to a signed URL.
+//! Temporary failures are retried: a failed, broken or silent connection; the statuses 408, 429 and
+//! 5xx; a wrong digest; a failed blobstore program. A download is also retried after 404, which a
+//! replicated store may return shortly after an upload. Other statuses, untrusted certificates, and
+//! local files that cannot be read or written fail at once. The Go agent retries every failure of a
+//! store and of a download, but no upload to a signed URL.
 
 mod dav;
 mod error;
@@ -56,7 +58,7 @@ use store::BlobstoreClient;
 /// Fetches and stores blobs. Canceling an operation ends it promptly and leaves no partial file.
 #[derive(Debug)]
 pub struct Blobs {
-    /// Local directories that are searched before the store.
+    /// Local directories that are searched before the blobstore.
     directories: [PathBuf; 2],
     store: BlobstoreClient,
     client: Client,
@@ -66,11 +68,11 @@ pub struct Blobs {
 impl Blobs {
     /// A client for the blobstore of the settings.
     ///
-    /// An unusable store (none in the settings, or its program is missing) is reported when it is used: a Director with signed URLs needs
-    /// no store.
+    /// A blobstore that cannot be used, because the settings name none or its program is missing,
+    /// is reported only when it is used. A Director that uses signed URLs needs no blobstore.
     ///
     /// # Errors
-    /// When the certificates in the options are invalid.
+    /// If the certificates in the options are invalid.
     pub fn new(
         settings: Option<&BlobstoreSettings>,
         vcap: &Vcap,
@@ -103,7 +105,7 @@ impl Blobs {
             _ => tls::Profile::External,
         };
         let tls = match tls::client(ca.as_deref(), profile) {
-            // Plain HTTP and directories work without certificates.
+            // Plain HTTP and directories work without the system's certificates.
             Err(error @ tls::TlsError::SystemRoots(_)) => {
                 tracing::warn!(%error, "cannot fetch or store blobs over HTTPS");
                 Err(error)
@@ -123,11 +125,11 @@ impl Blobs {
         })
     }
 
-    /// Fetches the blob `id` into the file `to` with mode 0600, replacing an existing file. The file gets its name when every supported
-    /// digest in `digest` matches.
+    /// Fetches the blob `id` into the file `to` with mode 0600, replacing an existing file. The
+    /// file gets its name only if every supported digest in `digest` matches.
     ///
     /// # Errors
-    /// When the blob cannot be fetched, has another digest, or `cancel` is canceled.
+    /// If the blob cannot be fetched or has a wrong digest, or if `cancel` is canceled.
     pub async fn get(
         &self,
         id: &BlobId,
@@ -163,10 +165,11 @@ impl Blobs {
             .map_err(|failure| failure.into_blob_error(BlobError::Get))
     }
 
-    /// Stores the file `from` as a new blob. Each attempt uses a new id, so that none conflicts with a partial upload.
+    /// Stores the file `from` as a new blob. Each attempt uses a new ID, so that it cannot conflict
+    /// with an earlier partial upload.
     ///
     /// # Errors
-    /// When the file cannot be read or stored, or `cancel` is canceled.
+    /// If the file cannot be read or stored, or if `cancel` is canceled.
     pub async fn create(
         &self,
         from: &Path,

@@ -1,4 +1,6 @@
-//! A cache of compiled packages: results of earlier runs, found by everything that affects them.
+//! A cache of compiled packages. A package is found by its *key*, a digest of everything that
+//! affects the compilation. An *entry* describes a cached package; its *contents* are the compiled
+//! blob and the log, stored by their SHA-256.
 //!
 //! ```text
 //! key         what shapes a package, and the digest of that (pure)
@@ -14,7 +16,8 @@
 //! remotes     the shared caches of a run
 //! ```
 //!
-//! Nothing that is read from a cache is used before its SHA-256 was verified. See `docs/adr/0018-the-cache.md`.
+//! The SHA-256 of everything that is read from a cache is verified before use. See
+//! `docs/adr/0018-the-cache.md`.
 
 mod damage;
 mod difference;

@@ -1,4 +1,5 @@
-//! Compiles packages on the machines of a server of the Remote Execution API, each as one action.
+//! Compiles packages on the machines of a server of the Remote Execution API. Each package is one
+//! *action*: a command with its inputs, which the server executes on one of its machines.
 //!
 //! ```text
 //! schedule  which package is next; downloads the results
@@ -11,7 +12,7 @@
 //!  └─ results    downloads a file and checks it
 //! ```
 //!
-//! It knows no releases, and prints nothing.
+//! This module does not know releases, and prints nothing.
 
 mod action;
 mod attempt;

@@ -1,4 +1,5 @@
-//! Configuration: the agent's settings, the paths below the base directory, the environment, and secrets.
+//! Configuration of the agent: settings from the cloud and the Director, paths below the base
+//! directory, environment variables, and types that hide secrets.
 
 mod agent_config;
 mod environment;
@@ -18,5 +19,6 @@ pub use settings::{
 pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
 pub use vcap::{PackagePaths, Vcap, Visibility};
 
-/// The prefix of the agent's work directories. They are hidden, because they may be next to results.
+/// The prefix of the agent's work directories. It starts with a dot to hide them, because they may
+/// be in a directory of results.
 pub(crate) const WORK_PREFIX: &str = ".bosh-agent-work-";

@@ -1,5 +1,5 @@
-//! The daemon: loads settings, prepares the machine, connects to the message bus and serves it
-//! until it is stopped.
+//! The daemon (`bosh-agent` as a service): loads settings, prepares the machine, connects to the
+//! message bus, and handles the requests of a Director until it is stopped.
 
 mod bus;
 
@@ -25,7 +25,7 @@ use bus::BusConnection;
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// The limit of the whole shutdown. runit kills a service after seven seconds, systemd after
+/// The time limit of the whole shutdown. runit kills a service after seven seconds, systemd after
 /// ninety.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
@@ -34,13 +34,13 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 pub struct DaemonOptions {
     /// The kind of machine.
     pub platform: Platform,
-    /// The agent's configuration, `agent.json`.
+    /// The path of the agent's configuration, `agent.json`.
     pub config: Option<PathBuf>,
     /// The base directory.
     pub vcap: Vcap,
     /// The daemon's environment.
     pub environment: Environment,
-    /// Forks the parents of scripts.
+    /// The fork server, a helper process that starts scripts.
     pub agent: ForkServer,
     /// The name of this process in the lock file of the base directory.
     pub who: String,
@@ -64,19 +64,19 @@ pub enum DaemonError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the file is invalid.
         source: AgentConfigError,
     },
-    /// The configuration names no source of settings.
+    /// The configuration contains no usable source of settings.
     #[error("the agent's configuration does not say where settings come from")]
     NoSource(#[from] NoSource),
     /// No settings could be loaded.
     #[error("Loading settings")]
     Settings(#[from] LoadError),
-    /// The machine could not be made ready.
+    /// The machine could not be prepared.
     #[error("Preparing the machine")]
     Machine(#[from] BootstrapError),
-    /// Another agent serves this base directory.
+    /// Another agent uses this base directory.
     #[error("another agent is running: it holds the lock `{}`", path.display())]
     Running {
         /// The lock file.
@@ -94,7 +94,7 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
-    /// What the user can do.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let Self::Directories(error) = self else {
@@ -107,7 +107,8 @@ impl DaemonError {
 /// Runs the daemon until `stop` is canceled.
 ///
 /// # Errors
-/// The daemon could not start, or could not continue to serve. Being stopped is not an error.
+/// The daemon could not start, or could not continue to handle requests. Being stopped is not an
+/// error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     // Before the first look at a file in them.
     let checked = check_directories(&options, stop).await;
@@ -187,7 +188,7 @@ async fn check_directories(
     Ok(checking.await??)
 }
 
-/// Locks the base directory: two agents would remove each other's temporary files and answer the
+/// Locks the base directory. Two agents would remove each other's temporary files and answer the
 /// same requests.
 fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     let path = vcap.agent_lock();
@@ -201,8 +202,8 @@ fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     }
 }
 
-/// The files that may hold secrets: `agent.json`, which may have passwords of metadata services,
-/// and the settings files.
+/// The files that may contain secrets: `agent.json`, which may contain passwords of metadata
+/// services, and the settings files.
 fn secrets(path: Option<&PathBuf>, config: &AgentConfig) -> Vec<PathBuf> {
     let sources = config.sources.iter().filter_map(|source| match source {
         Source::File { path } => Some(path),

@@ -1,4 +1,4 @@
-//! Formats errors, sizes and times for people, and finds what a misspelled name may mean.
+//! Formats errors, sizes and times for people, and finds the intended name for a misspelled one.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -24,15 +24,16 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// The most characters of a text that another machine wrote.
+/// The maximum length of a text from another machine, in characters.
 const LONGEST_FOREIGN: usize = 1000;
 
-/// A text that another machine may have written, for a terminal: without control characters, and of limited length.
+/// Prepares a text from another machine for a terminal: removes control characters and limits the
+/// length.
 pub(crate) fn printable(text: &dyn fmt::Display) -> String {
     printable_up_to(LONGEST_FOREIGN, text)
 }
 
-/// The same with another limit, in characters.
+/// Like [`printable`], with another limit in characters.
 pub(crate) fn printable_up_to(limit: usize, text: &dyn fmt::Display) -> String {
     let text = text.to_string();
     let mut characters = text.chars();
@@ -49,7 +50,8 @@ pub(crate) fn printable_up_to(limit: usize, text: &dyn fmt::Display) -> String {
     shown
 }
 
-/// Lines without control characters, for a terminal: a path in them may have been chosen by a script.
+/// Removes control characters from lines for a terminal. They may contain a path that a script has
+/// chosen.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     let is_shown = |character| matches!(character, '\n' | '\t') || !is_control(character);
     if text.chars().all(is_shown) {
@@ -65,14 +67,14 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character controls a terminal, also by changing the order in which a line is shown.
+/// Whether a character controls a terminal or changes the order in which a line is displayed.
 pub(crate) fn is_control(character: char) -> bool {
     let is_direction = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     character.is_control() || is_direction
 }
 
-/// JSON without control characters in its strings, for a terminal. Its values are unchanged. JSON itself requires that only for the first
-/// 32 characters.
+/// Escapes all control characters in the strings of a JSON text for a terminal. The values stay the
+/// same. JSON itself requires this only for the characters below U+0020.
 pub(crate) fn printable_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for character in json.chars() {
@@ -113,7 +115,7 @@ pub struct Elapsed(pub std::time::Duration);
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Rounded as the tenths are: 59.96 seconds are a minute.
+        // Round first: 59.96 seconds are displayed as a minute.
         let seconds = self
             .0
             .saturating_add(std::time::Duration::from_millis(50))
@@ -128,7 +130,8 @@ impl fmt::Display for Elapsed {
     }
 }
 
-/// A table with two spaces between its columns, one line for each row. The columns in `right` are aligned to the right.
+/// A table with one line per row and two spaces between columns. The columns in `right` are
+/// right-aligned.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[usize]) -> String {
     let mut widths = [0; COLUMNS];
     for row in rows {
@@ -138,7 +141,7 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[u
     }
     let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(widths).enumerate();
-        // `format!` panics if a width exceeds `u16::MAX`.
+        // Limit the width, because `format!` panics if it exceeds `u16::MAX`.
         let cells = cells.map(|(column, (cell, width))| {
             let padding = width - cell.chars().count();
             match right.contains(&column) {
@@ -153,7 +156,8 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[u
     rows.iter().map(line).collect()
 }
 
-/// The candidate that `name` is probably a misspelling of: at most a third of its letters differ.
+/// The candidate of which `name` is probably a misspelling. At most a third of the letters may
+/// differ.
 pub fn most_similar<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -1,7 +1,8 @@
 //! An HTTP/1.1 client for the agent's downloads and uploads: blobs, and settings from a metadata service.
 //!
-//! Each request has its own connection, as in the Go agent: an idle connection that the server has closed is never used, and dropping
-//! a request's future ends everything that belongs to it. hyper implements HTTP and rustls TLS; this module connects the two.
+//! Each request has its own connection, as in the Go agent. So an idle connection that the server
+//! has already closed is never used, and dropping a request's future ends the connection, too.
+//! hyper implements HTTP, and rustls implements TLS.
 //!
 //! ```text
 //! client     requests, redirects, responses

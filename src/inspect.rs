@@ -1,5 +1,6 @@
-//! `bosh-agent inspect`: what a release tarball holds, and everything that a Director, the CLI or an agent would refuse or silently handle
-//! wrongly.
+//! `bosh-agent inspect`: lists the contents of a release tarball, and reports everything that a
+//! Director, the CLI or an agent would refuse or would silently handle wrongly. A *finding* is one
+//! such problem, or a note.
 //!
 //! ```text
 //! run           one inspection
@@ -12,7 +13,8 @@
 //! table, json   the result, for people and for programs
 //! ```
 //!
-//! Nothing is written, and the memory does not depend on the size of the tarball: blobs are hashed and examined while they are read.
+//! Nothing is written to disk. Memory use does not depend on the size of the tarball, because blobs
+//! are hashed and examined while they are read.
 
 mod blob;
 mod check;

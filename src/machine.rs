@@ -1,4 +1,6 @@
-//! The machine that the daemon runs on: settings, directories, applied spec, vitals.
+//! The machine on which the daemon runs: its settings (from the cloud and the Director),
+//! directories, applied spec (the state that a Director wants), and vitals (load, memory and
+//! disks).
 //!
 //! ```text
 //! sources        where settings come from: files, metadata services

@@ -1,7 +1,9 @@
-//! One package to compile, and the report of its compilation, as JSON.
+//! A package job (one package to compile) and the package report (the result of the compilation),
+//! as JSON.
 //!
-//! [`PackageJob`] is the input of `bosh-agent compile-package`: from its flags, or from the file of `--job`. [`PackageReport`] is what
-//! `--report` writes. Another program, or this one on another machine, writes the first and reads the second. Nothing here does I/O.
+//! [`PackageJob`] is the input of `bosh-agent compile-package`, from flags or from the file of
+//! `--job`. `--report` writes the [`PackageReport`]. Another program, or this program on another
+//! machine, may write jobs and read reports. No I/O here.
 
 mod job;
 mod report;

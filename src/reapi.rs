@@ -1,4 +1,6 @@
-//! A client of the Remote Execution API: shared caches and machines that execute actions.
+//! A client of the Remote Execution API (REAPI), a gRPC protocol for shared caches and for servers
+//! that execute *actions* (commands with inputs) on other machines. A *blob* is a sequence of bytes
+//! that is found by its digest.
 //!
 //! ```text
 //! server        a server, its connections and what it can do
@@ -11,7 +13,7 @@
 //!  └─ error         why a call failed
 //! ```
 //!
-//! It does not know what the blobs and actions are for.
+//! This module does not know what the blobs and actions are for.
 
 mod action_cache;
 mod cas;

@@ -1,4 +1,5 @@
-//! Named tasks, stop signals, the log, and cancellable or background I/O.
+//! Tasks with names, signals that stop the program, logging, and I/O that can be canceled or runs
+//! in the background.
 
 mod ahead;
 mod cancellable;

@@ -1,4 +1,6 @@
-//! NATS and HTTPS. They receive requests as bytes, pass them to a handler and send its replies; they do not know any action.
+//! The two message buses over which a Director or the CLI reaches the agent: NATS and HTTPS. A
+//! transport receives requests as bytes, passes them to a handler and sends the handler's replies.
+//! It does not know any action.
 
 use std::sync::Arc;
 
@@ -22,24 +24,26 @@ pub use self::https::Https;
 pub use self::nats::Nats;
 pub use self::url::Scheme;
 
-/// Handles one request, given its bytes and the maximum length of the reply. An invalid request gets no reply over NATS, and status
-/// 500 over HTTPS.
+/// A function that handles one request. Its arguments are the bytes of the request and the maximum
+/// length of the reply. For an invalid request, NATS sends no reply, and HTTPS responds with status
+/// 500.
 pub type Handle = Arc<
     dyn Fn(Bytes, Option<usize>) -> BoxFuture<'static, Result<Answer, InvalidRequest>>
         + Send
         + Sync,
 >;
 
-/// The message bus of the settings.
+/// The message bus in the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BusOptions {
     /// The URLs. The scheme of the first one selects NATS or HTTPS. Several URLs are servers of one NATS cluster.
     pub urls: Vec<Secret>,
-    /// The CA certificates for the server's certificate, in PEM. If empty, the system's are used.
+    /// The CA certificates (PEM) that verify the server's certificate. If empty, the system's CA
+    /// certificates are used.
     pub ca: String,
     /// The agent's certificate in PEM: the client certificate for NATS, the server certificate for HTTPS.
     pub certificate: String,
-    /// The key of the certificate in PEM: PKCS#1, PKCS#8 or SEC1.
+    /// The private key of the certificate in PEM: PKCS#1, PKCS#8 or SEC1.
     pub private_key: Secret,
 }
 
@@ -47,19 +51,19 @@ impl BusOptions {
     /// The scheme of the first URL.
     ///
     /// # Errors
-    /// The first URL is missing, is invalid or has another scheme.
+    /// If the first URL is missing or invalid, or has another scheme.
     pub fn scheme(&self) -> Result<Scheme, TransportError> {
         Ok(url::BusUrl::first(&self.urls)?.scheme)
     }
 }
 
-/// Why a message bus is unusable. Retrying does not help.
+/// Why a message bus cannot be used. Retrying does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The scheme of the first URL is neither `nats` nor `https`. The message is the Go agent's.
     #[error("Message Bus Handler with scheme {scheme} could not be found")]
     Scheme {
-        /// The actual scheme; empty if it may be a secret.
+        /// The scheme; empty if it may be a secret.
         scheme: String,
     },
     /// A URL is invalid or lacks a part.
@@ -70,7 +74,7 @@ pub enum TransportError {
         /// The problem.
         problem: &'static str,
     },
-    /// The agent's ID cannot be part of a subject.
+    /// The agent's ID cannot be part of a NATS subject.
     #[error("the agent's ID cannot be part of a NATS subject: {problem}")]
     AgentId {
         /// The problem.
@@ -93,7 +97,7 @@ pub enum TransportError {
     /// The directory of uploaded blobs cannot be created or read.
     #[error("the directory of uploaded blobs is unusable")]
     Blobs(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The task that accepts connections ended, which is a bug.
+    /// The task that accepts connections has ended, which is a bug.
     #[error("the listener ended")]
     ListenerEnded,
 }

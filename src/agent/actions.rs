@@ -1,6 +1,7 @@
-//! What a Director can ask for, one file for each method.
+//! The actions that a Director can request, one file for each method of the protocol.
 //!
-//! Each file has a constant `ACTION`, which says how its method runs. [`Method`](super::method::Method) lists the files.
+//! Each file has a constant `ACTION`, which says how the method runs.
+//! [`Method`](super::method::Method) lists the files.
 
 pub(super) mod apply;
 pub(super) mod cancel_task;
@@ -27,15 +28,17 @@ use super::tasks::{Cancellation, TaskContext, TaskError};
 /// How a method runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Action {
-    /// The reply has the result. The function returns within milliseconds, or at least does not block other requests.
+    /// The reply contains the result. The function returns within milliseconds, or at least does
+    /// not block other requests.
     Immediate(RunImmediate),
-    /// The reply has the id of a task; `get_task` has the result.
+    /// The reply contains the ID of a task. `get_task` returns the task's result.
     Task {
-        /// Does the work.
+        /// The function that does the work.
         run: RunTask,
         /// Whether `cancel_task` stops it.
         cancellation: Cancellation,
-        /// Whether the agent runs the task again after a restart that interrupted it. Otherwise it fails.
+        /// Whether the agent runs the task again after a restart that interrupted it. If not, the
+        /// task is reported as failed.
         resumes: bool,
     },
 }
@@ -47,7 +50,8 @@ pub(super) type RunTask =
 
 pub(super) type ActionResult = Result<Value, ActionError>;
 
-/// Why an action failed. A Director reads its text, followed by those of its sources.
+/// Why an action failed. The reply contains the text of the error, followed by the texts of its
+/// sources.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct ActionError(Box<dyn StdError + Send + Sync>);

@@ -1,12 +1,13 @@
-//! Parses the arguments of a request as Go's decoder does: keys are case-insensitive, unknown ones are ignored, and `null` counts as
-//! absent.
+//! Parses the arguments of a request as Go's JSON decoder does: keys are case-insensitive, unknown
+//! keys are ignored, and `null` counts as absent.
 
 use serde_json::{Map, Value};
 
 use super::protocol::kind;
 use crate::config::json::Object;
 
-/// Why arguments are invalid. The texts begin as the Go agent's do, and quote no value.
+/// Why arguments are invalid. The texts start like those of the Go agent, and do not contain values
+/// from the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
     /// There are too few arguments.
@@ -14,9 +15,9 @@ pub enum ArgumentError {
         "Extracting method arguments from payload: Not enough arguments, expected {expected}, got {got}"
     )]
     Missing {
-        /// How many arguments the method takes.
+        /// The number of arguments that the method takes.
         expected: usize,
-        /// How many arguments there are.
+        /// The number of arguments in the request.
         got: usize,
     },
     /// A value has the wrong type.
@@ -36,15 +37,15 @@ pub enum ArgumentError {
     Invalid {
         /// The name of the value.
         what: &'static str,
-        /// Why it is invalid.
+        /// Why the value is invalid.
         reason: String,
     },
 }
 
-/// The first `N` arguments; further ones are ignored.
+/// The first `N` arguments. Further ones are ignored.
 ///
 /// # Errors
-/// When there are fewer.
+/// If there are fewer arguments.
 pub fn first<const N: usize>(arguments: &[Value]) -> Result<&[Value; N], ArgumentError> {
     arguments.first_chunk().ok_or(ArgumentError::Missing {
         expected: N,
@@ -52,10 +53,10 @@ pub fn first<const N: usize>(arguments: &[Value]) -> Result<&[Value; N], Argumen
     })
 }
 
-/// A string; empty for `null`.
+/// Converts a string; `null` counts as empty.
 ///
 /// # Errors
-/// When it is another kind of value.
+/// If the value is not a string.
 pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, ArgumentError> {
     match value {
         Value::Null => Ok(""),
@@ -64,10 +65,10 @@ pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, Argumen
     }
 }
 
-/// An object; `None` for `null`.
+/// Converts an object; `None` for `null`.
 ///
 /// # Errors
-/// When it is another kind of value.
+/// If the value is not an object.
 pub(crate) fn object<'a>(
     value: &'a Value,
     what: &'static str,
@@ -79,10 +80,10 @@ pub(crate) fn object<'a>(
     }
 }
 
-/// An array of strings; empty for `null`.
+/// Converts an array of strings; `null` counts as empty.
 ///
 /// # Errors
-/// When it is another kind of value.
+/// If the value is not an array of strings.
 pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentError> {
     match value {
         Value::Null => Ok(Vec::new()),
@@ -94,7 +95,7 @@ pub fn texts(value: &Value, what: &'static str) -> Result<Vec<String>, ArgumentE
     }
 }
 
-/// The value of a case-insensitive key; `null` if there is none.
+/// The value at a case-insensitive key; `null` if the key is absent.
 #[must_use]
 pub(crate) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;

@@ -1,4 +1,5 @@
-//! From the bytes of a request to the bytes of its reply.
+//! Dispatches requests: parses a request, runs its action at once or as a task, and builds the
+//! reply.
 
 use serde_json::Value;
 
@@ -10,15 +11,16 @@ use super::{Agent, Answer};
 use crate::config::Hidden;
 use crate::diag::Chain;
 
-/// How many characters of an unknown method's name are logged and sent back.
+/// The maximum length, in characters, of an unknown method's name in the log and in the reply.
 const METHOD_LIMIT: usize = 200;
 
 impl Agent {
-    /// Handles one request. The reply has at most `limit` bytes. With `once`, a request with the `reply_to` of an earlier one is
-    /// refused as a duplicate: while the bus is changed, two connections may deliver the same request.
+    /// Handles one request. The reply has at most `limit` bytes. With `once`, a request with the
+    /// same `reply_to` as an earlier one is rejected as a duplicate, because two connections may
+    /// deliver the same request during a change of the message bus.
     ///
     /// # Errors
-    /// When the bytes are not a request, or it is a duplicate. Neither can be answered.
+    /// If the bytes are not a valid request, or if it is a duplicate. There is no reply then.
     pub async fn handle(
         &self,
         bytes: &[u8],
@@ -43,7 +45,7 @@ impl Agent {
             return Reply::Exception(unknown(&request.method));
         };
         match method {
-            // A Director sends these once a second.
+            // A Director sends these requests once per second, so they are not logged by default.
             Method::Ping | Method::GetTask => tracing::debug!(method = method.name(), "request"),
             _ => tracing::info!(method = method.name(), "request"),
         }
@@ -62,7 +64,8 @@ impl Agent {
                     cancellation,
                 };
                 let (agent, arguments) = (self.clone(), request.arguments.clone());
-                // Invalid arguments fail the task and not the request, as in the Go agent.
+                // Invalid arguments make the task fail, not the request that starts the task, as in
+                // the Go agent.
                 let started = self.tasks().start(options, move |task| async move {
                     agent.run_task(method, run, &arguments, &task).await
                 });
@@ -75,7 +78,7 @@ impl Agent {
         }
     }
 
-    /// Starts a task again that the end of the last process interrupted.
+    /// Starts a task again that was interrupted when the previous process ended.
     pub(super) fn resume(&self, interrupted: Interrupted) -> Result<(), TaskError> {
         let (agent, bytes) = (self.clone(), interrupted.request.clone());
         self.tasks().resume(interrupted, move |task| async move {
@@ -111,13 +114,13 @@ impl Agent {
     }
 }
 
-/// The reply to a method that does not exist. Directors look for this text.
+/// The reply to an unknown method. Directors search for this text.
 fn unknown(method: &str) -> String {
     let method: String = method.chars().take(METHOD_LIMIT).collect();
     format!("unknown message {method}")
 }
 
-/// A method's name as it is logged.
+/// A method's name as it appears in the log.
 fn shown(method: &str) -> String {
     method
         .chars()

@@ -1,4 +1,4 @@
-//! Heartbeats for a Director's health monitor.
+//! Builds the heartbeats for the health monitor, the part of BOSH that watches VMs.
 
 use super::{Agent, JOB_STATE};
 use crate::diag::Chain;
@@ -6,10 +6,11 @@ use crate::machine::vitals::Heartbeat;
 use crate::runtime;
 
 impl Agent {
-    /// The next heartbeat, as JSON; `None` when the vitals cannot be read. Also updates the machine's health file.
+    /// The next heartbeat as JSON; `None` if the machine's vitals (load, memory and disks) cannot
+    /// be read. Also updates the machine's health file.
     pub(crate) async fn heartbeat(&self) -> Option<Vec<u8>> {
         let agent = self.clone();
-        // A disk that hangs must not block requests.
+        // Collect on another thread, because a disk that does not respond must not block requests.
         let collecting = runtime::spawn_blocking("heartbeat", move || agent.collect_heartbeat());
         match collecting.await {
             Ok(beat) => beat,

@@ -1,4 +1,4 @@
-//! The archive that `fetch_logs` makes.
+//! Creates the archive of logs that `fetch_logs` uploads.
 
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, Read, Write as _};
@@ -18,13 +18,13 @@ use crate::release::Digests;
 use crate::release::digest::{Algorithm, Hasher, HashingWriter};
 use crate::runtime::Cancellable;
 
-/// The gzip level. Logs are large and an operator waits for them.
+/// The gzip level. It is low because logs are large and an operator waits for them.
 const LEVEL: u32 = 3;
 
-/// Why logs cannot be packed.
+/// Why logs could not be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
-    /// An unknown kind of logs.
+    /// The kind of logs is unknown.
     #[error("Invalid log type")]
     Kind,
     /// A filter is not a valid pattern.
@@ -32,7 +32,7 @@ pub enum LogsError {
     Filter {
         /// The filter.
         filter: String,
-        /// Why.
+        /// Why the filter is invalid.
         source: globset::Error,
     },
     /// A file operation failed.
@@ -43,20 +43,21 @@ pub enum LogsError {
     Archive(#[from] AppendError),
 }
 
-/// Selects logs.
+/// Selects log files.
 #[derive(Debug, Clone)]
 pub struct LogSelection {
-    /// Directories, each with the prefix of its files in the archive.
+    /// The directories of the selected kinds, each with the prefix of its files in the archive.
     directories: Vec<(PathBuf, &'static str)>,
     filters: GlobSet,
 }
 
 impl LogSelection {
-    /// Selects logs of these kinds (`job`, `agent`, `system`, separated by commas) whose paths in their directory match one of the filters, or
-    /// all without filters. `*` matches within one directory, `**` in all directories below.
+    /// Selects logs by kinds and filters. `kinds` contains `job`, `agent` or `system`, separated by
+    /// commas. A log is selected if its path in its directory matches a filter, or if there are no
+    /// filters. `*` matches within one directory, and `**` matches any number of directories.
     ///
     /// # Errors
-    /// When a kind is unknown, or a filter is not a valid pattern.
+    /// If a kind is unknown, or a filter is not a valid pattern.
     pub fn new(vcap: &Vcap, kinds: &str, filters: &[String]) -> Result<Self, LogsError> {
         let mut directories = Vec::new();
         for kind in kinds.split(',') {
@@ -95,11 +96,11 @@ impl LogSelection {
         })
     }
 
-    /// Packs the logs into a new file at `to`. A log that grows is packed with the length at which it was opened; a log that is removed is
-    /// left out.
+    /// Packs the logs into a new file at `to`. A log that grows meanwhile is cut at the length that
+    /// it had when it was opened. A log that is removed meanwhile is left out.
     ///
     /// # Errors
-    /// When `to` cannot be written.
+    /// If `to` cannot be written.
     pub(crate) fn pack(
         &self,
         to: &Path,
@@ -115,7 +116,8 @@ impl LogSelection {
             io::empty(),
         )?;
         for (directory, prefix) in &self.directories {
-            // A missing directory has no logs. It may be a link, as /var/vcap/sys is; links in it are not followed.
+            // A missing directory has no logs. The directory itself may be a link, as
+            // `/var/vcap/sys` is, but links in it are not followed.
             match Walk::to_read(directory, Mounts::Cross) {
                 Ok(walk) => self.add(walk, directory, prefix, &mut archive)?,
                 Err(error) => {
@@ -162,7 +164,7 @@ impl LogSelection {
     }
 }
 
-/// Adds one log, unless it was just removed.
+/// Adds one log, unless it was removed meanwhile.
 fn append<W: io::Write>(
     walk: &Walk,
     file: &OsStr,
@@ -173,7 +175,7 @@ fn append<W: io::Write>(
         return Ok(());
     };
     let metadata = log.metadata().at("examine", &walk.path_of(file))?;
-    // Another kind of file may have replaced it.
+    // Another kind of file may have replaced the log.
     if !metadata.is_file() {
         return Ok(());
     }
@@ -182,7 +184,7 @@ fn append<W: io::Write>(
         mtime: metadata.mtime(),
         ..EntryHeader::new(Kind::File, name, metadata.mode() & 0o777)
     };
-    // A log that was truncated meanwhile is padded with zeros.
+    // If the log was truncated meanwhile, fill up the length in the header with zeros.
     let content = log.chain(io::repeat(0)).take(header.size);
     Ok(archive.append(&header, content)?)
 }

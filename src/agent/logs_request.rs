@@ -1,16 +1,16 @@
-//! The arguments of `fetch_logs` and `fetch_logs_with_signed_url`. Pure.
+//! Parses the arguments of `fetch_logs` and `fetch_logs_with_signed_url`. No I/O.
 
 use serde_json::{Map, Value};
 
 use super::arguments::{ArgumentError, first, get, object, text, texts};
 use crate::blobs::{Headers, SignedUrl};
 
-/// Logs to pack.
+/// A request for logs.
 #[derive(Debug, Clone)]
 pub struct LogsRequest {
-    /// `job`, `agent`, `system`, separated by commas.
+    /// The kinds of logs: `job`, `agent` and `system`, separated by commas.
     pub kinds: String,
-    /// Patterns for paths of files; empty for all files.
+    /// Patterns for the paths of files. Empty means all files.
     pub filters: Vec<String>,
 }
 
@@ -18,13 +18,14 @@ impl LogsRequest {
     /// Parses the arguments of `fetch_logs`: kinds, filters.
     ///
     /// # Errors
-    /// When they are invalid.
+    /// If the arguments are invalid.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
         let [kinds, filters] = first(arguments)?;
         Self::new(kinds, filters)
     }
 
-    /// Parses the argument of `fetch_logs_with_signed_url`. Also returns where to upload the archive.
+    /// Parses the argument of `fetch_logs_with_signed_url`. Also returns where the archive is
+    /// uploaded.
     ///
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).

@@ -1,8 +1,9 @@
-//! The names of the methods, and the action behind each.
+//! The methods of the protocol, and the action that implements each one.
 
 use super::actions::{self, Action};
 
-/// Declares the methods: a variant, and the file of its action, which has the method's name in the protocol.
+/// Declares the methods. Each has an enum variant and an action in a file that is named after the
+/// method.
 macro_rules! methods {
     ($($variant:ident = $file:ident,)*) => {
         /// A method of the protocol.
@@ -12,7 +13,7 @@ macro_rules! methods {
         }
 
         impl Method {
-            /// The method with this name in the protocol. Names are case-sensitive.
+            /// Finds a method by its name in the protocol, which is case-sensitive.
             pub(super) fn parse(name: &str) -> Option<Self> {
                 match name {
                     $(stringify!($file) => Some(Self::$variant),)*

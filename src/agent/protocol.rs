@@ -1,4 +1,5 @@
-//! The envelopes of requests and replies, as Directors and `bosh create-env` write and read them. Pure.
+//! Parses requests and writes replies in the JSON format of Directors and `bosh create-env`. No
+//! I/O.
 
 mod fit;
 
@@ -6,10 +7,10 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// A request. Its arguments may hold keys.
+/// A request. Its arguments may contain secrets.
 #[derive(Clone, PartialEq)]
 pub struct Request {
-    /// The protocol version of the sender, 0 if the request has none.
+    /// The sender's protocol version; 0 if the request contains none.
     pub protocol: i64,
     /// The method's name.
     pub method: String,
@@ -29,7 +30,8 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Why a request cannot be answered. Its text quotes nothing of the request, which may hold keys.
+/// Why a request gets no reply. The text contains no part of the request, which may contain
+/// secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRequest {
     /// The bytes are not JSON.
@@ -46,10 +48,10 @@ pub enum InvalidRequest {
         /// The kind of value.
         found: &'static str,
     },
-    /// A member has a value of the wrong kind.
+    /// A member of the object has a value of the wrong type.
     #[error("invalid request: `{key}` is {found}")]
     Type {
-        /// The member's name.
+        /// The name of the member.
         key: &'static str,
         /// The kind of value.
         found: &'static str,
@@ -60,11 +62,11 @@ pub enum InvalidRequest {
 }
 
 impl Request {
-    /// Parses a request as Go's decoder does: names of members are case-insensitive, unknown members are ignored, and `null`
-    /// counts as absent.
+    /// Parses a request as Go's JSON decoder does: member names are case-insensitive, unknown
+    /// members are ignored, and `null` counts as absent.
     ///
     /// # Errors
-    /// When the bytes are not a request.
+    /// If the bytes are not a valid request.
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidRequest> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| InvalidRequest::Json {
             line: error.line(),
@@ -108,7 +110,7 @@ impl Request {
     }
 }
 
-/// The kind of a JSON value, for messages that must not quote it.
+/// The kind of a JSON value, for messages that must not contain the value.
 #[must_use]
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
@@ -121,18 +123,18 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A reply.
+/// The reply to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// The result.
+    /// The result of the action.
     Value(Value),
-    /// The text of the error.
+    /// The text of the action's error.
     Exception(String),
 }
 
 impl Reply {
-    /// The reply as JSON of at most `limit` bytes. A value that is too large becomes an exception; an exception that is too large
-    /// loses its middle.
+    /// Encodes the reply as JSON with at most `limit` bytes. A value that is too large becomes an
+    /// exception. From the text of an exception that is too large, the middle is removed.
     #[must_use]
     pub fn to_bytes(&self, limit: Option<usize>) -> Vec<u8> {
         let whole = self.whole();

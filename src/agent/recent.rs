@@ -1,12 +1,14 @@
-//! Detects duplicate requests: while the bus is changed, two connections may deliver the same one.
+//! Detects duplicate requests. While the message bus is changed, two connections may deliver the
+//! same request.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-/// How many requests are remembered. A Director sends about one a second.
+/// The number of requests that are remembered. A Director sends about one request per second.
 const CAPACITY: usize = 1000;
 
-/// The latest requests, by `reply_to`, which a Director makes unique for each request.
+/// The latest requests, identified by their `reply_to`, which is unique for each request of a
+/// Director.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
     seen: Mutex<RecentIds>,
@@ -19,7 +21,7 @@ struct RecentIds {
 }
 
 impl RecentRequests {
-    /// Remembers a request. Returns `false` when it is remembered already.
+    /// Remembers a request. Returns `false` if it was already remembered.
     pub(super) fn is_new(&self, reply_to: &str) -> bool {
         if reply_to.is_empty() {
             return true;

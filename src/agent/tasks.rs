@@ -1,5 +1,5 @@
-//! Tasks: actions that take too long to be answered in one reply. The reply to a request that starts one has the task's id; a Director polls
-//! for the result with `get_task`.
+//! Tasks: actions that take too long for a direct reply. The reply to the request that starts a
+//! task contains the task's ID, and the Director polls for the result with `get_task`.
 
 mod file;
 mod progress;
@@ -19,31 +19,32 @@ pub(crate) use progress::TaskProgress;
 use crate::config::Hidden;
 use crate::runtime::{self, Task};
 
-/// How long a result is kept after the last `get_task`, unless there are too many results. A Director that lost its connection
-/// polls again within minutes.
+/// How long a result is kept after the last `get_task`. A Director that lost its connection polls
+/// again within minutes.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 
-/// How many results are kept. When there is one more, the least recently polled one is removed.
+/// The maximum number of results that are kept. The least recently polled result is removed first.
 const KEPT: usize = 1000;
 
-/// The maximum number of concurrent tasks. It is a safeguard: a Director normally starts one at a time.
+/// The maximum number of concurrent tasks. It is a safeguard, because a Director normally starts
+/// one task at a time.
 const RUNNING: usize = 1000;
 
-/// How a running task communicates with the task table.
+/// What a running task shares with the task table.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskContext {
     /// Canceled by `cancel_task` and when the agent stops.
     pub cancel: CancellationToken,
-    /// Reported by `get_task` while the task runs.
+    /// The progress that `get_task` reports while the task runs.
     pub progress: Arc<TaskProgress>,
 }
 
 /// Whether `cancel_task` can stop a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cancellation {
-    /// The task stops when its [`TaskContext::cancel`] is canceled.
+    /// The task ends soon after its [`TaskContext::cancel`] is canceled.
     Supported,
-    /// The task is short and runs to its end.
+    /// The task is short and cannot be canceled.
     Unsupported,
 }
 
@@ -52,28 +53,29 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, if the task is to be resumed after a restart of the agent. It may contain secrets.
+    /// The request, if the task is resumed after a restart of the agent. It may contain secrets.
     pub request: Option<Hidden<Vec<u8>>>,
-    /// Whether `cancel_task` can stop it.
+    /// Whether `cancel_task` can stop the task.
     pub cancellation: Cancellation,
 }
 
-/// The end of a task: its value, or the text of its error.
+/// The result of a task: its value, or the text of its error.
 pub type TaskOutcome = Result<Value, String>;
 
-/// Why a task cannot be started, reported or canceled. Most texts are the Go agent's, which operators search for.
+/// Why a task cannot be started, reported or canceled. Most texts are those of the Go agent, for
+/// which operators search in logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TaskError {
-    /// No task has this id.
+    /// No task has this ID.
     #[error("Task with id {id} could not be found")]
     Unknown {
-        /// The requested id.
+        /// The requested ID.
         id: String,
     },
     /// The task failed.
     #[error("Task {id} result: {error}")]
     Failed {
-        /// The task's id.
+        /// The task's ID.
         id: String,
         /// The text of the task's error.
         error: String,
@@ -113,7 +115,7 @@ enum TaskEntry {
     Running(RunningTask),
     Ended {
         outcome: TaskOutcome,
-        /// When the task ended, or the last `get_task` after that.
+        /// The time of the last `get_task`, or of the task's end if there was none.
         polled: Instant,
     },
 }
@@ -122,14 +124,14 @@ enum TaskEntry {
 struct RunningTask {
     options: TaskOptions,
     context: TaskContext,
-    /// Dropping it ends the task. `None` once [`Tasks::stop`] waits for it.
+    /// Dropping the handle cancels the task. `None` while [`Tasks::stop`] waits for the task.
     handle: Option<Task<()>>,
 }
 
-/// A task that the end of the last process interrupted, and that is to be resumed.
+/// A resumable task that was interrupted when the previous process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interrupted {
-    /// The task's id, which the Director still polls.
+    /// The task's ID, with which the Director still polls.
     pub id: String,
     /// The method's name in the protocol.
     pub method: String,
@@ -138,10 +140,12 @@ pub(crate) struct Interrupted {
 }
 
 impl Tasks {
-    /// Loads the tasks of the agent's last process. Finished tasks keep their results. Of the interrupted tasks, those that
-    /// can be resumed are returned, for [`resume`](Self::resume); the others have failed.
+    /// Loads the tasks of the agent's previous process. Finished tasks keep their results.
+    /// Interrupted tasks that can be resumed are returned, for [`resume`](Self::resume); other
+    /// interrupted tasks are recorded as failed.
     ///
-    /// A file that cannot be read is logged and ignored: new tasks must not depend on it.
+    /// If the file cannot be read, this is logged and ignored, so that new tasks can still be
+    /// started.
     #[must_use]
     pub(crate) fn load(path: &Path) -> (Self, Vec<Interrupted>) {
         let (file, saved) = file::TaskFile::load(path);
@@ -163,7 +167,7 @@ impl Tasks {
                         "the agent ended while {} was running, and has been started again",
                         task.method
                     );
-                    // Saved, because the Director may poll only after another restart.
+                    // Save the failure, because the Director may not poll before another restart.
                     file.note_end(&task.id, &Err(error.clone()));
                     Err(error)
                 }
@@ -181,10 +185,10 @@ impl Tasks {
         (tasks, interrupted)
     }
 
-    /// Starts a task. Returns the value of the reply.
+    /// Starts a task. Returns the value for the reply.
     ///
     /// # Errors
-    /// When too many tasks are running, or the agent is stopping.
+    /// If too many tasks are running, or the agent is stopping.
     pub(crate) async fn start<F: Future<Output = TaskOutcome> + Send + 'static>(
         &self,
         options: TaskOptions,
@@ -196,7 +200,7 @@ impl Tasks {
         Ok(running(&id, None))
     }
 
-    /// Starts a task of the last process again, under its id.
+    /// Starts a task of the previous process again, with the same ID.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -224,7 +228,8 @@ impl Tasks {
             progress: Arc::default(),
         };
         let mut table = self.table();
-        // Checked under the lock: `stop` waits for every task in the table, and none is added after it.
+        // Check this under the lock: `stop` waits for every task in the table, so none may be added
+        // afterwards.
         if self.shared.stopping.is_cancelled() {
             return Err(TaskError::Stopping);
         }
@@ -235,7 +240,8 @@ impl Tasks {
         }
         let work = work(context.clone());
         let (tasks, own) = (self.clone(), id.to_owned());
-        // The table stays locked until it has the entry, so that a task which ends at once finds it.
+        // Keep the table locked until the entry is in it, so that a task that ends at once finds
+        // its entry.
         let handle = runtime::spawn("task", async move {
             let outcome = work.await;
             tasks.end(&own, outcome).await;
@@ -252,19 +258,21 @@ impl Tasks {
     }
 
     async fn end(&self, id: &str, outcome: TaskOutcome) {
-        // The file has the result before a Director does: an agent that is killed in between must not report another one later.
+        // Write the result to the file before a Director can poll it. Otherwise, an agent that is
+        // killed in between could report another result later.
         self.shared.file.note_end(id, &outcome);
         self.save().await;
         if let Some(entry) = self.table().entries.get_mut(id) {
-            // This drops the handle of the current task, which cancels it at its next `await`. There is none after this line.
+            // This drops the handle of the current task, which is canceled at its next `await`.
+            // There must be no `await` after this line.
             *entry = TaskEntry::ended(outcome);
         }
     }
 
-    /// The value of the reply to `get_task`.
+    /// The value for the reply to `get_task`.
     ///
     /// # Errors
-    /// When no task has this id, and when the task failed.
+    /// If no task has this ID, or if the task failed.
     pub(crate) fn get(&self, id: &str) -> Result<Value, TaskError> {
         let mut table = self.table();
         match table.entries.get_mut(id).ok_or_else(|| unknown(id))? {
@@ -282,7 +290,7 @@ impl Tasks {
     /// Cancels a task, unless it has ended.
     ///
     /// # Errors
-    /// When no task has this id, and when the task cannot be canceled.
+    /// If no task has this ID, or if the task cannot be canceled.
     pub(crate) fn cancel(&self, id: &str) -> Result<(), TaskError> {
         let table = self.table();
         match table.entries.get(id).ok_or_else(|| unknown(id))? {
@@ -297,8 +305,8 @@ impl Tasks {
         }
     }
 
-    /// Cancels all tasks, waits until they have ended, but not longer than `limit`, and refuses new ones. Returns whether all
-    /// have ended.
+    /// Refuses new tasks, cancels all running ones, and waits at most `limit` until they have
+    /// ended. Returns whether all have ended.
     pub(crate) async fn stop(&self, limit: Duration) -> bool {
         self.shared.stopping.cancel();
         let handles: Vec<Task<()>> = {
@@ -340,8 +348,8 @@ impl Tasks {
 }
 
 impl TaskTable {
-    /// Makes room for one more task among the results: removes those that were not polled for [`KEPT_FOR`], and the least
-    /// recently polled beyond [`KEPT`].
+    /// Makes room for one more result: removes results that were not polled for [`KEPT_FOR`], and
+    /// the least recently polled ones in excess of [`KEPT`].
     fn remove_old_results(&mut self, now: Instant) {
         let mut ended: Vec<(Instant, String)> = self
             .entries
@@ -374,7 +382,8 @@ fn unknown(id: &str) -> TaskError {
     TaskError::Unknown { id: id.to_owned() }
 }
 
-/// The value that tells a Director to poll again. It has no key `value`: a Director would take that for the result.
+/// The value that makes a Director poll again. It must not contain the key `value`, because a
+/// Director would take that for the result.
 fn running(id: &str, progress: Option<&TaskProgress>) -> Value {
     let mut reply = json!({ "agent_task_id": id, "state": "running" });
     if let Some(progress) = progress.and_then(TaskProgress::shown) {

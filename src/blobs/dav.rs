@@ -1,5 +1,5 @@
-//! Blobs in the Director's own blobstore, an nginx with the DAV module: `ENDPOINT/XX/ID`, where XX is the first byte of the SHA-1 of
-//! the id, in hex.
+//! Blobs in the Director's own blobstore, an nginx server with the DAV module. The URL of a blob is
+//! `ENDPOINT/XX/ID`, where XX is the first byte of the SHA-1 of the ID in hex.
 
 use std::fmt;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Dav {
         Ok(Self {
             endpoint: Url::parse(&endpoint).map_err(StoreProblem::Endpoint)?,
             headers,
-            // Make at least one attempt.
+            // A setting of zero still means one attempt.
             attempts: options.number("retryattempts").unwrap_or(ATTEMPTS).max(1),
             client: client.clone(),
         })

@@ -1,4 +1,5 @@
-//! Errors of blob transfers. Their texts start like the Go agent's, which operators search for.
+//! Errors of blob transfers. Their texts start like those of the Go agent, for which operators
+//! search in logs.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,10 +14,10 @@ use crate::runtime::TaskFailed;
 use crate::tls::TlsError;
 use crate::{fs, release};
 
-/// Why no blob can be fetched or stored.
+/// Why the client for a blobstore cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobsError {
-    /// The option for CA certificates is not a text.
+    /// The option with CA certificates is not a string.
     #[error("the blobstore's CA certificates cannot be read")]
     Authorities(#[source] NotText),
     /// The CA certificates are invalid.
@@ -44,10 +45,11 @@ pub enum BlobError {
     Stopped,
 }
 
-/// A failed transfer. Prints the cause, then place and attempts in parentheses. Its source is that of the cause.
+/// A failed transfer. `Display` prints the cause, followed by the place and the number of attempts
+/// in parentheses. `source` is the source of the cause.
 #[derive(Debug)]
 pub struct Failure {
-    /// The store and the blob in it, or the URL without its secrets.
+    /// The blobstore and the blob in it, or the URL without its secrets.
     pub place: String,
     /// The number of attempts.
     pub attempts: u32,
@@ -56,7 +58,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Converts with `convert`, except for a cancellation.
+    /// Converts the failure with `convert`, except a cancellation, which becomes
+    /// [`BlobError::Stopped`].
     pub(super) fn into_blob_error(self, convert: impl FnOnce(Self) -> BlobError) -> BlobError {
         match self.cause {
             AttemptError::Stopped => BlobError::Stopped,
@@ -88,7 +91,7 @@ pub enum AttemptError {
     /// The store cannot be used.
     #[error(transparent)]
     Unusable(Arc<StoreProblem>),
-    /// A file operation failed, on the disk of the agent or of a local store.
+    /// A file operation failed, on the agent's disk or in a local blobstore.
     #[error(transparent)]
     File(#[from] fs::Error),
     /// The server sent no response, or an incomplete one.
@@ -124,12 +127,12 @@ pub enum AttemptError {
         /// The response's status.
         status: StatusCode,
     },
-    /// The received blob has another digest.
+    /// The received blob has a wrong digest.
     #[error(
         "Checking downloaded blob '{blob}': Expected stream to have digest '{expected}' but was '{actual}'"
     )]
     Digest {
-        /// The blob's id, or the last part of its URL's path.
+        /// The blob's ID, or the last segment of the path of its URL.
         blob: String,
         /// The requested digest, in BOSH's format.
         expected: String,
@@ -139,14 +142,14 @@ pub enum AttemptError {
     /// A blobstore program failed.
     #[error("`{program}` {status}")]
     Program {
-        /// Its name.
+        /// The program's name.
         program: String,
-        /// Its exit code or signal.
+        /// The program's exit code or signal.
         status: Status,
-        /// Its output.
+        /// The program's output.
         source: ProgramOutput,
     },
-    /// A program could not be run.
+    /// A blobstore program could not be run.
     #[error(transparent)]
     Run(RunError),
     /// A task panicked.
@@ -215,16 +218,16 @@ impl From<RunError> for AttemptError {
     }
 }
 
-/// Why a store cannot be used.
+/// Why a blobstore cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreProblem {
     /// The settings have no blobstore.
     #[error("the settings contain no blobstore: neither `env.bosh.blobstores` nor `blobstore`")]
     NoSettings,
-    /// The provider `dummy` stores nothing.
+    /// The provider `dummy` does not store anything.
     #[error("the blobstore provider `dummy` stores no blobs")]
     Dummy,
-    /// The provider's name is not usable as part of a program's name.
+    /// The provider's name contains characters that cannot be part of a program's name.
     #[error("{0:?} cannot be the name of a blobstore provider")]
     Provider(String),
     /// A required option is missing.
@@ -240,13 +243,13 @@ pub enum StoreProblem {
     Option {
         /// The provider.
         provider: &'static str,
-        /// Which one.
+        /// The option and the problem.
         source: NotText,
     },
     /// The endpoint is not a URL.
     #[error("the endpoint of the dav blobstore cannot be used")]
     Endpoint(#[source] InvalidUrl),
-    /// The program is not installed.
+    /// The blobstore program is not installed.
     #[error("Getting blobstore: Validating blobstore: executable {0} not found in PATH")]
     NoProgram(String),
     /// The program's configuration file cannot be written.

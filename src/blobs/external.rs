@@ -1,4 +1,5 @@
-//! Blobs in a store that needs a program of the stemcell: `bosh-blobstore-PROVIDER`.
+//! Blobs in a blobstore that is accessed through a program of the stemcell,
+//! `bosh-blobstore-PROVIDER`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,19 +21,19 @@ pub(super) struct External {
     file: PathBuf,
     configuration: PathBuf,
     environment: Environment,
-    /// Removed from the program's output.
+    /// Strings that are removed from the program's output.
     secrets: Vec<Secret>,
 }
 
 impl External {
-    /// Finds the program and writes the options to its configuration file.
+    /// Finds the program, and writes the options to the program's configuration file.
     pub(super) fn new(
         settings: &BlobstoreSettings,
         vcap: &Vcap,
         environment: &Environment,
     ) -> Result<Self, StoreProblem> {
         let provider = &settings.provider;
-        // The name becomes part of two paths.
+        // Restrict the characters, because the name becomes part of two paths.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if !provider.bytes().all(is_name) {
             return Err(StoreProblem::Provider(provider.clone()));
@@ -123,8 +124,9 @@ impl fmt::Display for External {
     }
 }
 
-/// The strings below keys that name secrets, and each line of a longer string (a private key). Short strings are left out: redacting them
-/// would make messages unreadable.
+/// Collects the strings below keys that name secrets. Of a string with several lines (a private
+/// key), collects each line. Short strings are left out, because redacting them would make messages
+/// unreadable.
 fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
     const SECRET_WORDS: [&str; 5] = ["key", "secret", "password", "token", "credential"];
     match value {
@@ -141,7 +143,7 @@ fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
             }
         }
         Value::String(text) if is_secret => {
-            // A key in JSON has escaped line ends.
+            // A private key in JSON has escaped newlines.
             let lines = text.lines().flat_map(|line| line.split("\\n"));
             into.extend(
                 lines

@@ -1,4 +1,4 @@
-//! Ids of blobs.
+//! IDs of blobs.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl BlobId {
     /// Parses an id.
     ///
     /// # Errors
-    /// When the text is empty, is `.` or `..`, or contains `/` or NUL.
+    /// If the text is empty, is `.` or `..`, or contains `/` or NUL.
     pub fn parse(text: &str) -> Result<Self, InvalidBlobId> {
         if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
             return Err(InvalidBlobId(text.to_owned()));
@@ -23,7 +23,7 @@ impl BlobId {
         Ok(Self(text.to_owned()))
     }
 
-    /// A new id: a random UUID in lower case, which a Director requires.
+    /// A new ID: a random UUID in lower case, as a Director requires.
     #[must_use]
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().hyphenated().to_string())

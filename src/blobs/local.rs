@@ -1,4 +1,4 @@
-//! Blobs in a directory: `PATH/ID`.
+//! Blobs in a local directory, in the files `PATH/ID`.
 
 use std::fmt;
 use std::io;
@@ -13,8 +13,8 @@ use crate::config::Vcap;
 use crate::fs::{self, Context as _};
 use crate::runtime::Cancellable;
 
-/// The path that `create-env` writes for a machine to which the CLI uploads blobs. It stands for the agent's own blob directory, as in
-/// the Go agent.
+/// The path in the settings that `create-env` writes, where the CLI uploads blobs to the machine
+/// itself. As in the Go agent, this path means the agent's own blob directory.
 const MICRO_BOSH: &str = "/var/vcap/micro_bosh/data/cache";
 
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl Local {
             io::copy(&mut reader, &mut file).at("copy", &source)
         })
         .await?;
-        // Rename in a step of its own: an upload that is canceled before drops the path, and so leaves no file.
+        // Rename in a separate step: if the upload is canceled before, the temporary path is
+        // dropped, which removes the file.
         on_disk("persist", move || {
             fs::set_mode(&temporary, 0o640)?;
             fs::persist(temporary, &to)

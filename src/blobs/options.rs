@@ -1,4 +1,4 @@
-//! A blobstore's settings, parsed as tolerantly as in Go.
+//! The settings of a blobstore. They are parsed as tolerantly as the Go agent parses them.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::config::json::Object;
 
-/// The blobstore of the settings: `{"provider": …, "options": {…}}`.
+/// The blobstore in the settings: `{"provider": …, "options": {…}}`.
 #[derive(Clone, PartialEq)]
 pub struct BlobstoreSettings {
-    /// `dav`, `local`, `s3`, …
+    /// The kind of blobstore: `dav`, `local`, `s3`, …
     pub provider: String,
     /// The provider's options, which may contain passwords.
     pub options: Value,
@@ -30,11 +30,12 @@ impl fmt::Debug for BlobstoreSettings {
     }
 }
 
-/// A JSON object with case-insensitive keys; an exact match is preferred. `null` counts as absent.
+/// A JSON object with case-insensitive keys. An exact match is preferred, and `null` counts as
+/// absent.
 #[derive(Clone, Copy)]
 pub(super) struct StoreOptions<'a>(Option<&'a Map<String, Value>>);
 
-/// The option has a value that is not a text.
+/// The error for an option that must be a string and is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the option `{0}` is not a text")]
 pub struct NotText(&'static str);
@@ -48,7 +49,7 @@ impl<'a> StoreOptions<'a> {
         Object::of(self.0?).get(name)
     }
 
-    /// The object of a key; empty if it is absent or not an object.
+    /// The object at a key; empty if the key is absent or its value is not an object.
     pub(super) fn section(self, name: &str) -> Self {
         Self(self.get(name).and_then(Value::as_object))
     }
@@ -57,13 +58,13 @@ impl<'a> StoreOptions<'a> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            // A password of digits, written without quotes.
+            // A password of digits that was written without quotes in YAML.
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(NotText(name)),
         }
     }
 
-    /// A number, also as a text; other values count as absent.
+    /// A number, which may also be written as a string. Other values count as absent.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         match self.get(name)? {
             Value::String(text) => text.trim().parse().ok(),

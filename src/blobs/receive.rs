@@ -1,4 +1,4 @@
-//! Downloads: every way of fetching a blob ends here, in a file with verified digests.
+//! Writes a fetched blob to a file and verifies its digests. All ways of fetching a blob use this.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -16,13 +16,14 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::{self, Cancellable};
 
-/// How many chunks are received ahead of the disk.
+/// The maximum number of received chunks that wait to be written.
 const AHEAD: usize = 4;
 
 /// A blob to fetch: its name in messages, its digests and its destination.
 ///
-/// It is written to a temporary file in the directory of its destination. Dropping the `TempPath` removes that file on every failure,
-/// also when the future that owns it is dropped.
+/// The blob is written to a temporary file in the directory of the destination. Dropping the
+/// `TempPath` removes that file, after a failure and also if the future that owns the path is
+/// dropped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Download<'a> {
     name: &'a str,
@@ -48,7 +49,7 @@ impl<'a> Download<'a> {
         });
         while let Some(chunk) = response.chunk().await? {
             if sender.send(chunk).await.is_err() {
-                // Writing failed. The error comes from the writer.
+                // The writer has failed. Its error is returned below.
                 break;
             }
         }
@@ -57,7 +58,7 @@ impl<'a> Download<'a> {
         self.keep(temporary, digests.at("write", self.to)?).await
     }
 
-    /// Copies a file.
+    /// Copies the blob from a local file.
     pub(super) async fn copy(
         &self,
         from: &Path,
@@ -76,12 +77,12 @@ impl<'a> Download<'a> {
         self.keep(temporary, digests).await
     }
 
-    /// A temporary file for a program that writes the blob; see [`check`](Self::check).
+    /// Creates a temporary file for a program that writes the blob; see [`check`](Self::check).
     pub(super) async fn temporary(&self) -> Result<TempPath, AttemptError> {
         Ok(self.create().await?.into_temp_path())
     }
 
-    /// Accepts the file that a program wrote.
+    /// Verifies the file that a program wrote, and renames it to the destination.
     pub(super) async fn check(
         &self,
         temporary: TempPath,
@@ -90,7 +91,7 @@ impl<'a> Download<'a> {
         let (path, to) = (temporary.to_path_buf(), self.to.to_owned());
         let (algorithms, cancel) = (self.digest.algorithms(), cancel.clone());
         let digests = on_disk("hash", move || {
-            // The program may have replaced the file.
+            // The program may have replaced the file by one with another mode.
             fs::set_mode(&path, 0o600)?;
             let file = Cancellable::new(fs::open(&path)?, &cancel);
             Ok(Digests::of_reader(file, &algorithms).at("read", &to)?.0)
@@ -108,7 +109,7 @@ impl<'a> Download<'a> {
         Hasher::new(&self.digest.algorithms())
     }
 
-    /// Verifies the digests, then gives the file its name.
+    /// Verifies the digests, then renames the file to the destination.
     async fn keep(&self, temporary: TempPath, digests: Digests) -> Result<(), AttemptError> {
         self.digest
             .verify(&digests)

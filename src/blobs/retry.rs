@@ -1,4 +1,4 @@
-//! Attempts and the pauses between them.
+//! Repeats failed attempts of blob transfers, with pauses between them.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::AttemptError;
 
-/// How many attempts are made, as in the Go agent.
+/// The number of attempts, as in the Go agent.
 pub(super) const ATTEMPTS: u32 = 3;
 
-/// How long to wait between attempts.
+/// The pauses between attempts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     store: Duration,
@@ -18,8 +18,8 @@ pub(super) struct Pace {
 }
 
 impl Default for Pace {
-    /// The Go agent pauses as long for signed URLs, also after the last attempt. It does not pause for a store; but a server that
-    /// restarts needs a moment.
+    /// The Go agent makes the same pause for signed URLs, also after the last attempt. It makes
+    /// none for a blobstore, but a restarting server needs some time.
     fn default() -> Self {
         Self {
             store: Duration::from_secs(1),
@@ -34,7 +34,7 @@ impl Pace {
         Duration::ZERO
     }
 
-    /// One second more after each attempt, up to five.
+    /// The pause grows by one second after each attempt, up to five seconds.
     pub(super) fn store(self) -> impl Fn(u32) -> Duration {
         move |attempt| self.store * attempt.min(5)
     }
@@ -52,11 +52,11 @@ impl Pace {
     }
 }
 
-/// One attempt.
+/// The future of one attempt.
 pub(super) type AttemptFuture<'a, T> = BoxFuture<'a, Result<T, AttemptError>>;
 
-/// Makes up to `attempts` attempts until one succeeds or fails permanently, or `cancel` is canceled. The error has the number of
-/// attempts.
+/// Repeats an attempt until it succeeds or fails permanently, `attempts` attempts were made, or
+/// `cancel` is canceled. The error contains the number of attempts.
 pub(super) async fn retry<'a, T>(
     attempts: u32,
     pause: impl Fn(u32) -> Duration,
@@ -67,7 +67,7 @@ pub(super) async fn retry<'a, T>(
     loop {
         let cause = match cancel.run_until_cancelled(attempt()).await {
             Some(Ok(value)) => return Ok(value),
-            // The cancellation caused this error, whatever its text.
+            // An error after a cancellation is a consequence of it, so it is not returned.
             Some(Err(cause)) if !cancel.is_cancelled() => cause,
             Some(Err(_)) | None => AttemptError::Stopped,
         };

@@ -1,4 +1,4 @@
-//! Blobs behind signed URLs: the URL itself grants access to one blob.
+//! Blobs behind signed URLs. Such a URL itself grants access to one blob.
 
 use std::path::Path;
 
@@ -12,11 +12,12 @@ use crate::http::Body;
 use crate::release::MultiDigest;
 
 impl Blobs {
-    /// Fetches the blob at `url` into the file `to` with mode 0600, replacing an existing file. The file gets its name when every
-    /// supported digest in `digest` matches. Makes up to three attempts, five seconds apart.
+    /// Fetches the blob at `url` into the file `to` with mode 0600, replacing an existing file. The
+    /// file gets its name only if every supported digest in `digest` matches. Makes up to three
+    /// attempts, five seconds apart.
     ///
     /// # Errors
-    /// When the blob cannot be fetched, has another digest, or `cancel` is canceled.
+    /// If the blob cannot be fetched or has a wrong digest, or if `cancel` is canceled.
     pub async fn get_signed(
         &self,
         url: &SignedUrl,
@@ -32,13 +33,14 @@ impl Blobs {
             .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Download))
     }
 
-    /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or after one second without it.
+    /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or
+    /// after one second.
     ///
-    /// The Go agent makes one attempt. This one makes three: a signed URL names one object and every attempt sends the same bytes,
-    /// so a second upload is harmless if the first one did succeed.
+    /// The Go agent makes one attempt, this one up to three. A repeated upload is harmless, because
+    /// a signed URL belongs to one object and every attempt sends the same bytes.
     ///
     /// # Errors
-    /// When the file cannot be read or stored, or `cancel` is canceled.
+    /// If the file cannot be read or sent, or if `cancel` is canceled.
     pub async fn put_signed(
         &self,
         url: &SignedUrl,

@@ -1,4 +1,4 @@
-//! The blobstore that the settings name.
+//! The blobstore that the settings name, behind one interface for all kinds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) enum BlobstoreClient {
     Local(Local),
     Dav(Dav),
     External(External),
-    /// Reported when the blobstore is used.
+    /// A blobstore that cannot be used, with the reason. It is reported at the first use.
     Unusable(Arc<StoreProblem>),
 }
 

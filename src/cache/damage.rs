@@ -1,4 +1,4 @@
-//! What is wrong with a file of a cache.
+//! Describes damaged files of a cache.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ pub struct Damage {
 }
 
 impl DamageKind {
-    /// Whether the file itself is wrong, so that it must be set aside. Other failures concern the process, the machine or the rights of
-    /// this user.
+    /// Whether the file itself is damaged and must be set aside. Other failures concern the
+    /// process, the machine or the privileges of this user.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
@@ -27,7 +27,7 @@ impl DamageKind {
         }
     }
 
-    /// Whether a newer agent, with another format of descriptions, may have written the file.
+    /// Whether a newer agent may have written the file, in a newer format.
     pub(super) fn may_be_newer(&self) -> bool {
         match self {
             Self::Foreign(_) | Self::OtherKey | Self::TooLarge => true,
@@ -35,7 +35,7 @@ impl DamageKind {
         }
     }
 
-    /// Whether an error of reading shows that the file itself is wrong.
+    /// Whether an error of reading shows that the file itself is damaged.
     pub(super) fn is_lasting_error(error: &fs::Error) -> bool {
         let errno = error.source.raw_os_error();
         errno.is_none_or(|errno| [libc::EISDIR, libc::ELOOP, libc::ENXIO].contains(&errno))

@@ -1,4 +1,5 @@
-//! How what shaped a cached package differs from what shapes a package now, in words. Pure.
+//! Explains why a cached package was not used: describes how the key parts of a cached package
+//! differ from those of a package to compile. No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,40 +10,40 @@ use crate::diag::printable;
 /// A part of the key in which a cached package differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// Another version of bosh-agent with other rules stored it.
+    /// Another version of bosh-agent, with another format of keys, stored the package.
     Format,
-    /// Its source has other contents.
+    /// The contents of the source differ.
     Source,
-    /// The same source had this version.
+    /// The version differs, although the source is the same. The cached package had this version.
     Version(String),
-    /// It was compiled for this stemcell.
+    /// The cached package was compiled for this stemcell.
     Stemcell(String),
-    /// It was compiled on this architecture.
+    /// The cached package was compiled on this architecture.
     Architecture(String),
-    /// It was compiled in this base directory.
+    /// The cached package was compiled in this base directory.
     Base(String),
-    /// A dependency, and how it differs.
+    /// This dependency differs.
     Dependency(String, Change),
-    /// A file or compiler of the root file system, and how it differs.
+    /// This file or compiler of the root file system differs.
     Root(String, Change),
-    /// The value that a flag had.
+    /// This option differs. The second value is that of the cached package.
     Option(String, String),
-    /// A variable, and how it differs.
+    /// This variable differs.
     Variable(String, Change),
 }
 
-/// How a named part differs.
+/// How a named part of the key differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The cached package had another one.
+    /// The cached package had another value.
     Other,
-    /// Only the cached package had it.
+    /// Only the cached package had the part.
     Gone,
-    /// The cached package did not have it.
+    /// Only the package to compile has the part.
     New,
 }
 
-/// The differences of a cached package's parts from the parts of a package now.
+/// Compares the key parts of a cached package with those of a package to compile.
 #[must_use]
 pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
     let mut found = Vec::new();
@@ -53,7 +54,7 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
     };
     note(cached.format != now.format, Difference::Format);
     note(cached.source != now.source, Difference::Source);
-    // A changed source usually has a changed version.
+    // A changed source usually has a changed version, which is then not reported separately.
     note(
         cached.version != now.version && cached.source == now.source,
         Difference::Version(cached.version.clone()),
@@ -74,7 +75,7 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
         let changes = changes(cached, now).into_iter();
         changes.map(move |(name, change)| make(name, change))
     };
-    // Another version of the format may have other options.
+    // Do not compare options across format versions, which may have different options.
     let options = changes(&cached.options, &now.options).into_iter();
     let options = options.filter(|_| cached.format == now.format);
     let options = options.map(|(name, _)| {
@@ -142,10 +143,11 @@ impl fmt::Display for Difference {
 /// The list of installed Debian packages.
 pub(super) const DPKG: &str = "/var/lib/dpkg/status";
 
-/// How many differences are named.
+/// The maximum number of differences in a message.
 const NAMED: usize = 4;
 
-/// The differences as the end of a sentence that starts with "was compiled". Another user may have written the names in them.
+/// The differences as the end of a sentence that starts with "was compiled". The names in them are
+/// escaped, because another user may have written them.
 #[must_use]
 pub fn in_words(differences: &[Difference]) -> String {
     let named: Vec<String> = differences

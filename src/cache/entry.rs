@@ -1,4 +1,4 @@
-//! The description of a cached package.
+//! The description of a cached package (entry) and of its files (contents).
 
 use std::time::Duration;
 
@@ -13,21 +13,22 @@ use crate::release::digest::Algorithm;
 /// The largest size of a cached file, in bytes. An entry that names a larger file is not valid.
 const LARGEST: u64 = 64 << 30;
 
-/// A cached package. Its files are stored by their SHA-256.
+/// A cached package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The inputs of the compilation, from which the key is computed.
     pub parts: KeyParts,
-    /// The version of the agent that compiled it.
+    /// The version of the agent that compiled the package.
     pub agent: String,
-    /// When it was stored, in seconds after 1970.
+    /// When the package was stored, in seconds since 1970.
     pub stored: u64,
-    /// How long its compilation took, in milliseconds.
+    /// How long the compilation took, in milliseconds.
     pub milliseconds: u64,
-    /// The isolation tier in which it was compiled.
+    /// The isolation tier of the compilation.
     pub isolation: String,
-    /// Whether it or one of its dependencies was compiled in an unrestricted second run.
+    /// Whether the package or one of its dependencies was compiled in an unrestricted second run of
+    /// the script.
     pub unrestricted: bool,
     /// How the compiled blob is compressed.
     pub form: Form,
@@ -41,13 +42,13 @@ pub struct Entry {
     pub warnings: Vec<String>,
 }
 
-/// A file of a cache.
+/// A file of a cached package, stored under its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
-    /// Its SHA-256, which is its name.
+    /// The SHA-256 of the file.
     pub sha256: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
@@ -68,7 +69,7 @@ impl Entry {
         self.parts.key()
     }
 
-    /// How long its compilation took.
+    /// How long the compilation took.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         Duration::from_millis(self.milliseconds)
@@ -79,22 +80,22 @@ impl Entry {
         std::iter::once(&self.blob).chain(&self.log)
     }
 
-    /// The sum of the sizes of its files, in bytes.
+    /// The sum of the sizes of the package's files, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.contents()
             .fold(0, |sum, content| sum.saturating_add(content.size))
     }
 
-    /// Whether this entry can replace `other`: each run that may use `other` may use this one. Not if only this package was compiled
-    /// without restrictions.
+    /// Whether this entry can replace `other`, that is, each run that may use `other` may also use
+    /// this entry. This is false if only this package was compiled without restrictions.
     pub(super) fn serves(&self, other: &Self) -> bool {
         other.unrestricted || !self.unrestricted
     }
 
-    /// About how much memory the entry takes, in bytes.
+    /// The approximate amount of memory that the entry takes, in bytes.
     pub(super) fn memory(&self) -> usize {
-        // A string or a node of a map takes more than its text.
+        // The overhead of a string or of a node of a map, in bytes.
         const EACH: usize = 64;
         let lines = self.last_lines.iter().chain(&self.warnings);
         let own = [&self.agent, &self.isolation].into_iter().chain(lines);
@@ -102,16 +103,16 @@ impl Entry {
         texts.fold(EACH, |sum, text| sum.saturating_add(text.len() + EACH))
     }
 
-    /// The file of the entry.
+    /// Encodes the entry as the text of its file.
     pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
         sealed::seal(self)
     }
 
-    /// The entry of a file that is named after `name` and `key`.
+    /// Decodes the text of the file for the package `name` with `key`.
     pub(super) fn decode(text: &[u8], name: &str, key: &Key) -> Result<Self, DamageKind> {
         let entry: Self = sealed::open(text)?;
         let is_named = entry.parts.name == name && entry.key() == *key;
-        // The digests become parts of paths.
+        // Check the digests, because they become parts of paths.
         let mut contents = entry.contents();
         if !is_named || !contents.all(|content| is_sha256(&content.sha256)) {
             return Err(DamageKind::OtherKey);
@@ -125,7 +126,7 @@ impl Entry {
 }
 
 impl Content {
-    /// A file with these digests; `None` if they lack the SHA-256.
+    /// A file with these digests; `None` if there is no SHA-256 among them.
     #[must_use]
     pub fn new(digests: &Digests, size: u64) -> Option<Self> {
         Some(Self {

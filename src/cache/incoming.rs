@@ -1,4 +1,4 @@
-//! Files that arrive in a local cache from another cache.
+//! Receives the contents of packages from another cache into a local cache.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -10,7 +10,8 @@ use crate::fs::{self, Context as _, LeasedFile};
 use crate::release::digest::Hasher;
 use crate::release::{Algorithm, Digests};
 
-/// A content that arrives in parts. It gets its name after its last part, if its SHA-256 and size are right.
+/// A content (compiled blob or log) that arrives in parts. It is stored under its SHA-256 after the
+/// last part, if SHA-256 and size are right.
 #[derive(Debug)]
 pub(super) struct Incoming {
     cache: LocalCache,
@@ -21,13 +22,13 @@ pub(super) struct Incoming {
 }
 
 impl LocalCache {
-    /// The file of a content.
+    /// The path of a content in the cache.
     #[must_use]
     pub fn content_file(&self, content: &Content) -> PathBuf {
         self.content(&content.sha256)
     }
 
-    /// Whether the cache has a content. A damaged one is removed, so that it is fetched again.
+    /// Whether the cache has a content. A damaged one is removed, so that it will be fetched again.
     pub(super) fn has_content(&self, content: &Content) -> fs::Result<bool> {
         let file = self.content(&content.sha256);
         if !self.has(content, &file)? {
@@ -46,7 +47,8 @@ impl LocalCache {
         Ok(false)
     }
 
-    /// How many bytes of these packages are missing here, and how many bytes are free.
+    /// How many bytes of these packages are missing in this cache, and how many bytes are free on
+    /// its file system.
     pub(super) fn missing_and_free(&self, entries: &[Entry]) -> fs::Result<(u64, u64)> {
         let contents: HashSet<&Content> = entries.iter().flat_map(Entry::contents).collect();
         let mut missing: u64 = 0;
@@ -58,7 +60,7 @@ impl LocalCache {
         Ok((missing, fs::space(self.root())?.free))
     }
 
-    /// A content that is about to arrive.
+    /// Starts to receive a content.
     pub(super) fn incoming(&self, content: &Content) -> fs::Result<Incoming> {
         Ok(Incoming {
             cache: self.clone(),
@@ -69,7 +71,7 @@ impl LocalCache {
         })
     }
 
-    /// Adds the entry of a package whose contents have arrived.
+    /// Adds the entry of a package. All contents of the package must have arrived.
     pub(super) fn add_entry(&self, entry: &Entry) -> fs::Result<()> {
         let file = self.entry(&entry.parts.name, &entry.key());
         self.write(&file, entry.encode())
@@ -77,7 +79,8 @@ impl LocalCache {
 }
 
 impl Incoming {
-    /// Writes the next part; `false`, without writing it, if the content is then longer than announced.
+    /// Writes the next part. If the content would become longer than announced, writes nothing and
+    /// returns `false`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> fs::Result<bool> {
         let size = self.size.saturating_add(bytes.len() as u64);
         if size > self.content.size {
@@ -90,7 +93,7 @@ impl Incoming {
         Ok(true)
     }
 
-    /// Adds the content to the cache; `false` if it has another SHA-256 or size.
+    /// Adds the content to the cache. Returns `false` if its SHA-256 or size is wrong.
     pub(super) fn finish(self) -> fs::Result<bool> {
         let digests = self.hasher.finish();
         if Content::new(&digests, self.size).as_ref() != Some(&self.content) {

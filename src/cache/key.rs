@@ -1,5 +1,5 @@
-//! Everything that affects a compiled package ([`KeyParts`]), and the digest of it, by which the cache finds the package ([`Key`]). No
-//! I/O.
+//! The parts of a cache key ([`KeyParts`]: everything that affects a compiled package), and the key
+//! ([`Key`]: a digest of the parts, by which the cache finds the package). No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
-/// The version of keys and entries. Entries with another version are never used. Increase it when equal parts may give another package
-/// than before.
+/// The version of the format of keys and entries. Entries with another version are never used.
+/// Increase it if equal parts may produce a different package than before.
 pub const FORMAT: u32 = 2;
 
-/// The name among the options of the user who runs scripts.
+/// The option that says which user runs scripts.
 pub const SCRIPT_USER: &str = "user";
 
-/// The first bytes of the encoding.
+/// The first bytes that are hashed for each key.
 const MAGIC: &[u8] = b"bosh-agent cache key\0";
 
-/// The length of a key, in hex digits.
+/// The length of a key in hex digits.
 const LENGTH: usize = 64;
 
 /// The key of a compiled package: a SHA-256 in lower-case hex.
@@ -28,7 +28,7 @@ const LENGTH: usize = 64;
 pub struct Key(String);
 
 impl Key {
-    /// Checks a text; `None` if it is not a key.
+    /// Parses a key; `None` if the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         is_sha256(text).then(|| Self(text.to_owned()))
@@ -53,37 +53,42 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == LENGTH && text.bytes().all(is_digit)
 }
 
-/// Everything that affects a compiled package. It is stored with the package, so that a later run can say why it did not find one.
+/// Everything that affects a compiled package. Entries contain these parts, so that a later run can
+/// report why it did not find a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyParts {
-    /// [`FORMAT`].
+    /// The version of the format, [`FORMAT`].
     pub format: u32,
     /// The package's name.
     pub name: String,
     /// The package's version, which the script sees.
     pub version: String,
-    /// The digest of what the source unpacks to. If that depends on the order of the archive's entries or, with `--reproducible`, on
-    /// their times, the digest of the archive.
+    /// The digest of the unpacked source. If the unpacked source depends on the order of the
+    /// archive's entries or, with `--reproducible`, on their times, the digest of the archive
+    /// instead.
     pub source: String,
-    /// Maps the name of each direct dependency to its key or, if it was compiled already, to the digest of its blob.
+    /// For each direct dependency, its key or, if it was compiled already, the digest of its blob.
     pub dependencies: BTreeMap<String, String>,
     /// The stemcell for which the package is compiled.
     pub stemcell: String,
     /// The architecture of the machine.
     pub architecture: String,
-    /// The identity of the root file system. Maps the path of each file that describes it, and the name of each compiler, to a digest.
+    /// The identity of the root file system: the digests of the files that describe it and of the
+    /// compilers.
     pub root: BTreeMap<String, String>,
     /// The base directory, whose paths scripts see.
     pub base: String,
-    /// The options that affect what scripts can do or see, by the names of their flags, and who runs scripts, as [`SCRIPT_USER`].
+    /// The options that affect what scripts can do or see, by the names of their flags.
+    /// [`SCRIPT_USER`] is one of them.
     pub options: BTreeMap<String, String>,
-    /// Maps the name of each inherited variable that counts (see `cache::variables`) to the digest of its value.
+    /// The digests of the values of the inherited variables that are part of the key (see
+    /// `cache::variables`).
     pub variables: BTreeMap<String, String>,
 }
 
 impl KeyParts {
-    /// All texts in the parts.
+    /// All strings in the parts.
     pub(super) fn texts(&self) -> impl Iterator<Item = &String> {
         let texts = [
             &self.name,
@@ -108,7 +113,7 @@ impl KeyParts {
     /// The key: the SHA-256 of an unambiguous encoding of all parts.
     #[must_use]
     pub fn key(&self) -> Key {
-        // Without `..`, so that a new part cannot be forgotten here.
+        // The pattern has no `..`, so that adding a part without hashing it does not compile.
         let Self {
             format,
             name,
@@ -136,7 +141,8 @@ impl KeyParts {
     }
 }
 
-/// Hashes texts, each after its length, and maps, each after its number of entries: no two values have the same encoding.
+/// Hashes strings, each after its length, and maps, each after its number of entries. So different
+/// values never have the same encoding.
 struct Encoder(Hasher);
 
 impl Encoder {

@@ -1,4 +1,5 @@
-//! The digests of the contents of source archives, so that an unchanged archive is not read again.
+//! Remembers the digests of unpacked source archives, so that an unchanged archive does not have to
+//! be unpacked and read again.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +9,13 @@ use super::local::{LocalCache, read};
 use super::sealed;
 use crate::fs;
 
-/// A source archive whose content was digested.
+/// The digest of an unpacked source archive. It is stored as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KnownSource {
-    /// [`FORMAT`].
+    /// The version of the file's format, [`FORMAT`].
     format: u32,
-    /// The version of the digest of contents.
+    /// The version of the method by which `content` is computed.
     form: u32,
     /// The SHA-256 of the archive.
     archive: String,
@@ -23,10 +24,10 @@ struct KnownSource {
 }
 
 impl LocalCache {
-    /// The digest of the content of a source archive, if it is known from an earlier run with the same form of digests.
+    /// The digest of the unpacked archive, if an earlier run has computed it by the same method.
     ///
     /// # Errors
-    /// If the file is damaged: it must be set aside.
+    /// If the file is damaged. The caller must set it aside.
     pub fn source(&self, archive: &str, form: u32) -> Result<Option<String>, Damage> {
         let file = self.source_file(archive);
         let text = match read(&file) {
@@ -43,13 +44,13 @@ impl LocalCache {
                 self.mark_used(&file);
                 Ok(Some(known.content))
             }
-            // Another version of the agent has written it.
+            // Another version of the agent has written the file.
             Ok(_) | Err(DamageKind::Foreign(_)) => Ok(None),
             Err(kind) => Err(Damage { file, kind }),
         }
     }
 
-    /// Remembers the digest of the content of a source archive, which has this SHA-256.
+    /// Remembers the digest of an unpacked archive. `archive` is the archive's SHA-256.
     ///
     /// # Errors
     /// The error of the system.

@@ -1,4 +1,6 @@
-//! A cache in a directory. Several processes use it at once; files appear and disappear by rename and link alone.
+//! A cache in a directory. Several processes can use it at the same time, because files are only
+//! added and removed by rename and link. *Sealed* JSON contains its own digest, and a *content* is
+//! a compiled blob or a log.
 //!
 //! ```text
 //! DIR/v1/entries/NAME/KEY.json    what a cached package consists of (sealed JSON)
@@ -24,7 +26,7 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
-/// The directory in the cache of this version's files.
+/// The subdirectory for files of this format version.
 pub(super) const VERSION: &str = "v1";
 
 /// The prefix of temporary files.
@@ -33,22 +35,25 @@ pub(super) const PREFIX: &str = "writing-";
 /// The prefix of directories with contents that are being removed.
 pub(super) const REMOVING: &str = "removing-";
 
-/// How old temporary files and contents without an entry must be in a directory that several machines share to be removed.
+/// Temporary files, and contents without an entry, are removed from a shared directory only if they
+/// are at least this old.
 pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
 
-/// The longest JSON file that is read, in bytes. The agent writes none that is longer. Limits the memory, because several are read at once.
+/// The maximum length of a JSON file in bytes. The agent writes no longer one. The limit bounds the
+/// memory, because several files are read concurrently.
 const LONGEST: u64 = 4 << 20;
 
-/// Contents are read-only: they never change under their name.
+/// The mode of contents. They are read-only, because a content never changes.
 pub(super) const MODE: u32 = 0o444;
 
-/// The digests of copies: the SHA-256 verifies them, manifests have the SHA-1.
+/// The digests that are computed while copying: the SHA-256 verifies the copy, the SHA-1 is needed
+/// for manifests.
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha1, Algorithm::Sha256];
 
-/// The file by which backup programs recognize a cache.
+/// The name and the contents of the file that makes backup programs skip the cache.
 const TAG: (&str, &str) = (
     "CACHEDIR.TAG",
     "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of bosh-agent.\n",
@@ -58,23 +63,24 @@ const TAG: (&str, &str) = (
 #[derive(Debug, Clone)]
 pub struct LocalCache {
     root: PathBuf,
-    /// Whether other machines write to it: then a lock may say nothing about their temporary files.
+    /// Whether other machines write to the directory. Their locks may be invisible here, so an
+    /// unlocked temporary file may still be in use.
     pub(super) is_shared: bool,
 }
 
 /// Why a cached package cannot be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Its files are damaged: they must be set aside.
+    /// The package's files are damaged. The caller must set them aside.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// The copy cannot be written, or the run was stopped.
+    /// The copy cannot be written, or the run was canceled.
     #[error(transparent)]
     Files(#[from] fs::Error),
 }
 
 impl LocalCache {
-    /// The cache in this directory. Creates nothing.
+    /// A cache in this directory. Does not create anything.
     #[must_use]
     pub fn new(root: &Path) -> Self {
         Self {
@@ -83,7 +89,7 @@ impl LocalCache {
         }
     }
 
-    /// The cache in a directory that several machines share. Creates nothing.
+    /// A cache in a directory that several machines share. Does not create anything.
     pub(super) fn shared(root: &Path) -> Self {
         Self {
             is_shared: true,
@@ -119,16 +125,16 @@ impl LocalCache {
         Ok(())
     }
 
-    /// Whether the directory has a cache.
+    /// Whether the directory contains a cache.
     #[must_use]
     pub fn is_there(&self) -> bool {
         fs::metadata(&self.entries()).is_ok()
     }
 
-    /// The description of a cached package.
+    /// Finds the entry of a cached package.
     ///
     /// # Errors
-    /// If it is damaged: it must be set aside.
+    /// If the entry is damaged. The caller must set it aside.
     pub fn find(&self, name: &str, key: &Key) -> Result<Option<Entry>, Damage> {
         let file = self.entry(name, key);
         match read(&file) {
@@ -140,11 +146,12 @@ impl LocalCache {
         }
     }
 
-    /// Makes verified copies of a cached package's files: `blob` and, if it has one, `log`. Hard links are copies, too. Returns the SHA-1
-    /// and SHA-256 of the blob; `None` if another process has removed the package meanwhile.
+    /// Makes verified copies, possibly hard links, of a cached package's blob at `blob` and of its
+    /// log, if there is one, at `log`. Returns the SHA-1 and SHA-256 of the blob; `None` if another
+    /// process has removed the package meanwhile.
     ///
     /// # Errors
-    /// If a file is damaged, or a copy cannot be written. No copy is left.
+    /// If a file is damaged, or a copy cannot be written. No partial copy is left.
     pub fn fetch(
         &self,
         entry: &Entry,
@@ -160,7 +167,7 @@ impl LocalCache {
             }
             Err(error) => {
                 for file in [blob, log] {
-                    // Remove partial and damaged copies.
+                    // Remove copies that are partial or damaged.
                     let _ = fs::remove_file_if_there(file);
                 }
                 let is_missing = matches!(&error, FetchError::Damaged(it) if matches!(it.kind, DamageKind::Missing));
@@ -188,14 +195,15 @@ impl LocalCache {
             Err(_) => self.copy(&entry.blob, blob, cancel)?,
         };
         if let Some(content) = &entry.log {
-            // Never a link: the log belongs to the user.
+            // Copy instead of linking, because the user may change the log.
             self.copy(content, log, cancel)?;
         }
         Ok(digests)
     }
 
-    /// The file of a content. A process that prunes the cache moves it away, reads the entries again, and
-    /// puts it back if one of them names it.
+    /// The path of a content. A process that prunes the cache moves contents away for a short time,
+    /// reads the entries again, and moves back those that an entry names; then the path is the
+    /// temporary one.
     fn present(&self, content: &Content) -> PathBuf {
         let file = self.content(&content.sha256);
         if !matches!(fs::lookup(&file), Ok(None)) {
@@ -207,7 +215,7 @@ impl LocalCache {
         moved.next().unwrap_or(file)
     }
 
-    /// Verifies a content, read from `link`.
+    /// Verifies a content by reading its hard link `link`.
     fn check(
         &self,
         content: &Content,
@@ -260,8 +268,8 @@ impl LocalCache {
         }
     }
 
-    /// Sets a damaged file aside, so that it is not found again. For a missing file, nothing is done: its entry
-    /// stays until a run has compiled the package again and replaces it.
+    /// Moves a damaged file aside, so that it is not found again. If the file is missing, does
+    /// nothing: its entry stays until a run has compiled the package again and replaces the entry.
     ///
     /// # Errors
     /// The error of the system.
@@ -270,13 +278,13 @@ impl LocalCache {
         fs::create_dir_all(&aside)?;
         let place = aside.join(fs::file_name(damaged));
         if fs::if_there(fs::rename(damaged, &place))?.is_some() {
-            // Damaged files are kept for some time, which begins now.
+            // Damaged files are kept for some time, which starts now.
             self.mark_used(&place);
         }
         Ok(())
     }
 
-    /// Sets the entry of a package aside whose files are damaged.
+    /// Moves the entry of a package with damaged files aside.
     ///
     /// # Errors
     /// The error of the system.
@@ -305,7 +313,8 @@ impl LocalCache {
         }
     }
 
-    /// Records that a file is in use. The order of pruning and the time for which damaged files are kept depend on it.
+    /// Sets the time of a file's last use. Pruning removes the least recently used packages first,
+    /// and damaged files are kept for some time after their last use.
     pub(super) fn mark_used(&self, file: &Path) {
         let marked = fs::open(file)
             .and_then(|opened: File| opened.set_modified(SystemTime::now()).at("mark", file));
@@ -318,7 +327,7 @@ impl LocalCache {
         self.root.join(VERSION).join("entries")
     }
 
-    /// The file of an entry. Names of packages are valid file names.
+    /// The path of an entry. Package names are valid file names.
     pub(super) fn entry(&self, name: &str, key: &Key) -> PathBuf {
         self.entries().join(name).join(format!("{key}.{JSON}"))
     }
@@ -352,13 +361,13 @@ impl LocalCache {
     }
 }
 
-/// The path of a digest in one of 256 directories.
+/// The path of a file that is named by its digest, in one of 256 subdirectories.
 fn in_parts(directory: &Path, sha256: &str) -> PathBuf {
     debug_assert!(is_sha256(sha256), "{sha256}");
     directory.join(&sha256[..2]).join(sha256)
 }
 
-/// The text of a description; `None` if it is missing.
+/// Reads a JSON file; `None` if it is missing.
 pub(super) fn read(file: &Path) -> Result<Option<Vec<u8>>, DamageKind> {
     let opened = fs::if_there(fs::open_file(file)).map_err(DamageKind::Unreadable)?;
     let Some(opened) = opened else {
@@ -387,7 +396,7 @@ fn changed(file: PathBuf) -> Damage {
     Damage { file, kind }
 }
 
-/// A file whose reading was canceled is not damaged.
+/// Distinguishes a canceled read, after which the file must not be treated as damaged.
 fn stopped_or(
     cancel: &CancellationToken,
     error: fs::Error,

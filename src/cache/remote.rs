@@ -11,8 +11,9 @@
 //! health       counts failures, and decides when a cache is not used any longer
 //! ```
 //!
-//! A shared cache never fails a run. A warning names it and the reason of a failure. After a refusal, or a few time limits and lost
-//! connections, it is not used again. Each operation has a time limit.
+//! A shared cache never makes a run fail. A failure is reported by a warning with the cache and the
+//! reason. Each operation has a time limit. After a refusal, or after a few time limits and lost
+//! connections, the run does not use the cache again.
 
 mod allowance;
 mod credentials;
@@ -57,13 +58,13 @@ use crate::http::Client;
 use crate::runtime;
 use crate::tls::{self, Profile};
 
-/// How many descriptions are fetched concurrently.
+/// The maximum number of entries that are fetched concurrently.
 const SEARCHES: usize = 16;
 
-/// How much memory the descriptions of a search may take, in bytes. A usual one takes a few KiB.
+/// The maximum memory for entries in bytes. A typical entry takes a few KiB.
 const MOST_DESCRIPTIONS: usize = 64 << 20;
 
-/// How many packages are fetched concurrently, at most.
+/// The maximum number of packages that are fetched concurrently.
 pub const TRANSFERS: usize = 4;
 
 /// The pauses before retries.
@@ -75,15 +76,15 @@ pub struct Remote {
     location: Location,
     kind: Kind,
     limits: Limits,
-    /// The time that all searches may take.
+    /// The time limit of all searches together.
     searches: Allowance,
-    /// The time that all downloads may take.
+    /// The time limit of all downloads together.
     downloads: Allowance,
     health: Health,
-    /// How many bytes of memory descriptions may still take.
+    /// How many bytes of memory are left for entries.
     descriptions: AtomicUsize,
-    /// The keys of packages whose descriptions or contents are wrong or missing, and the SHA-256 of the contents of those with wrong
-    /// bytes. They are replaced when they are stored again.
+    /// The keys of packages whose entries or contents are wrong or missing, and the SHA-256 of
+    /// contents with wrong bytes. They are replaced when the package is stored again.
     damaged: Mutex<HashSet<String>>,
 }
 
@@ -94,7 +95,7 @@ enum Kind {
     Grpc(Box<GrpcServer>),
 }
 
-/// Where a shared cache is.
+/// Writes the location of the cache.
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.location.fmt(f)
@@ -102,7 +103,8 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
-    /// A cache with these limits. `local` is the state of the local cache, which all shared caches of a run fill.
+    /// A cache with these time limits. `local` is the state of the local cache, which is the same
+    /// for all shared caches of a run.
     pub(super) fn new(
         location: &Location,
         (credentials, environment): (&Credentials, &Environment),
@@ -136,24 +138,25 @@ impl Remote {
             limits,
             descriptions: AtomicUsize::new(MOST_DESCRIPTIONS),
             searches: Allowance::new(limits.lookups),
-            // One slow package does not take all of it.
+            // Allow twice the base, so that one slow package does not use up the time of all.
             downloads: Allowance::new(2 * limits.base),
             damaged: Mutex::default(),
         }
     }
 
-    /// Where it is.
+    /// The location of the cache.
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// Reports a failure that did not end its use, once.
+    /// Reports the first failure after which the cache was still used, once.
     pub(super) fn report(&self) {
         self.health.report();
     }
 
-    /// Creates the directory of a shared cache, unless it has failed. With `is_target`, packages are to be stored in it.
+    /// Creates the directory of a shared cache, unless the cache has failed. `is_target` means that
+    /// packages will be stored in it.
     pub(super) async fn prepare(&self, is_target: bool) {
         let Kind::Directory(directory) = &self.kind else {
             return;
@@ -179,30 +182,31 @@ impl Remote {
         }
     }
 
-    /// Whether it has failed: it is not used again.
+    /// Whether the cache has failed, so that this run does not use it again.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.health.is_broken()
     }
 
-    /// Reports that packages were not stored within this time at the end of a run.
+    /// Reports that storing packages took longer than this limit at the end of a run.
     pub fn give_up_slow(&self, limit: Duration) {
         self.health.give_up(&RemoteError::Slow { limit });
     }
 
-    /// Reports that the file system of its directory has not responded for this time. It is not used again.
+    /// Stops the use of the cache and reports that the file system of its directory has not
+    /// responded for this time.
     pub fn give_up_silent(&self, limit: Duration) {
         self.health.give_up(&RemoteError::NoResponse { limit });
     }
 
-    /// Whether packages can be stored in it, as far as is known.
+    /// Whether packages can be stored in the cache, as far as is known.
     #[must_use]
     pub fn takes_packages(&self) -> bool {
         !self.is_broken() && !self.health.is_only_read()
     }
 
-    /// The descriptions of packages, in their order; `None` for one that is missing, and after a failure. All searches of a run share a time
-    /// limit.
+    /// Finds the entries of packages, in the order of `wanted`. The result is `None` for a missing
+    /// entry, and after a failure. All searches of a run share a time limit.
     pub fn find_all<'a>(
         &'a self,
         wanted: &'a [(String, Key)],
@@ -210,7 +214,8 @@ impl Remote {
         let find = |(index, (name, key)): (usize, &'a (String, Key))| {
             self.find(name, key).map(move |it| (index, it)).boxed()
         };
-        // With a lazy iterator, the compiler does not see that the future is `Send`.
+        // Collect the futures first: with a lazy iterator, the compiler cannot prove that the
+        // future is `Send`.
         let finding: Vec<BoxFuture<'_, _>> = wanted.iter().enumerate().map(find).collect();
         async move {
             let mut found: Vec<Option<Entry>> = vec![None; wanted.len()];
@@ -224,7 +229,7 @@ impl Remote {
             if let Err(limit) = self.searches.run(Duration::ZERO, collecting).await {
                 let error = RemoteError::Slow { limit };
                 match start.elapsed() < limit / 2 {
-                    // Earlier searches used most of the time, and the cache may be healthy.
+                    // Earlier searches have used most of the time, so this cache may be healthy.
                     true => self.health.note_miss(&error),
                     false => self.health.give_up(&error),
                 }
@@ -234,10 +239,10 @@ impl Remote {
         .boxed()
     }
 
-    /// Copies a package into a local cache. Returns whether it is there; `false` if its files are missing or wrong, and after a failure. Up
-    /// to [`TRANSFERS`] packages may be fetched concurrently.
+    /// Copies a package into a local cache. Returns `false` if its files are missing or wrong, and
+    /// after a failure. Up to [`TRANSFERS`] packages may be fetched concurrently.
     pub fn fetch<'a>(&'a self, entry: &'a Entry, into: &'a Arc<LocalCache>) -> BoxFuture<'a, bool> {
-        // The time of the base is allowed once.
+        // The base time is already part of the allowance for all downloads.
         let time = self.limits.transfer(entry.size()) - self.limits.base;
         async move {
             let fetching = self.fetch_files(entry, into);
@@ -250,7 +255,8 @@ impl Remote {
         .boxed()
     }
 
-    /// Whether the local cache has space for packages, which may come from several shared caches. If not, it is reported.
+    /// Whether the local cache has space for these packages, which may come from several shared
+    /// caches. Reports a lack of space.
     pub async fn has_room(&self, entries: Vec<Entry>, into: &Arc<LocalCache>) -> bool {
         let local = Arc::clone(into);
         let measuring =
@@ -284,7 +290,7 @@ impl Remote {
         }
     }
 
-    /// Whether a description fits into the memory for all of them. If not, it is reported.
+    /// Whether an entry fits into the memory for all entries. Reports a lack of memory.
     fn has_memory(&self, entry: &Entry) -> bool {
         let size = entry.memory();
         let take = |left: usize| left.checked_sub(size);
@@ -319,7 +325,7 @@ impl Remote {
                     Kind::Grpc(server) => Box::pin(server.fetch(content, into)),
                 }
             };
-            // Concurrent transfers share the line.
+            // Concurrent transfers share the bandwidth.
             let shared = content.size.saturating_mul(TRANSFERS as u64);
             match self.attempt(self.limits.transfer(shared), fetch).await {
                 Ok(true) => {}
@@ -347,7 +353,7 @@ impl Remote {
         true
     }
 
-    /// Remembers a package whose contents could not be fetched, if the server is to blame for them.
+    /// Remembers a package whose contents could not be fetched, if the server is to blame.
     fn note_damage(&self, entry: &Entry, fetched: Result<bool, Failed>) {
         let mut damaged = self.damaged();
         match fetched {
@@ -360,8 +366,9 @@ impl Remote {
         damaged.insert(entry.key().to_string());
     }
 
-    /// Stores a package: its blob, its log, then its description. Returns whether it is there. `concurrent` is how many packages are
-    /// stored at once: they share the bandwidth.
+    /// Stores a package: its blob, its log, then its entry. Returns whether the package is in the
+    /// cache now. `concurrent` is the number of packages that are stored at the same time and share
+    /// the bandwidth.
     pub async fn store(
         &self,
         entry: &Entry,
@@ -389,8 +396,9 @@ impl Remote {
         stored.is_ok()
     }
 
-    /// Once a day, removes what no package of a shared directory uses, such as contents that killed runs have stored. If this takes too long,
-    /// everything stays, and a run on a later day tries again.
+    /// Once a day, removes contents that no entry of a shared directory names, for example because
+    /// a killed run has stored them. If the search takes too long, nothing is removed, and a run on
+    /// a later day tries again.
     pub async fn tidy(&self) {
         let Kind::Directory(directory) = &self.kind else {
             return;
@@ -414,7 +422,7 @@ impl Remote {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an operation within a time limit, with a few retries. A failure is reported.
+    /// Runs an operation with a time limit and a few retries. Reports a failure.
     async fn attempt<'a, T>(
         &'a self,
         limit: Duration,
@@ -452,7 +460,7 @@ impl Remote {
     }
 }
 
-/// Why an operation has no result. It was reported.
+/// Why an operation has no result. The reason was already reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
     /// A file of the cache is wrong.

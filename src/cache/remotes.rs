@@ -1,4 +1,4 @@
-//! The shared caches of a run.
+//! The shared caches that a run uses.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use crate::config::Environment;
 /// The shared caches of a run.
 #[derive(Debug, Default)]
 pub struct Remotes {
-    /// Those that packages are taken from, in the order in which they are asked.
+    /// The caches that packages are fetched from, in this order.
     pub from: Vec<Arc<Remote>>,
-    /// The one that packages are stored in.
+    /// The cache that packages are stored in.
     pub to: Option<Arc<Remote>>,
     local: Arc<LocalHealth>,
 }
 
 impl Remotes {
-    /// The caches at these locations. Connects to none, but reads files: the netrc file and, for HTTPS, the CA certificates.
+    /// Creates the clients of the caches at these locations. Does not connect to them, but reads
+    /// files: the netrc file and, for HTTPS, the CA certificates.
     #[must_use]
     pub fn new(
         from: &[Location],
@@ -32,7 +33,7 @@ impl Remotes {
             Arc::new(remote)
         };
         let from: Vec<Arc<Remote>> = from.iter().map(remote).collect();
-        // The same cache is one object, so that one warning suffices.
+        // Use one object if a cache occurs in both lists, so that it prints only one warning.
         let to = to.map(|location| {
             let same = from.iter().find(|it| it.location() == location);
             same.map_or_else(|| remote(location), Arc::clone)
@@ -40,21 +41,22 @@ impl Remotes {
         Self { from, to, local }
     }
 
-    /// All of them, each once.
+    /// All shared caches, each once.
     fn all(&self) -> impl Iterator<Item = &Arc<Remote>> {
         let is_from = |to: &Arc<Remote>| self.from.iter().any(|it| Arc::ptr_eq(it, to));
         let to = self.to.iter().filter(move |to| !is_from(to));
         self.from.iter().chain(to)
     }
 
-    /// Those in directories, each once.
+    /// The shared caches in directories, each once.
     pub fn directories(&self) -> impl Iterator<Item = (PathBuf, &Arc<Remote>)> {
         let directory = |remote: &Remote| remote.location().directory().map(Path::to_owned);
         self.all()
             .filter_map(move |remote| Some((directory(remote)?, remote)))
     }
 
-    /// Creates the directories of shared caches, so that they can be hidden from scripts, which could create them otherwise.
+    /// Creates the directories of shared caches, so that they can be hidden from scripts. A script
+    /// could otherwise create a missing directory itself.
     pub async fn prepare(&self) {
         for remote in &self.from {
             remote.prepare(false).await;
@@ -64,12 +66,13 @@ impl Remotes {
         }
     }
 
-    /// Reports failures that did not end the use of a cache, once for each cache.
+    /// Reports, for each cache, the first failure after which the cache was still used.
     pub fn report(&self) {
         self.all().for_each(|remote| remote.report());
     }
 
-    /// Records that the caller is about to report a failure of the local cache. Returns whether none was reported before.
+    /// Records that the caller is about to report a failure of the local cache. Returns whether it
+    /// is the first one.
     #[must_use]
     pub fn is_first_local_failure(&self) -> bool {
         self.local.is_first()

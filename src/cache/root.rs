@@ -1,5 +1,5 @@
-//! The identity of the root file system: what makes two machines for one stemcell different, such as an overridden stemcell or another
-//! compiler.
+//! The identity of the root file system, which is a part of cache keys. It distinguishes machines
+//! for the same stemcell that differ, for example by another compiler.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use super::difference::DPKG;
 use crate::fs::{self, Context as _};
 use crate::release::{Algorithm, Digests};
 
-/// The files that describe the operating system and its packages.
+/// The files that describe the operating system and its installed packages.
 const FILES: [&str; 4] = [
     "/etc/os-release",
     DPKG,
@@ -18,11 +18,12 @@ const FILES: [&str; 4] = [
     "/var/lib/rpm/rpmdb.sqlite",
 ];
 
-/// The files in the stemcell's `bosh/etc` that say what it is.
+/// The files in the stemcell's `bosh/etc` that identify the stemcell.
 const STEMCELL: [&str; 3] = ["operating_system", "stemcell_git_sha1", "stemcell_version"];
 
-/// The programs that shape what scripts build. They are searched in `PATH`, because they may have been installed without the
-/// distribution's packages. Reading them is faster than asking each for its version.
+/// The programs that affect what scripts build. They are searched in `PATH` and hashed, because
+/// they may not belong to an installed package. Hashing a program is faster than asking the program
+/// for its version.
 const PROGRAMS: [&str; 20] = [
     "ar",
     "as",
@@ -46,11 +47,13 @@ const PROGRAMS: [&str; 20] = [
     "tar",
 ];
 
-/// The digests of the files that describe the root file system and of the compilers in `search`, the value of `PATH`. `etc` is the
-/// stemcell's `bosh/etc`. What is missing is left out.
+/// The digests of the files that describe the root file system, and of the compilers that are found
+/// in `search`, the value of `PATH`. `etc` is the stemcell's `bosh/etc`. Missing files are left
+/// out.
 ///
 /// # Errors
-/// If a file cannot be read although the user may read it. Otherwise its size and time identify it.
+/// If a file that this user may read cannot be read. A file that this user may not read is
+/// identified by its size and time.
 pub fn root_identity(etc: &Path, search: Option<&OsStr>) -> fs::Result<BTreeMap<String, String>> {
     let mut identity = BTreeMap::new();
     for file in FILES {
@@ -97,14 +100,14 @@ fn digest(file: &Path) -> fs::Result<Option<String>> {
     let opened = match fs::open(file) {
         Ok(opened) => opened,
         Err(error) if error.is_not_found() || is_not_a_directory(&error) => return Ok(None),
-        // The user may not read it: for example, a compiler that only a group may read.
+        // The user may not read the file, for example a compiler that only a group may read.
         Err(error) => return unreadable(file, error).map(Some),
     };
     let (digests, _) = Digests::of_reader(opened, &[Algorithm::Sha256]).at("read", file)?;
     Ok(digests.sha256().map(str::to_owned))
 }
 
-/// What identifies a file that cannot be read.
+/// The size and time of a file that this user may not read.
 fn unreadable(file: &Path, error: fs::Error) -> fs::Result<String> {
     use std::os::unix::fs::MetadataExt;
     if error.source.kind() != io::ErrorKind::PermissionDenied {

@@ -1,6 +1,6 @@
-//! JSON that carries its own digest: a changed byte anywhere is noticed. Pure.
+//! Sealed JSON: JSON with its own digest, so that any changed byte is detected. No I/O.
 //!
-//! The file has two lines of JSON: the value, and `{"sha256":"…"}` with the digest of the first line.
+//! The file has two lines: the value, and `{"sha256":"…"}` with the digest of the first line.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::damage::DamageKind;
 use crate::release::digest::BlobDigests;
 
-/// The text of a value with its digest.
+/// Encodes a value as sealed JSON.
 pub(super) fn seal<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(value)?;
     text.push(b'\n');
@@ -17,7 +17,7 @@ pub(super) fn seal<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The value of a text whose digest is right.
+/// Decodes sealed JSON, after verifying the digest.
 pub(super) fn open<T: DeserializeOwned>(text: &[u8]) -> Result<T, DamageKind> {
     let end = text.iter().position(|byte| *byte == b'\n');
     let (first, last) = text.split_at(end.map_or(text.len(), |end| end + 1));

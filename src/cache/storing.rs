@@ -13,10 +13,12 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::Cancellable;
 
 impl LocalCache {
-    /// Stores a package. The blob is linked if it is on the same file system. The content and size of the log are added to the entry.
+    /// Stores a package. The blob is hard-linked if it is on the same file system. The log's digest
+    /// and size are added to the entry.
     ///
     /// # Errors
-    /// The error of the system. What was written remains for [`prune`](Self::prune).
+    /// The error of the system. Files that were already written stay until [`prune`](Self::prune)
+    /// removes them.
     pub fn store(
         &self,
         mut entry: Entry,
@@ -30,7 +32,7 @@ impl LocalCache {
         self.add(&entry.blob, blob, cancel)?;
         let file = self.entry(&entry.parts.name, &entry.key());
         self.write(&file, entry.encode())?;
-        // Another process may have pruned a content that no entry named yet.
+        // Another process may have pruned the blob before the entry named it.
         if fs::lookup(&self.content(&entry.blob.sha256))?.is_none() {
             self.add(&entry.blob, blob, cancel)?;
         }
@@ -42,11 +44,12 @@ impl LocalCache {
         Ok(())
     }
 
-    /// Adds a file with known content, without writing its bytes again if it is on the same file system.
+    /// Adds a file with a known digest. Uses a hard link if the file is on the same file system.
     fn add(&self, content: &Content, file: &Path, cancel: &CancellationToken) -> fs::Result<()> {
         let target = self.content(&content.sha256);
         fs::create_dir_all(fs::parent(&target))?;
-        // An existing file may be damaged, for example after a loss of power. Replace it in one step, so that no process finds it missing.
+        // An existing file may be damaged, for example after a power failure. Replace it
+        // atomically, so that it is never missing.
         let directory = LeasedDirectory::create(&self.temporary(), PREFIX)?;
         let link = directory.path().join(&content.sha256);
         if fs::hard_link(file, &link).is_err() {
@@ -62,8 +65,9 @@ impl LocalCache {
         directory.remove()
     }
 
-    /// Whether the cache already has a content. One of the wrong size is removed, and one of the right size is marked, so that it is not
-    /// pruned before its entry is written.
+    /// Whether the cache has a content with the right size. If so, sets the time of its last use,
+    /// so that it is not pruned before its entry is written. A content with the wrong size is
+    /// removed.
     pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
         match fs::lookup(target)? {
             None => Ok(false),
@@ -78,7 +82,7 @@ impl LocalCache {
         }
     }
 
-    /// Adds a copy of a file, and returns its content.
+    /// Copies a file into the cache, and returns the copy's digest and size.
     fn add_copy(&self, file: &Path, cancel: &CancellationToken) -> fs::Result<Content> {
         let temporary = LeasedFile::create(&self.temporary(), PREFIX, "")?;
         let mut from = Cancellable::new(fs::open(file)?, cancel);

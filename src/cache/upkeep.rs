@@ -1,4 +1,4 @@
-//! Lists, verifies and prunes a cache.
+//! Lists, verifies and prunes a local cache. *Pruning* removes the least recently used packages.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -16,49 +16,49 @@ use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
-/// How long the digests of unused source archives and damaged files are kept.
+/// How long the digests of unused source archives, and damaged files that were set aside, are kept.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How long a run searches a shared directory for contents that no package names.
+/// The maximum time for searching a shared directory for contents that no package names.
 const LONGEST_WALK: Duration = Duration::from_secs(3);
 
-/// A cached package and when it was used.
+/// A cached package and the time of its last use.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its description.
+    /// The package's entry.
     pub entry: Entry,
-    /// The file of the description.
+    /// The path of the entry.
     pub file: PathBuf,
-    /// When it was last stored or used.
+    /// When the package was last stored or used.
     pub used: SystemTime,
 }
 
-/// What a verification has found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// The number of packages whose files are all right.
+    /// The number of packages without damaged files.
     pub good: usize,
     /// The sizes of these files, in bytes.
     pub bytes: u64,
-    /// The damaged files. They were set aside.
+    /// The damaged files, which were set aside.
     pub damaged: Vec<Damage>,
 }
 
-/// What was removed from a cache, and what is left.
+/// The result of pruning.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// How many packages were removed.
+    /// The number of removed packages.
     pub packages: usize,
-    /// How many bytes were removed, with the files that no package used.
+    /// The number of removed bytes, including files that no package used.
     pub bytes: u64,
-    /// How many packages are left.
+    /// The number of remaining packages.
     pub left: usize,
-    /// How many bytes are left.
+    /// The number of remaining bytes.
     pub left_bytes: u64,
 }
 
 impl LocalCache {
-    /// All packages, in the order of their names and of their last use, and the descriptions that are damaged.
+    /// All packages, sorted by name and then by last use, and the damaged entries.
     ///
     /// # Errors
     /// If a directory cannot be read.
@@ -82,7 +82,7 @@ impl LocalCache {
         Ok((listed, damaged))
     }
 
-    /// The cached packages of one name, and the descriptions that are damaged.
+    /// The cached packages with one name, and the damaged entries.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -96,7 +96,7 @@ impl LocalCache {
                 damaged.push(Damage { file, kind });
                 continue;
             };
-            // Another process may have removed the entry.
+            // Another process may have removed the entry meanwhile.
             let Some(metadata) = fs::lookup(&file)? else {
                 continue;
             };
@@ -113,10 +113,10 @@ impl LocalCache {
         Ok((listed, damaged))
     }
 
-    /// Reads everything, and sets aside what is damaged.
+    /// Reads and verifies all files, and sets damaged ones aside.
     ///
     /// # Errors
-    /// If a directory cannot be read, and after a cancellation.
+    /// If a directory cannot be read, or after a cancellation.
     pub fn verify(&self, cancel: &CancellationToken) -> fs::Result<Verified> {
         let (listed, damaged) = self.list()?;
         let (mut good, mut bad, mut verified) = (HashSet::new(), damaged, Verified::default());
@@ -156,7 +156,7 @@ impl LocalCache {
         Ok(verified)
     }
 
-    /// What is wrong with a content, if anything.
+    /// Reads a content and returns the damage, if there is any.
     fn verify_content(
         &self,
         content: &Content,
@@ -179,13 +179,14 @@ impl LocalCache {
         }
     }
 
-    /// Removes packages, the least recently used first, until the cache has at most `limit` bytes; with `None`, no package. Also removes
-    /// contents that no package has named for `grace`, and what killed processes left.
+    /// Removes the least recently used packages until the cache has at most `limit` bytes; without
+    /// `limit`, removes all packages. Also removes contents that no package has named for `grace`,
+    /// and files that killed processes left.
     ///
-    /// Another process that is using a removed package has its own link or copy.
+    /// A process that currently uses a removed package has its own link or copy.
     ///
     /// # Errors
-    /// The error of the system, and after a cancellation.
+    /// The error of the system, or a cancellation.
     pub fn prune(
         &self,
         limit: Option<u64>,
@@ -224,13 +225,14 @@ impl LocalCache {
         })
     }
 
-    /// Sets damaged descriptions aside. Returns whether all other ones are known: a newer agent may have written descriptions into a directory
-    /// that several machines share, and the contents that they name look unused.
+    /// Sets damaged entries aside. Returns whether the remaining entries name all contents in use.
+    /// This is false if a newer agent may have written entries into a shared directory: the
+    /// contents that they name look unused to this agent.
     fn set_damaged_aside(&self, damaged: Vec<Damage>) -> fs::Result<bool> {
         let mut are_known = true;
         for Damage { file, kind } in damaged {
             match kind {
-                // The unreadable entry may name contents that look unused now.
+                // An entry that cannot be read at the moment may name contents that look unused.
                 DamageKind::Unreadable(error) if !DamageKind::is_lasting_error(&error) => {
                     return Err(error);
                 }
@@ -244,23 +246,26 @@ impl LocalCache {
         Ok(are_known)
     }
 
-    /// Removes what no package has named for a day, if that was not done for a day. For a directory that several machines share.
+    /// Removes contents that no package has named for a day, at most once a day. For a directory
+    /// that several machines share.
     ///
     /// # Errors
-    /// The error of the system, and after a cancellation.
+    /// The error of the system, or a cancellation.
     pub(super) fn tidy(&self, cancel: &CancellationToken) -> fs::Result<()> {
         let last = self.tidied();
         let time = fs::lookup(&last)?.and_then(|it| it.modified().ok());
         if time.is_some_and(|time| time.elapsed().unwrap_or_default() < ABANDONED) {
             return Ok(());
         }
-        // Write the time first, so that only one run a day does this work, even if the run is stopped.
+        // Set the time first, so that only one run per day does this work, even if that run is
+        // canceled.
         self.write(&last, Ok(Vec::new()))?;
         self.prune(None, ABANDONED, cancel).map(drop)
     }
 
-    /// All contents, with the times of their last use. In a directory that several machines share, those found in [`LONGEST_WALK`], from a random
-    /// place on, so that several runs together see all.
+    /// All contents, with the times of their last use. In a shared directory, the search ends after
+    /// [`LONGEST_WALK`]. It starts at a random place, so that several runs together find all
+    /// contents.
     fn all_contents(&self, cancel: &CancellationToken) -> fs::Result<Vec<(Content, SystemTime)>> {
         let mut found = Vec::new();
         let mut directories = entries_of(&self.contents())?;
@@ -293,10 +298,11 @@ impl LocalCache {
 
     /// Removes contents that no package names. Returns their sizes.
     ///
-    /// First moves the contents away, then reads the entries of packages again, and moves back the contents that an entry names. Another
-    /// process may store a package at the same time. It writes the entry first, and then looks for the contents: either this process reads
-    /// the entry and moves the contents back, or the other process finds them missing and writes them. After an error, all contents are
-    /// moved back.
+    /// First moves the contents away, then reads all entries again, and moves back the contents
+    /// that an entry names. This is safe if another process stores a package at the same time,
+    /// because that process writes the entry first and then checks the contents: either this
+    /// process finds the entry and moves the contents back, or the other process finds the contents
+    /// missing and writes them. After an error, all contents are moved back.
     pub(super) fn remove_contents(
         &self,
         contents: &HashSet<Content>,
@@ -325,7 +331,8 @@ impl LocalCache {
         listed.map(|_| bytes)
     }
 
-    /// Moves contents into a directory, and then lists the packages, which may name some of them.
+    /// Moves contents into a directory, and then lists the packages again, because an entry may
+    /// name some of the contents.
     fn move_away(
         &self,
         contents: &HashSet<Content>,
@@ -339,13 +346,14 @@ impl LocalCache {
         }
         let (listed, damaged) = self.list_until(cancel)?;
         match damaged.into_iter().next() {
-            // The damaged entry may name some of the contents.
+            // Stop, because the damaged entry may name some of the contents.
             Some(damage) => Err(io::Error::other(damage.to_string())).at("prune", &damage.file),
             None => Ok(listed),
         }
     }
 
-    /// Removes digests of sources that were not used for a long time, and files that were set aside longer than `aside`.
+    /// Removes digests of sources that were not used for a long time, and damaged files that were
+    /// set aside longer than `aside` ago.
     fn remove_unused_files(&self, aside: Duration) -> fs::Result<()> {
         let sources = entries_of(&self.sources())?;
         let sources = sources.into_iter().map(|directory| (directory, UNUSED));
@@ -361,7 +369,7 @@ impl LocalCache {
     }
 }
 
-/// Splits packages into those that fit into `limit` bytes, the most recently used first, and the others.
+/// Splits packages into the most recently used ones that fit into `limit` bytes, and the others.
 fn split(mut listed: Vec<Listed>, limit: Option<u64>) -> (Vec<Listed>, Vec<Listed>) {
     let Some(limit) = limit else {
         return (listed, Vec::new());
@@ -382,7 +390,7 @@ fn split(mut listed: Vec<Listed>, limit: Option<u64>) -> (Vec<Listed>, Vec<Liste
     (listed, dropped)
 }
 
-/// Fails after a cancellation, before work on this file.
+/// Fails after a cancellation. `file` is for the error.
 fn check(cancel: &CancellationToken, file: &Path) -> fs::Result<()> {
     match cancel.is_cancelled() {
         true => Err(io::Error::other("stopped")).at("prune", file),

@@ -1,4 +1,5 @@
-//! Which variables scripts inherit when a cache is used, and which of them are part of the key. Pure.
+//! Decides which variables scripts inherit when a cache is used, and which of these are part of the
+//! cache key. No I/O.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,7 +9,7 @@ use super::remote::CREDENTIALS;
 use crate::config::Environment;
 use crate::release::digest::BlobDigests;
 
-/// The variables that scripts inherit and that are part of the key, in addition to `LC_*`.
+/// The inherited variables that are part of the key. `LC_*` variables are, too.
 const KEYED: &[&str] = &[
     "HOME",
     "LANG",
@@ -18,8 +19,9 @@ const KEYED: &[&str] = &[
     "TZ",
 ];
 
-/// The variables that scripts inherit, although they are not part of the key: they say how to reach a server, where temporary files
-/// are, and what a terminal can do. They are compared without case.
+/// The inherited variables that are not part of the key, because they do not affect results: how to
+/// reach a server, where temporary files are, and what a terminal can do. Names are compared
+/// case-insensitively.
 const IGNORED: &[&str] = &[
     "ALL_PROXY",
     "FTP_PROXY",
@@ -58,7 +60,7 @@ pub fn inherited(environment: &Environment) -> Environment {
         .collect()
 }
 
-/// The part of the key about variables: the digest of each value, because a value may be confidential.
+/// The digests of the variables in the key. Digests are used because a value may be confidential.
 #[must_use]
 pub fn variable_digests(environment: &Environment) -> BTreeMap<String, String> {
     let keyed = environment.iter().filter(|(name, _)| !is_ignored(name));

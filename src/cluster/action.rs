@@ -1,8 +1,9 @@
-//! The messages and digests of a package's action. Pure.
+//! Builds the messages that describe a package's action, and their digests. No I/O.
 //!
-//! The digests decide whether a server has a result of an earlier run. So equal packages must have equal bytes, and everything that
-//! shapes a result is in them: the program, the job with its settings, the source, the dependencies and the platform. What only affects
-//! this machine is not.
+//! A server finds the results of earlier runs by these digests, so equal packages must produce
+//! equal bytes. The messages contain everything that affects the result: the program, the job with
+//! its settings, the source, the dependencies and the platform. They contain nothing that concerns
+//! only this machine.
 
 use std::path::PathBuf;
 
@@ -15,13 +16,14 @@ use crate::package_job::{JobDependency, PackageJob};
 use crate::reapi::{Blob, Digest};
 use crate::release::{Name, Version};
 
-/// The compiled package in the result of an action. Paths are relative to the input root.
+/// The path of the compiled package in the result of an action. Paths are relative to the root of
+/// the action's inputs.
 pub(super) const PACKAGE: &str = "out/package";
 
-/// The log of the packaging script.
+/// The path of the packaging script's log.
 pub(super) const LOG: &str = "out/log";
 
-/// The report.
+/// The path of the report.
 pub(super) const REPORT: &str = "out/report.json";
 
 const PROGRAM: &str = "bosh-agent";
@@ -29,10 +31,10 @@ const JOB: &str = "job.json";
 const SOURCE: &str = "source";
 const DEPENDENCIES: &str = "dependencies";
 
-/// Changes with the meaning of what an action has.
+/// A version, which changes when the meaning of an action's messages changes.
 const FORMAT: u8 = 1;
 
-/// One package.
+/// The inputs of one package's action.
 #[derive(Debug, Clone)]
 pub(super) struct Inputs {
     pub name: Name,
@@ -42,18 +44,18 @@ pub(super) struct Inputs {
     pub dependencies: Vec<(Name, Version, Digest)>,
 }
 
-/// The action of a package.
+/// The messages of a package's action.
 #[derive(Debug)]
 pub(super) struct PackageAction {
     pub digest: Digest,
-    /// All blobs that only this action has: messages and the job.
+    /// The blobs that only this action has: its messages and its job.
     pub blobs: Vec<Blob>,
 }
 
-/// The action of a package.
+/// Builds the action of a package.
 ///
 /// # Errors
-/// The job cannot be written as JSON.
+/// If the job cannot be written as JSON.
 pub(super) fn action(common: &Common, inputs: &Inputs) -> Result<PackageAction, serde_json::Error> {
     let mut dependencies = inputs.dependencies.clone();
     dependencies.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -128,7 +130,7 @@ fn file(name: &str, digest: &Digest, is_executable: bool) -> api::FileNode {
     }
 }
 
-/// Servers compare the properties as they are, and require them to be sorted.
+/// The platform message. The API requires that the properties are sorted.
 fn platform(properties: &[(String, String)]) -> Option<api::Platform> {
     let mut sorted = properties.to_vec();
     sorted.sort();
@@ -265,7 +267,7 @@ pub(super) mod tests {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), changes.len() + 1);
-        // The path of the program on this machine is not.
+        // The path of the program on this machine does not affect the digest.
         let moved = changed(|common, _| common.program.path = PathBuf::from("/elsewhere"));
         assert!(all.contains(&moved));
     }

@@ -1,4 +1,5 @@
-//! Compiles one package on another machine.
+//! Compiles one package on another machine: uploads the inputs, executes the action, and examines
+//! the result. It retries if the machine is to blame for a failure.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use crate::package_job::{PackageReport, PackageResult};
 use crate::reapi::messages::ActionResult;
 use crate::reapi::{Digest, Event, Execution, Outcome, Refusal, Stage};
 
-/// A report that is longer than this is not ours, in bytes.
+/// The maximum length of a report in bytes. The agent writes no longer one.
 const LONGEST_REPORT: usize = 4 << 20;
 
-/// The most bytes of a program's output that are read for a message.
+/// The maximum number of bytes of a program's output that are read for a message.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
-/// How long a server may take to confirm that it stops an execution.
+/// How long a server may take to confirm that it has stopped an execution.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Compiles packages on the machines of a server.
@@ -29,22 +30,22 @@ pub(crate) struct Cluster {
     uploads: Uploads,
 }
 
-/// A package that was compiled on another machine. Its files are on the server.
+/// A package that was compiled on another machine. Its files are still on the server.
 #[derive(Debug, Clone)]
 pub(crate) struct Built {
     /// The compiled package.
     pub package: Digest,
-    /// The log of its script, if it has one.
+    /// The log of the packaging script, if the package has a script.
     pub log: Option<Digest>,
     pub report: PackageReport,
-    /// Whether an earlier run has compiled it.
+    /// Whether the result is from an earlier run.
     pub is_cached: bool,
 }
 
-/// Why an attempt has no result.
+/// Why a package was not compiled.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// The server has lost these blobs of dependencies.
+    /// The server no longer has these blobs of dependencies.
     Lost(Vec<Digest>),
     Failed(RemoteFailure),
 }
@@ -55,7 +56,7 @@ impl<E: Into<RemoteFailure>> From<E> for AttemptError {
     }
 }
 
-/// The files of a result.
+/// The files of an action's result.
 #[derive(Debug)]
 struct Files {
     exit_code: i32,
@@ -66,11 +67,12 @@ struct Files {
     is_cached: bool,
 }
 
-/// How an execution ended.
+/// How one execution of an action ended.
 #[derive(Debug)]
 enum Ended {
     Executed(Box<Files>, Box<ActionResult>),
-    /// The server has a result of an earlier run, but cannot provide its files, or it is a failure.
+    /// The server returned a result of an earlier run that cannot be used: its files are missing,
+    /// or it is a failure.
     Unusable,
     Refused(Refusal),
 }
@@ -87,7 +89,8 @@ impl Cluster {
         &self.common
     }
 
-    /// Compiles a package. `files` are the files of the inputs that this machine has. `heard` gets the stages.
+    /// Compiles a package. `files` are those input files that are on this machine. `heard` receives
+    /// the stages.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
@@ -123,7 +126,7 @@ impl Cluster {
         }
     }
 
-    /// The result of a package, from the end of its last execution.
+    /// The result of a package after its last execution.
     async fn result(&self, verdict: Verdict, ended: Ended) -> Result<Built, RemoteFailure> {
         match (verdict, ended) {
             (Verdict::Compiled, Ended::Executed(files, _)) => files.built(),
@@ -140,7 +143,7 @@ impl Cluster {
         }
     }
 
-    /// Stores everything that the action needs and that this machine has.
+    /// Uploads everything that the action needs and that is on this machine.
     async fn store(
         &self,
         action: &PackageAction,
@@ -164,7 +167,7 @@ impl Cluster {
         all.for_each(|digest| self.uploads.forget(digest));
     }
 
-    /// Checks that the server has the blobs of dependencies that this machine has not.
+    /// Checks that the server has the blobs of dependencies that are not on this machine.
     async fn check(&self, inputs: &Inputs, files: &[KnownFile]) -> Result<(), AttemptError> {
         let is_elsewhere = |it: &&Digest| !files.iter().any(|file| file.digest == **it);
         let digests = inputs.dependencies.iter().map(|(_, _, digest)| digest);
@@ -178,7 +181,7 @@ impl Cluster {
         }
     }
 
-    /// Executes an action once. When the run is stopped, the server is asked to stop it, too.
+    /// Executes an action once. If the run is canceled, the server is asked to stop the execution.
     async fn execute(
         &self,
         action: &Digest,
@@ -206,13 +209,13 @@ impl Cluster {
         }
     }
 
-    /// Reads the files that an execution has left.
+    /// Reads the files that an execution has produced.
     async fn examine(&self, outcome: Outcome) -> Result<Ended, RemoteFailure> {
         let executed = match outcome {
             Outcome::Executed(executed) => executed,
             Outcome::Refused(refusal) => return Ok(Ended::Refused(refusal)),
         };
-        // Some servers also store failures, which may have had a cause that is gone.
+        // Some servers also store failures. Their cause may no longer exist.
         if executed.is_cached && executed.result.exit_code != 0 {
             return Ok(Ended::Unusable);
         }
@@ -223,7 +226,7 @@ impl Cluster {
         })
     }
 
-    /// The files of a result; `None` if the server has lost one of them.
+    /// The files of a result; `None` if the server no longer has one of them.
     async fn files(
         &self,
         result: &ActionResult,
@@ -260,7 +263,7 @@ impl Cluster {
         }))
     }
 
-    /// Why a command failed.
+    /// The reason why a command failed.
     async fn failure(
         &self,
         verdict: Verdict,

@@ -1,4 +1,4 @@
-//! What all actions of a run have in common.
+//! The inputs that are the same for all actions of a run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use crate::package_job::JobSettings;
 use crate::reapi::{Digest, Server};
 use crate::release::Slug;
 
-/// A file with a known digest.
+/// A file on this machine whose digest is known.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownFile {
     pub path: PathBuf,
     pub digest: Digest,
 }
 
-/// What all actions of a run have in common.
+/// The inputs that are the same for all actions of a run.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub server: Arc<Server>,

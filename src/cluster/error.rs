@@ -1,4 +1,4 @@
-//! Why a package has no result.
+//! Why a package was not compiled on another machine.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::{fs, runtime};
 /// Why a package was not compiled on another machine. The texts name no package.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteFailure {
-    /// The package was not compiled there, for the reason in the report.
+    /// The compilation failed, for the reason in the report.
     #[error("{}{}", reason(report), on(worker))]
     Reported {
         /// The report of the compilation.
         report: Box<PackageReport>,
         /// The log of the script, on the server.
         log: Option<Digest>,
-        /// The machine, as far as the server names it.
+        /// The name of the machine, if the server reports it.
         worker: String,
     },
-    /// The program ended without a report.
+    /// The program that compiles the package ended without a report.
     #[error(
         "the program ended with exit code {exit_code} and without a report{}{}",
         on(worker),
@@ -29,15 +29,15 @@ pub enum RemoteFailure {
     NoReport {
         /// The program's exit code.
         exit_code: i32,
-        /// The last line that it printed.
+        /// The last line that the program printed.
         output: String,
-        /// The machine, as far as the server names it.
+        /// The name of the machine, if the server reports it.
         worker: String,
     },
-    /// The program there does not know the arguments.
+    /// The program on the other machine does not know the arguments.
     #[error("the program there refused its arguments: {output}")]
     Arguments {
-        /// The last line that it printed.
+        /// The last line that the program printed.
         output: String,
     },
     /// The server does not execute actions.
@@ -54,10 +54,10 @@ pub enum RemoteFailure {
     /// The action took longer than its time limit.
     #[error("no result within the time limit of the action{}", limit.map(|it| format!(", {}", Elapsed(it))).unwrap_or_default())]
     TimedOut {
-        /// The time limit, if this program has set it.
+        /// The limit, if this program has set it.
         limit: Option<Duration>,
     },
-    /// The server loses the files that packages need.
+    /// The server repeatedly loses the files that packages need.
     #[error("the server lost files that were stored, several times")]
     Lost,
     /// A file of the result is missing.
@@ -69,7 +69,7 @@ pub enum RemoteFailure {
     /// The report cannot be read.
     #[error("the report cannot be read")]
     Report(#[source] serde_json::Error),
-    /// A downloaded file has other bytes than the server announced.
+    /// The bytes of a downloaded file do not have the digest that the server announced.
     #[error("a file of the result has other bytes than its digest says")]
     Damaged,
     /// A call failed.
@@ -81,10 +81,10 @@ pub enum RemoteFailure {
     /// The job cannot be written as JSON.
     #[error("failed to describe the package")]
     Job(#[from] serde_json::Error),
-    /// A part of this program broke.
+    /// A task of this program panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
-    /// The run was stopped.
+    /// The run was canceled.
     #[error("stopped")]
     Stopped,
 }
@@ -113,7 +113,7 @@ impl RemoteFailure {
     }
 }
 
-/// The error of a report.
+/// The error in a report.
 fn reason(report: &PackageReport) -> &str {
     let failure = report.failure.as_ref().map(|it| it.message.as_str());
     let first = || report.errors.first().map(String::as_str);

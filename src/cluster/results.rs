@@ -1,4 +1,4 @@
-//! Downloads files of results, and checks their digests meanwhile.
+//! Downloads files of results and verifies their digests.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::release::digest::Hasher;
 use crate::release::{Algorithm, Digests};
 use crate::runtime;
 
-/// How many parts are received ahead of the disk.
+/// The maximum number of received parts that wait to be written.
 const AHEAD: usize = 4;
 
-/// The pauses before another download after a lost connection.
+/// The pauses before a download is repeated after a lost connection.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -25,7 +25,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(15),
 ];
 
-/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it.
+/// Downloads a blob to a new file. Returns the file's digests; `None` if the server no longer has
+/// the blob.
 pub(super) async fn download(
     server: &Server,
     digest: &Digest,
@@ -71,7 +72,7 @@ async fn download_once(
     let writing = runtime::spawn_blocking("download", move || write(&path, receiver));
     while let Some(part) = parts.next().await? {
         if sender.send(part).await.is_err() {
-            // Writing failed.
+            // The writer has failed. Its error is returned below.
             break;
         }
     }
@@ -85,7 +86,7 @@ async fn download_once(
     }
 }
 
-/// Writes parts to a new file. An older file may be a hard link, and is removed first.
+/// Writes parts to a new file. An existing file is removed first, because it may be a hard link.
 fn write(path: &Path, mut parts: mpsc::Receiver<Bytes>) -> fs::Result<(Digests, u64)> {
     fs::remove_file_if_there(path)?;
     let mut file = fs::create_file(path)?;

@@ -1,35 +1,36 @@
-//! What follows from the end of an execution. Pure.
+//! Decides what follows from the end of an execution. No I/O.
 
 use crate::reapi::Code;
 
-/// How often a package is executed, at most, if its machines fail.
+/// The maximum number of executions of one package, if machines fail.
 pub(super) const ATTEMPTS: u32 = 3;
 
-/// The end of an execution, as far as it decides what follows.
+/// The facts about the end of an execution that the decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// The program ended with this code.
+    /// The program ended with this exit code.
     Exited { code: i32, has_report: bool },
     /// The server did not execute the action.
     Refused(Code),
 }
 
-/// What follows.
+/// The decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The package was compiled.
+    /// The package is compiled.
     Compiled,
-    /// The package is to blame, or its input: another machine would not help.
+    /// The package or its input is to blame. Another machine would not help.
     Failed,
-    /// The machine is to blame: another one may compile the package.
+    /// The machine is to blame. Execute the action on another machine.
     Retry,
-    /// The result is that of an earlier run, and cannot be used.
+    /// The result is from an earlier run and cannot be used. Execute the action without a cache
+    /// lookup.
     Unusable,
-    /// The server lacks blobs. Not every server says which ones.
+    /// The server lacks blobs. Upload them again; some servers do not say which ones are missing.
     Store,
-    /// The program there does not know the arguments.
+    /// The program on the other machine does not know the arguments.
     Arguments,
-    /// It took too long.
+    /// The execution exceeded its time limit.
     TimedOut,
     /// The server refuses the action.
     Refused,
@@ -44,7 +45,8 @@ pub(super) fn verdict(end: End) -> Verdict {
             has_report: true,
         } => Verdict::Failed,
         End::Exited { code: 2, .. } => Verdict::Arguments,
-        // A machine without space or memory, a signal, or a program that could not be started.
+        // The machine lacks space or memory, a signal ended the program, or the program could not
+        // be started.
         End::Exited { .. } => Verdict::Retry,
         End::Refused(code) => match code {
             Code::FailedPrecondition => Verdict::Store,

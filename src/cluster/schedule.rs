@@ -1,4 +1,5 @@
-//! Compiles the packages of a graph on other machines, dependencies first, and downloads the results.
+//! Compiles the packages of a graph on other machines, dependencies first, and downloads the
+//! results. A *plan* contains the packages; a *caller* receives events.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -22,10 +23,10 @@ use crate::reapi::{Digest, Stage};
 use crate::release::{Digests, Name, Version};
 use crate::runtime::{TaskFailed, TaskSet};
 
-/// How many packages are downloaded concurrently.
+/// The maximum number of concurrent downloads of packages.
 const TRANSFERS: usize = 4;
 
-/// How long the download of a failed script's log may take.
+/// The time limit for downloading the log of a failed script.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
 
 /// A package of a plan.
@@ -34,22 +35,23 @@ pub(crate) struct PlannedPackage {
     pub name: Name,
     pub version: Version,
     pub supply: Supply,
-    /// Those that were added before.
+    /// The direct dependencies, which were added to the plan before.
     pub dependencies: Vec<Id>,
-    /// How long its compilation is expected to take.
+    /// The expected time of the compilation, for the order of the packages.
     pub expected: Duration,
 }
 
 /// Where a package comes from.
 #[derive(Debug)]
 pub(crate) enum Supply {
-    /// It is compiled from this source. The compiled package and the log are downloaded to these paths, whose directories exist.
+    /// Compile the package from this source, and download the compiled package and the log to these
+    /// paths. Their directories exist.
     Source {
         source: KnownFile,
         blob: PathBuf,
         log: PathBuf,
     },
-    /// It is compiled already.
+    /// Use this compiled package.
     Compiled(KnownFile),
 }
 
@@ -60,22 +62,22 @@ pub(crate) struct Plan {
     packages: Vec<PlannedPackage>,
 }
 
-/// What has happened to a package.
+/// A change of a package's state.
 #[derive(Debug)]
 pub(crate) enum ClusterEvent {
-    /// Its compilation starts.
+    /// The compilation starts.
     Started(Id),
-    /// It entered a stage.
+    /// The execution entered a stage.
     Entered(Id, Stage),
-    /// It was compiled: its dependents can start, and its files are downloaded.
+    /// The package was compiled. Its dependents can start, and its files are downloaded.
     Built(Id),
-    /// It is done.
+    /// The files were downloaded, or the package failed.
     Ended(Id, Result<Box<Fetched>, RemoteFailure>),
-    /// It was compiled before, and its dependents can start.
+    /// The package was already compiled. Its dependents can start.
     Provided(Id),
 }
 
-/// A compiled package, downloaded.
+/// A compiled package that was downloaded.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub built: Built,
@@ -83,7 +85,7 @@ pub(crate) struct Fetched {
     pub digests: Digests,
 }
 
-/// Hears what happens.
+/// Receives the events of a run.
 pub(crate) trait ClusterCaller {
     fn hear(&mut self, event: ClusterEvent);
 }
@@ -100,7 +102,8 @@ impl Plan {
         id
     }
 
-    /// Compiles all packages, up to `jobs` concurrently. After the first failure, the others are stopped, unless `keep_going`.
+    /// Compiles all packages, up to `jobs` concurrently. After the first failure, stops the others,
+    /// unless `keep_going` is set.
     pub(crate) async fn run(
         self,
         cluster: &Arc<Cluster>,
@@ -137,11 +140,11 @@ struct Run {
     keep_going: bool,
 }
 
-/// What the tasks of a run share.
+/// The state that the tasks of a run share.
 struct Shared {
     cluster: Arc<Cluster>,
     packages: Vec<PlannedPackage>,
-    /// The compiled packages that the server has.
+    /// The digests of the compiled packages that the server has.
     digests: Mutex<HashMap<Id, Digest>>,
     transfers: Semaphore,
     stop: CancellationToken,
@@ -159,7 +162,7 @@ impl Run {
             if self.building.is_empty() && self.fetching.is_empty() {
                 return;
             }
-            // Each branch is cancel-safe.
+            // Cancel-safe: each branch may be dropped.
             tokio::select! {
                 biased;
                 Some((id, stage)) = stages.recv() => caller.hear(ClusterEvent::Entered(id, stage)),
@@ -169,7 +172,7 @@ impl Run {
         }
     }
 
-    /// Starts the packages that are ready.
+    /// Starts packages whose dependencies are compiled.
     fn start(&mut self, caller: &mut impl ClusterCaller) {
         while self.building.len() < self.jobs && !self.shared.stop.is_cancelled() {
             let Some(id) = self.queue.next() else { return };
@@ -219,7 +222,7 @@ impl Run {
         result: Result<Box<Fetched>, RemoteFailure>,
         caller: &mut impl ClusterCaller,
     ) {
-        // The caller may want to know how many packages still run.
+        // Send the event first, because the caller may count the packages that still run.
         let is_failure = result.is_err();
         caller.hear(ClusterEvent::Ended(id, result));
         if is_failure && !self.keep_going {
@@ -241,7 +244,7 @@ impl Shared {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compiles a package. Compiles its dependencies again if the server has lost them.
+    /// Compiles a package. If the server has lost dependencies, compiles these again first.
     fn build(
         &self,
         id: Id,
@@ -249,7 +252,7 @@ impl Shared {
     ) -> BoxFuture<'_, Result<Built, RemoteFailure>> {
         async move {
             let heard = |stage| {
-                // The run may have ended.
+                // Sending fails if the run has ended.
                 let _ = self.stages.send((id, stage));
             };
             for _ in 0..ATTEMPTS {
@@ -271,10 +274,10 @@ impl Shared {
         .boxed()
     }
 
-    /// Compiles those dependencies of a package again that the server has lost.
+    /// Compiles those dependencies of a package again whose blobs are in `lost`.
     async fn rebuild(&self, id: Id, lost: &[Digest]) -> Result<(), RemoteFailure> {
         for dependency in self.package(id).dependencies.clone() {
-            // Another dependent may have compiled it again meanwhile.
+            // Another dependent may have caused the compilation already.
             let digest = self.digests().get(&dependency).cloned();
             if digest.is_some_and(|it| lost.contains(&it)) {
                 let package = &self.package(dependency).name;
@@ -285,7 +288,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The inputs of a package, and those of their files that are on this machine.
+    /// The inputs of a package's action, and those of their files that are on this machine.
     fn inputs(&self, id: Id) -> Result<(Inputs, Vec<KnownFile>), RemoteFailure> {
         let package = self.package(id);
         let source = match &package.supply {
@@ -313,7 +316,7 @@ impl Shared {
         Ok((inputs, files))
     }
 
-    /// Downloads the log of a failed script. The failure is reported also without it.
+    /// Downloads the log of a failed script. The failure is reported even if this fails.
     async fn fetch_log(&self, id: Id, failure: &RemoteFailure) {
         let RemoteFailure::Reported {
             log: Some(digest), ..
@@ -332,7 +335,7 @@ impl Shared {
         }
     }
 
-    /// Downloads the files of a package. Compiles the package again if the server has lost them.
+    /// Downloads the files of a package. If the server has lost them, compiles the package again.
     async fn fetch(&self, id: Id, mut built: Built) -> Result<Box<Fetched>, RemoteFailure> {
         let Supply::Source { blob, log, .. } = &self.package(id).supply else {
             return Err(RemoteFailure::Lost);

@@ -1,4 +1,4 @@
-//! Stores the blobs of actions on a server, each once in a run.
+//! Uploads the blobs of actions to a server, each blob once per run.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,18 +10,19 @@ use super::error::RemoteFailure;
 use crate::http::Body;
 use crate::reapi::{Blob, Digest, Server};
 
-/// Where the bytes of a blob are.
+/// The source of a blob's bytes.
 #[derive(Debug, Clone)]
 pub(super) enum Contents {
     Bytes(Vec<u8>),
     File(PathBuf),
 }
 
-/// The blobs that a server has.
+/// The blobs that the server has, as far as this run knows.
 #[derive(Debug)]
 pub(super) struct Uploads {
     server: Arc<Server>,
-    /// Each is set when the server has the blob. Concurrent uploads of one blob wait for the first.
+    /// For each blob, a cell that is set when the server has the blob. Concurrent uploads of one
+    /// blob wait for the first.
     stored: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
 }
 
@@ -67,13 +68,13 @@ impl Uploads {
         let (small, cells): (Vec<Blob>, Vec<_>) = small.into_iter().unzip();
         self.server.store_small(small, batch).await?;
         for cell in cells {
-            // Another action may have stored the same blob meanwhile.
+            // Ignore the error: another action has set the cell meanwhile.
             let _ = cell.set(());
         }
         Ok(())
     }
 
-    /// Forgets that the server has a blob: it has lost it.
+    /// Records that the server has lost a blob, so that it is uploaded again.
     pub(super) fn forget(&self, digest: &Digest) {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         stored.remove(digest);

@@ -1,4 +1,5 @@
-//! `agent.json`: the platform of a stemcell.
+//! Parses `agent.json`, the configuration file of a stemcell for its agent. It says where the agent
+//! finds its settings.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,53 +9,55 @@ use serde_json::Value;
 use super::Secret;
 use super::json::{self, JsonError, Object};
 
-/// The contents of the file of `-C`. By default, there is no source of settings.
+/// The contents of `agent.json`, the file of `-C`. By default, there is no source of settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// `Platform.Linux`.
+    /// The member `Platform.Linux`.
     pub linux: LinuxOptions,
-    /// `Infrastructure.Settings.Sources`: sources of settings, in the order of attempts.
+    /// The member `Infrastructure.Settings.Sources`: the sources of settings, in the order in which
+    /// they are tried.
     pub sources: Vec<Source>,
 }
 
-/// Options for the platform. Options for disks and networks are ignored.
+/// Options for the platform Linux. Options for disks and networks are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinuxOptions {
-    /// Keep `/tmp`. By default, the Go agent mounts a directory of the data disk over it.
+    /// Whether to keep `/tmp`. By default, the Go agent mounts a directory of the data disk over
+    /// it.
     pub use_default_tmp_dir: bool,
-    /// The disks exist already: the agent does not mount `data`.
+    /// Whether the disks are already set up. Then the agent does not mount `data`.
     pub(crate) skip_disk_setup: bool,
-    /// `systemd`; empty means runit.
+    /// The service manager: `systemd`, or empty for runit.
     pub(crate) service_manager: String,
 }
 
 /// A source of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A file that a CPI writes into a container.
+    /// A file that a CPI (the part of BOSH that creates machines) writes into a container.
     File {
-        /// `SettingsPath`.
+        /// The member `SettingsPath`.
         path: PathBuf,
     },
-    /// A metadata service (`HTTP`, and `InstanceMetadata` of Google).
+    /// A metadata service (type `HTTP`, or `InstanceMetadata` of Google).
     Http(HttpSource),
     /// A source that only the Go agent supports.
     Unsupported {
-        /// `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
+        /// The type: `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
         kind: String,
     },
 }
 
-/// A metadata service.
+/// A metadata service, a web server of a cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSource {
-    /// `URI`, which may contain a password.
+    /// The member `URI`, which may contain a password.
     pub uri: Secret,
-    /// `UserDataPath` (`SettingsPath` for `InstanceMetadata`), relative to the URI.
+    /// The member `UserDataPath` (`SettingsPath` for `InstanceMetadata`), relative to the URI.
     pub path: String,
-    /// `Headers`, sent with requests.
+    /// The member `Headers`: headers that are sent with requests.
     pub headers: BTreeMap<String, Secret>,
-    /// `TokenPath`, relative to the URI: the source of a token, which EC2 requires.
+    /// The member `TokenPath`, relative to the URI: where to get a token, which EC2 requires.
     pub(crate) token_path: Option<String>,
 }
 
@@ -64,13 +67,13 @@ pub enum AgentConfigError {
     /// The text is not valid JSON, or a value has the wrong type.
     #[error("the configuration is invalid")]
     Json(#[from] JsonError),
-    /// A source has no type. The message is the Go agent's.
+    /// A source has no type. The message is that of the Go agent.
     #[error("Missing source type")]
     MissingSourceType,
-    /// A source has an unknown type. The message is the Go agent's.
+    /// A source has an unknown type. The message is that of the Go agent.
     #[error("Unknown source type '{kind}'")]
     UnknownSourceType {
-        /// `Type`.
+        /// The member `Type`.
         kind: String,
     },
 }
@@ -79,7 +82,7 @@ impl AgentConfig {
     /// Parses the contents of `agent.json`.
     ///
     /// # Errors
-    /// The text is not valid JSON, a value has the wrong type, or a source has no known type.
+    /// If the text is not valid JSON, a value has the wrong type, or a source has no known type.
     pub fn parse(text: &[u8]) -> Result<Self, AgentConfigError> {
         let document = json::parse(text)?;
         if document.is_null() {
@@ -133,7 +136,7 @@ fn http(options: &Object<'_>, path: &str) -> Result<HttpSource, JsonError> {
     let headers = options.object_or_empty("Headers")?;
     let mut read = BTreeMap::new();
     for (name, value) in headers.iter() {
-        // Other types are an error, as in the Go agent.
+        // A value of another type is an error, as in the Go agent.
         let Value::String(value) = value else {
             headers.text(name)?;
             continue;

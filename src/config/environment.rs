@@ -1,4 +1,4 @@
-//! Environment variables.
+//! A copy of the environment variables, made once at the start.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -49,7 +49,7 @@ impl Environment {
     }
 }
 
-/// Prints only names: a value may be a password, or a proxy's URL that contains one.
+/// Prints only the names. A value may be a password, or the URL of a proxy with a password.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set()

@@ -1,7 +1,8 @@
-//! Reads JSON by the rules of Go: the case of names does not matter, unknown names are ignored, and `null` means absent.
+//! Reads JSON by the rules of Go's decoder: names are case-insensitive, unknown names are ignored,
+//! and `null` means absent.
 //!
-//! The programs that write settings were tested with Go's decoder and may rely on these rules. Errors name the place of a value, never the
-//! value, which may be a secret.
+//! The programs that write settings were tested with Go's decoder and may rely on these rules.
+//! Errors contain the place of a value, but never the value, because it may be a secret.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -49,10 +50,11 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
     })
 }
 
-/// A JSON object with Go's lookup of members.
+/// A JSON object whose members are looked up by Go's rules.
 ///
-/// The ASCII case of a name does not matter. If several members match, the exact one is used, or else the last in byte order. (Go uses the
-/// last one in the text, an order that is lost after parsing.) A `null` never hides another match.
+/// The ASCII case of a name is ignored. If several members match, the one with the exact name is
+/// used, otherwise the last one in byte order. (Go uses the last one in the text, but that order is
+/// lost by parsing.) A member that is `null` never hides another match.
 #[derive(Clone)]
 pub struct Object<'a> {
     members: &'a Map<String, Value>,
@@ -69,10 +71,10 @@ impl fmt::Debug for Object<'_> {
 }
 
 impl<'a> Object<'a> {
-    /// Converts a document; `what` names it in errors.
+    /// Converts a document. `what` is the name of the document in errors.
     ///
     /// # Errors
-    /// The document is not an object.
+    /// If the document is not an object.
     pub fn document(value: &'a Value, what: &str) -> Result<Self, JsonError> {
         value
             .as_object()
@@ -83,7 +85,7 @@ impl<'a> Object<'a> {
             .ok_or_else(|| wrong_type(what.to_owned(), "an object", value))
     }
 
-    /// An object whose errors do not name the document.
+    /// Wraps an object. Errors do not contain the name of the document.
     #[must_use]
     pub fn of(members: &'a Map<String, Value>) -> Self {
         Self {
@@ -92,7 +94,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member of any type.
+    /// The value of a member of any type.
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         let is_present = |value: &&'a Value| !value.is_null();
@@ -119,36 +121,36 @@ impl<'a> Object<'a> {
         self.members
     }
 
-    /// A string.
+    /// The value of a string member.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub fn text(&self, name: &str) -> Result<Option<&'a str>, JsonError> {
         self.typed(name, "a string", Value::as_str)
     }
 
-    /// A string, by default empty.
+    /// The value of a string member; empty if the member is absent.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub(crate) fn text_or_empty(&self, name: &str) -> Result<String, JsonError> {
         Ok(self.text(name)?.unwrap_or_default().to_owned())
     }
 
-    /// A boolean, by default false.
+    /// The value of a boolean member; false if the member is absent.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, JsonError> {
         Ok(self
             .typed(name, "true or false", Value::as_bool)?
             .unwrap_or(false))
     }
 
-    /// An object.
+    /// The value of an object member.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub(crate) fn object(&self, name: &str) -> Result<Option<Self>, JsonError> {
         let members = self.typed(name, "an object", Value::as_object)?;
         Ok(members.map(|members| Self {
@@ -157,10 +159,10 @@ impl<'a> Object<'a> {
         }))
     }
 
-    /// An object, by default empty.
+    /// The value of an object member; empty if the member is absent.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub(crate) fn object_or_empty(&self, name: &str) -> Result<Self, JsonError> {
         static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
         Ok(self.object(name)?.unwrap_or_else(|| Self {
@@ -169,10 +171,10 @@ impl<'a> Object<'a> {
         }))
     }
 
-    /// A list of strings without `null` items.
+    /// The value of a member that is a list of strings. `null` items are left out.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>, JsonError> {
         self.items(name, |value, place| {
             let text = value.as_str();
@@ -180,15 +182,16 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// A list of objects without `null` items.
+    /// The value of a member that is a list of objects. `null` items are left out.
     ///
     /// # Errors
-    /// The member has another type.
+    /// If the member has another type.
     pub(crate) fn objects(&self, name: &str) -> Result<Option<Vec<Self>>, JsonError> {
         self.items(name, |value, place| Self::document(value, &place))
     }
 
-    /// A list without `null` items. `read` gets each item and its place.
+    /// The items of a list member without `null` items. `read` converts an item; its arguments are
+    /// the item and the item's place.
     fn items<T>(
         &self,
         name: &str,
@@ -203,7 +206,7 @@ impl<'a> Object<'a> {
         items.collect::<Result<_, _>>().map(Some)
     }
 
-    /// The place of a member for errors.
+    /// The place of a member, for errors.
     #[must_use]
     pub(crate) fn place_of(&self, name: &str) -> String {
         format!("{}.{name}", self.place)

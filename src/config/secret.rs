@@ -1,11 +1,11 @@
-//! Text that must not be printed.
+//! A type for texts that must not be printed.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A key, a password or a signed URL. `Debug` and `Display` print `[redacted]`; only [`expose`](Self::expose) returns the text, which is
-/// easy to find in a review.
+/// A key, a password or a signed URL. `Debug` and `Display` print `[redacted]`. Only
+/// [`expose`](Self::expose) returns the text, so uses of the text are easy to find in a review.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -17,7 +17,8 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text. It may be sent to its peer, never to a log or an error.
+    /// Returns the text. It may be sent to the peer for which it is meant, but never to a log or an
+    /// error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! The settings that a CPI writes for the agent.
+//! The settings of the agent. The CPI, the part of BOSH that creates machines, writes them as JSON.
 
 use std::collections::BTreeMap;
 
@@ -18,40 +18,41 @@ pub use hidden::Hidden;
 pub(super) use parts::owned;
 pub use parts::{Blobstore, Bus, BusCertificate, Network};
 
-/// The settings that this agent uses, and the document that contains them.
+/// The settings that this agent uses, and the whole document.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `agent_id`.
+    /// The member `agent_id`.
     pub agent_id: AgentId,
-    /// `vm.name`: the CPI's name of the machine.
+    /// The member `vm.name`: the CPI's name of the machine.
     pub(crate) vm_name: String,
-    /// `mbus`, which may contain a password.
+    /// The member `mbus`: the URL of the message bus, which may contain a password.
     pub mbus: Secret,
-    /// `blobstore`, which current CPIs omit.
+    /// The member `blobstore`, which current CPIs omit.
     pub blobstore: Option<Blobstore>,
-    /// `networks` by name.
+    /// The member `networks`, by name.
     pub networks: BTreeMap<String, Network>,
-    /// `env.bosh`.
+    /// The member `env.bosh`.
     pub bosh: BoshEnv,
     raw: Hidden<Value>,
 }
 
-/// `env.bosh`: the Director's part.
+/// The member `env.bosh`, which comes from the Director.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BoshEnv {
-    /// `mbus`.
+    /// The member `mbus`.
     pub mbus: Bus,
-    /// `blobstores`; only the first is used.
+    /// The member `blobstores`. Only the first one is used.
     pub blobstores: Vec<Blobstore>,
-    /// `password`: the crypt(3) hash of the password of `root` and `vcap`.
+    /// The member `password`: the crypt(3) hash of the password of `root` and `vcap`.
     pub password: Secret,
-    /// `keep_root_password`.
+    /// The member `keep_root_password`.
     pub(crate) keep_root_password: bool,
-    /// `group`.
+    /// The member `group`.
     pub group: String,
-    /// `groups`: names that describe the machine, for example of its deployment and its instance group.
+    /// The member `groups`: names that describe the machine, for example its deployment and its
+    /// instance group.
     pub groups: Vec<String>,
-    /// `agent.settings.tmpfs`: settings must stay in memory.
+    /// The member `agent.settings.tmpfs`: whether settings must not be saved on a disk.
     pub(crate) settings_in_memory: bool,
 }
 
@@ -70,7 +71,8 @@ impl Settings {
     /// Parses the contents of `settings.json`.
     ///
     /// # Errors
-    /// The text is not valid JSON, a value in use has the wrong type, or `agent_id` is missing or invalid.
+    /// If the text is not valid JSON, a value in use has the wrong type, or `agent_id` is missing
+    /// or invalid.
     pub fn parse(text: &[u8]) -> Result<Self, SettingsError> {
         Self::from_json(json::parse(text)?)
     }
@@ -78,7 +80,7 @@ impl Settings {
     /// Parses settings.
     ///
     /// # Errors
-    /// A value in use has the wrong type, or `agent_id` is missing or invalid.
+    /// If a value in use has the wrong type, or `agent_id` is missing or invalid.
     pub fn from_json(document: Value) -> Result<Self, SettingsError> {
         let settings = Object::document(&document, "settings")?;
         let vm = settings.object_or_empty("vm")?;
@@ -94,13 +96,15 @@ impl Settings {
         })
     }
 
-    /// The original document, with members that this agent does not use. It contains keys and passwords.
+    /// The original document, including members that this agent does not use. It contains keys and
+    /// passwords.
     #[must_use]
     pub fn document(&self) -> &Hidden<Value> {
         &self.raw
     }
 
-    /// The URLs of the message bus: those of the update, or else of `env.bosh.mbus`, or else `mbus`. Empty if there are none.
+    /// The URLs of the message bus: those in the update, otherwise those in `env.bosh.mbus`,
+    /// otherwise `mbus`. Empty if there are none.
     #[must_use]
     pub(crate) fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
         let lists = [&update.mbus.urls[..], &self.bosh.mbus.urls];
@@ -113,7 +117,8 @@ impl Settings {
         }
     }
 
-    /// The certificates for the message bus: those of the update if it contains a CA certificate, otherwise those of `env.bosh.mbus`.
+    /// The certificates for the message bus: those in the update if it contains a CA certificate,
+    /// otherwise those in `env.bosh.mbus`.
     #[must_use]
     pub(crate) fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
         if update.mbus.certificate.ca.is_empty() {
@@ -123,7 +128,8 @@ impl Settings {
         }
     }
 
-    /// The blobstore in use: the first one of the update, or else of `env.bosh.blobstores`, or else `blobstore`.
+    /// The blobstore in use: the first one in the update, otherwise the first one in
+    /// `env.bosh.blobstores`, otherwise `blobstore`.
     #[must_use]
     pub(crate) fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {
         update
@@ -135,8 +141,8 @@ impl Settings {
             .next()
     }
 
-    /// Whether a Director created this machine to compile packages. Such a machine has a group `compilation-UUID`, the name of its
-    /// instance group.
+    /// Whether a Director created this machine to compile packages. The instance group of such a
+    /// machine is named `compilation-UUID`, and that name is one of the machine's groups.
     #[must_use]
     pub(crate) fn is_for_compilation(&self) -> bool {
         self.bosh
@@ -161,7 +167,7 @@ impl BoshEnv {
     }
 }
 
-/// Reads the networks. Their names are data, so their case is kept.
+/// Parses the networks. The case of their names is kept.
 fn networks(settings: &Object<'_>) -> Result<BTreeMap<String, Network>, JsonError> {
     let networks = settings.object_or_empty("networks")?;
     networks

@@ -1,4 +1,4 @@
-//! Settings that a Director changes while the agent runs.
+//! Changes of the settings that a Director sends while the agent runs.
 
 use serde_json::{Map, Value, json};
 
@@ -12,9 +12,9 @@ pub struct UpdateSettings {
     pub blobstores: Option<Vec<Blobstore>>,
     /// The names of persistent disks.
     pub disk_associations: Vec<DiskAssociation>,
-    /// New certificates for the message bus, or new URLs of it.
+    /// New certificates or new URLs for the message bus.
     pub mbus: Bus,
-    /// CA certificates in PEM that the whole machine trusts.
+    /// CA certificates in PEM that the whole machine must trust.
     pub trusted_certs: String,
     /// Unknown members, which are kept.
     rest: Hidden<Map<String, Value>>,
@@ -23,9 +23,9 @@ pub struct UpdateSettings {
 /// The name of a persistent disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskAssociation {
-    /// The name for jobs.
+    /// The name of the disk for jobs.
     pub name: String,
-    /// The ID of the CPI.
+    /// The CPI's ID of the disk.
     pub(crate) cid: String,
 }
 
@@ -34,28 +34,28 @@ pub struct DiskAssociation {
 pub struct Merged {
     /// The settings after the update.
     pub settings: UpdateSettings,
-    /// The connection to the message bus must be replaced.
+    /// Whether the connection to the message bus must be replaced.
     pub bus_changed: bool,
-    /// The blobstore or its options changed.
+    /// Whether the blobstore or its options have changed.
     pub(crate) blobstores_changed: bool,
 }
 
-/// The known members.
+/// The names of the known members.
 const KNOWN: [&str; 4] = ["blobstores", "disk_associations", "mbus", "trusted_certs"];
 
 impl UpdateSettings {
     /// Parses the contents of `update_settings.json`.
     ///
     /// # Errors
-    /// The text is not valid JSON, or a value has the wrong type.
+    /// If the text is not valid JSON, or a value has the wrong type.
     pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
         Self::from_json(&json::parse(text)?)
     }
 
-    /// Parses the argument of a request.
+    /// Parses the argument of an `update_settings` request.
     ///
     /// # Errors
-    /// A value has the wrong type.
+    /// If a value has the wrong type.
     pub fn from_json(document: &Value) -> Result<Self, JsonError> {
         let update = Object::document(document, "update_settings")?;
         let disks = update.objects("disk_associations")?.unwrap_or_default();
@@ -84,7 +84,8 @@ impl UpdateSettings {
         })
     }
 
-    /// The contents of `update_settings.json` in the Go agent's format, with keys and passwords.
+    /// The contents of `update_settings.json` in the Go agent's format, including keys and
+    /// passwords.
     #[must_use]
     pub fn to_json(&self) -> Hidden<Value> {
         let blobstores = self
@@ -104,10 +105,10 @@ impl UpdateSettings {
         Hidden::new(Value::Object(document))
     }
 
-    /// Applies a new update. Trusted certificates and disks are always replaced; the message bus and the blobstores only if the update
-    /// contains them.
+    /// Applies a new update. Trusted certificates and disks are always replaced. The message bus
+    /// and the blobstores are replaced only if the update contains them.
     ///
-    /// A Director sends new bus certificates without URLs. In this case, the URLs are kept.
+    /// A Director sends new bus certificates without URLs. Then the old URLs are kept.
     #[must_use]
     pub fn merge(&self, new: &Self) -> Merged {
         let mut settings = new.clone();

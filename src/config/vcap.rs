@@ -7,7 +7,8 @@ use sha1::{Digest, Sha1};
 
 use crate::release::{Name, Version};
 
-/// Directories in `BASE/data` with another purpose, here or on a VM.
+/// The names of directories in `BASE/data` that have another purpose, so that no scratch directory
+/// may have them.
 const RESERVED: [&str; 14] = [
     "blobs",
     "bosh",
@@ -36,8 +37,8 @@ pub enum Visibility {
     Hidden,
 }
 
-/// The paths below a base directory. Compiled programs contain these paths, so the base must be `/var/vcap` for programs that run on a
-/// BOSH VM.
+/// The paths below a base directory. Compiled programs contain these paths, so programs that will
+/// run on a BOSH VM must be compiled in the base directory `/var/vcap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vcap {
     base: PathBuf,
@@ -53,7 +54,7 @@ impl Vcap {
     /// The base directory of every BOSH VM.
     pub const BASE: &'static str = "/var/vcap";
 
-    /// The paths below `base`, which is absolute.
+    /// The paths below `base`, which must be an absolute path.
     #[must_use]
     pub fn new(base: &Path) -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Vcap {
         &self.base
     }
 
-    /// The links to installed packages, by name.
+    /// The directory of links to installed packages.
     #[must_use]
     pub fn packages(&self) -> PathBuf {
         self.base.join("packages")
@@ -79,20 +80,21 @@ impl Vcap {
         self.base.join("data")
     }
 
-    /// The installed packages, to which the links in [`packages`](Self::packages) point.
+    /// The directory of installed packages, to which the links in [`packages`](Self::packages)
+    /// lead.
     #[must_use]
     pub(crate) fn data_packages(&self) -> PathBuf {
         self.base.join("data/packages")
     }
 
-    /// Sources of packages, and working directories of scripts.
+    /// The directory for the sources of packages, in which scripts run.
     #[must_use]
     pub fn compile(&self) -> PathBuf {
         self.base.join("data/compile")
     }
 
-    /// The scratch directory of a package, shared by the scripts of the package and of its dependents. `None` if the name is reserved in
-    /// the data directory.
+    /// The scratch directory of a package, which its script and the scripts of its dependents
+    /// share. `None` if the name is reserved in the data directory.
     #[must_use]
     pub fn scratch(&self, name: &Name) -> Option<PathBuf> {
         let name = name.as_str();
@@ -100,25 +102,26 @@ impl Vcap {
         is_free.then(|| self.data().join(name))
     }
 
-    /// The lock of a process that compiles in the base directory.
+    /// The lock file of a process that compiles in the base directory.
     #[must_use]
     pub(crate) fn compile_lock(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-compile.lock")
     }
 
-    /// Lists the packages that the agent installed in the base directory. The name is not valid for a package.
+    /// A file that lists the packages that the agent installed in the base directory. Its name is
+    /// not a valid package name.
     #[must_use]
     pub(crate) fn compile_marker(&self) -> PathBuf {
         self.base.join("packages/.bosh-agent:compile")
     }
 
-    /// Logs of packaging scripts, where `bosh logs` finds them.
+    /// The directory for logs of packaging scripts, where `bosh logs` finds them.
     #[must_use]
     pub(crate) fn compilation_logs(&self) -> PathBuf {
         self.base.join("sys/log/compilation")
     }
 
-    /// Scratch directories that the daemon keeps for later compilations.
+    /// The directory for scratch directories that the daemon keeps for later compilations.
     #[must_use]
     pub(crate) fn kept_scratch(&self) -> PathBuf {
         self.base.join("data/.bosh-agent-scratch")
@@ -130,14 +133,16 @@ impl Vcap {
         self.base.join("bosh/etc/stemcell_version")
     }
 
-    /// The agent's own directory: programs, configuration, state.
+    /// The agent's own directory, with programs, configuration and state.
     #[must_use]
     pub fn bosh(&self) -> PathBuf {
         self.base.join("bosh")
     }
 
-    /// Whether scripts can see a path. In the agent's directory, they see its programs and the metadata of the stemcell. The rest may
-    /// contain secrets: settings with the key of the message bus, updates of settings, tasks, passwords of blobstores.
+    /// Whether scripts can see a path. In the agent's directory, scripts see the agent's programs
+    /// and the metadata of the stemcell. The rest is hidden, because it may contain secrets:
+    /// settings with the key of the message bus, updates of settings, tasks, and passwords of
+    /// blobstores.
     #[must_use]
     pub(crate) fn visibility(&self, path: &Path) -> Visibility {
         let Ok(below) = path.strip_prefix(self.bosh()) else {
@@ -152,61 +157,62 @@ impl Vcap {
         }
     }
 
-    /// Metadata of the stemcell, and options of blobstores.
+    /// The directory for the metadata of the stemcell and the options of blobstores.
     #[must_use]
     pub(crate) fn etc(&self) -> PathBuf {
         self.base.join("bosh/etc")
     }
 
-    /// The lock of the agent that serves this base directory.
+    /// The lock file of the agent that uses this base directory.
     #[must_use]
     pub(crate) fn agent_lock(&self) -> PathBuf {
         self.base.join("bosh/agent.lock")
     }
 
-    /// The settings that were loaded last.
+    /// The file with the settings that were loaded last.
     #[must_use]
     pub fn settings(&self) -> PathBuf {
         self.base.join("bosh/settings.json")
     }
 
-    /// The settings that were loaded last, if they must not be on a disk: the directory is a tmpfs.
+    /// The file with the settings that were loaded last, if they must not be on a disk. Its
+    /// directory is a tmpfs.
     #[must_use]
     pub(crate) fn settings_in_memory(&self) -> PathBuf {
         self.base.join("bosh/settings/settings.json")
     }
 
-    /// The updates of settings from a Director.
+    /// The file with the Director's updates of the settings.
     #[must_use]
     pub fn update_settings(&self) -> PathBuf {
         self.base.join("bosh/update_settings.json")
     }
 
-    /// The spec that was applied last.
+    /// The file with the spec that was applied last.
     #[must_use]
     pub fn spec(&self) -> PathBuf {
         self.base.join("bosh/spec.json")
     }
 
-    /// The tasks that survive a restart.
+    /// The file with the tasks, which survive a restart of the agent.
     #[must_use]
     pub(crate) fn tasks(&self) -> PathBuf {
         self.base.join("bosh/tasks.json")
     }
 
-    /// The configuration of a blobstore's program (`bosh-blobstore-PROVIDER`).
+    /// The configuration file of a blobstore program (`bosh-blobstore-PROVIDER`).
     #[must_use]
     pub(crate) fn blobstore_options(&self, provider: &str) -> PathBuf {
         self.etc().join(format!("blobstore-{provider}.json"))
     }
 
-    /// Data about the machine for jobs.
+    /// The directory for data about the machine that jobs read.
     #[must_use]
     pub fn instance(&self) -> PathBuf {
         self.base.join("instance")
     }
 
-    /// The health of the machine, in the format of heartbeats.
+    /// The file with the health of the machine, in the format of heartbeats.
     #[must_use]
     pub(crate) fn health(&self) -> PathBuf {
         self.base.join("instance/health.json")
@@ -218,13 +224,13 @@ impl Vcap {
         self.base.join("data/tmp")
     }
 
-    /// Blobs that were uploaded over HTTPS.
+    /// The directory for blobs that were uploaded over HTTPS.
     #[must_use]
     pub(crate) fn blobs(&self) -> PathBuf {
         self.base.join("data/blobs")
     }
 
-    /// Blobs that were sent in messages.
+    /// The directory for blobs that were sent in requests (`upload_blob`).
     #[must_use]
     pub(crate) fn sensitive_blobs(&self) -> PathBuf {
         self.base.join("data/sensitive_blobs")
@@ -236,13 +242,13 @@ impl Vcap {
         self.base.join("sys")
     }
 
-    /// The logs of jobs.
+    /// The directory for the logs of jobs.
     #[must_use]
     pub(crate) fn sys_log(&self) -> PathBuf {
         self.base.join("sys/log")
     }
 
-    /// The persistent disk.
+    /// The mount point of the persistent disk.
     #[must_use]
     pub(crate) fn store(&self) -> PathBuf {
         self.base.join("store")
@@ -261,20 +267,21 @@ impl Vcap {
     }
 }
 
-/// The paths of a package during its compilation and the compilation of its dependents.
+/// The paths of a package while the package or one of its dependents is compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackagePaths {
     /// The working directory of the script, with the sources.
     pub compile: PathBuf,
-    /// The parent directory of all versions.
+    /// The directory that contains all versions of the package.
     pub packages: PathBuf,
     /// The installation directory, whose contents become the compiled package.
     pub install: PathBuf,
-    /// The link to [`install`](Self::install), which scripts use.
+    /// The link to [`install`](Self::install). Scripts use this link.
     pub link: PathBuf,
 }
 
-/// The directory name of a version: its SHA-1, as in the Go agent, because a version may be invalid in a path.
+/// The directory name of a version. It is the version's SHA-1, as in the Go agent, because the
+/// version may not be valid in a path.
 fn version_directory(version: &Version) -> String {
     let hash = Sha1::digest(version.as_ref().as_bytes());
     hash.iter().map(|byte| format!("{byte:02x}")).collect()

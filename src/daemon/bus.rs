@@ -1,5 +1,5 @@
-//! The daemon's connection to a Director: the message bus of the settings, reconnected when they
-//! change.
+//! The daemon's connection to the message bus (NATS or HTTPS) in the settings. When the settings
+//! change, the connection is replaced.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{BusOptions, Handle, Https, Nats, Scheme, TransportError};
 
-/// The heartbeat interval. A health monitor reports an agent as lost after a minute without one.
+/// The heartbeat interval. A health monitor reports an agent as lost if it gets no heartbeat for a
+/// minute.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// How long an old connection stays open after the new one is up.
+/// How long an old connection stays open after the new one is established.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// The current connection, and old ones that are being replaced.
+/// The current connection, and old ones that it replaces.
 pub(super) struct BusConnection {
     current: Transport,
-    /// Connections with replaced certificates. They serve until the current one is up.
+    /// Connections with replaced certificates. They are used until the current one is established.
     old: Vec<Nats>,
     retiring: Vec<Task<()>>,
     changes: watch::Receiver<u64>,
@@ -33,12 +34,12 @@ pub(super) struct BusConnection {
 
 enum Transport {
     Nats(Nats),
-    /// `None` only while one listener replaces another.
+    /// `None` only while one listener is replaced by another.
     Https(Option<Https>),
 }
 
 impl BusConnection {
-    /// Starts to connect (NATS) or to listen (HTTPS).
+    /// Starts to connect (NATS), or starts to listen (HTTPS).
     pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
         // Subscribe before reading the settings, so that no change is missed.
         let changes = agent.bus_changes();
@@ -52,13 +53,14 @@ impl BusConnection {
         })
     }
 
-    /// Serves until `stop` is canceled. Requests are handled concurrently.
+    /// Handles requests, concurrently, until `stop` is canceled.
     pub(super) async fn serve(
         &mut self,
         agent: &Agent,
         stop: &CancellationToken,
     ) -> Result<(), TransportError> {
-        // Collecting vitals may block on a hanging disk, which must not block this loop.
+        // Collect vitals in a separate task, because a disk that does not respond must not block
+        // this loop.
         let (beats, mut beat) = mpsc::channel(1);
         let _beating = runtime::spawn("heartbeats", send_heartbeats(agent.clone(), beats));
         loop {
@@ -67,7 +69,7 @@ impl BusConnection {
                 Some(payload) = beat.recv() => self.beat(agent, payload),
                 Ok(()) = self.changes.changed() => self.renew(agent).await?,
                 served = self.current.next(!self.old.is_empty()) => {
-                    // The connection is up, or it has failed permanently.
+                    // The connection is established, or it has failed permanently.
                     served?;
                     for old in self.old.drain(..) {
                         self.retiring.push(runtime::spawn("old bus", retire(old)));
@@ -77,10 +79,10 @@ impl BusConnection {
         }
     }
 
-    /// Reconnects with the current settings.
+    /// Replaces the connection according to the current settings.
     async fn renew(&mut self, agent: &Agent) -> Result<(), TransportError> {
         if let Transport::Https(https) = &mut self.current {
-            // Two listeners cannot share an address, so there is a short gap.
+            // Two listeners cannot share an address, so no requests are accepted for a short time.
             if let Some(old) = https.take() {
                 old.stop().await;
             }
@@ -102,7 +104,7 @@ impl BusConnection {
     }
 
     fn beat(&self, agent: &Agent, payload: Vec<u8>) {
-        // There are no heartbeats over HTTPS.
+        // Heartbeats are sent only over NATS.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
             let subject = format!("hm.agent.heartbeat.{}", live.settings.agent_id);
@@ -128,14 +130,14 @@ impl BusConnection {
     }
 }
 
-/// Closes an old connection once every server of a cluster knows the new one's subscription.
-/// Requests that arrive on both meanwhile are handled once.
+/// Closes an old connection after a pause, in which all servers of a cluster learn of the new
+/// subscription. A request that arrives on both connections is handled only once.
 async fn retire(old: Nats) {
     tokio::time::sleep(OVERLAP).await;
     old.stop().await;
 }
 
-/// Sends a heartbeat in each interval.
+/// Sends a heartbeat to `beats` in each interval.
 async fn send_heartbeats(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
     let mut beat = tokio::time::interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -165,8 +167,8 @@ impl Transport {
         })
     }
 
-    /// Returns when the connection is up, if `is_waited_for`, or with an error when it has failed
-    /// permanently.
+    /// Waits until the connection is established, if `is_waited_for`, or has failed permanently.
+    /// The latter is an error.
     async fn next(&mut self, is_waited_for: bool) -> Result<(), TransportError> {
         match self {
             Self::Nats(nats) if is_waited_for => {
@@ -194,7 +196,8 @@ fn bus(live: &Live) -> BusOptions {
     }
 }
 
-/// With `once`, a request with the reply address of an earlier one is dropped as a copy.
+/// Creates the function that handles requests. With `once`, a request with the same reply subject
+/// as an earlier one is dropped as a duplicate.
 fn handle(agent: &Agent, once: bool) -> Handle {
     let agent = agent.clone();
     Arc::new(move |bytes, limit| {

@@ -17,21 +17,22 @@ use crate::runtime;
 /// Size of the parts in which a file is read, in bytes.
 const CHUNK: usize = 128 * 1024;
 
-/// How many chunks are read in advance.
+/// The maximum number of chunks that are read ahead.
 const AHEAD: usize = 4;
 
-/// The body of a request: empty, bytes in memory, or a file that a separate thread reads while it is sent.
+/// The body of a request. It is empty, consists of bytes in memory, or is a file that a separate
+/// thread reads while the body is sent.
 pub(crate) struct Body {
-    /// How many bytes are left to send.
+    /// The number of bytes that are left to send.
     remaining: u64,
-    /// The first byte is sent when this future is ready.
+    /// A future that must be ready before the first byte is sent.
     start: Option<BoxFuture<'static, ()>>,
     chunks: mpsc::Receiver<fs::Result<Bytes>>,
     _reading: Option<runtime::Task<()>>,
 }
 
 impl Body {
-    /// A body of length 0.
+    /// An empty body.
     #[must_use]
     pub(crate) fn empty() -> Self {
         Self {
@@ -42,12 +43,12 @@ impl Body {
         }
     }
 
-    /// These bytes.
+    /// A body of these bytes.
     #[must_use]
     pub(crate) fn bytes(bytes: Bytes) -> Self {
         let (sender, chunks) = mpsc::channel(1);
         let remaining = bytes.len() as u64;
-        // An empty chunk would be a frame without data.
+        // Do not send an empty chunk, because it would become a frame without data.
         if remaining > 0 {
             let _ = sender.try_send(Ok(bytes));
         }
@@ -59,11 +60,11 @@ impl Body {
         }
     }
 
-    /// The contents of a file, with the length that it has now: data appended later is not sent, and a file that gets shorter fails the
-    /// request.
+    /// The contents of a file. The body has the file's current length: data that is appended later
+    /// is not sent, and the request fails if the file gets shorter.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// If the file cannot be opened.
     pub(crate) async fn file(path: &Path) -> fs::Result<Self> {
         let own = path.to_owned();
         let opening = runtime::spawn_blocking("open", move || {
@@ -85,7 +86,7 @@ impl Body {
         })
     }
 
-    /// How many bytes are left to send.
+    /// The number of bytes that are left to send.
     #[must_use]
     pub(crate) fn length(&self) -> u64 {
         self.remaining
@@ -108,7 +109,7 @@ fn read(mut file: &File, length: u64, path: &Path, to: &mpsc::Sender<fs::Result<
         let mut chunk = vec![0; length];
         let result = file.read_exact(&mut chunk).at("read", path);
         let failed = result.is_err();
-        // The receiver is gone when the request has ended.
+        // Sending fails if the request has ended.
         if to.blocking_send(result.map(|()| chunk.into())).is_err() || failed {
             return;
         }

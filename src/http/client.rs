@@ -1,4 +1,4 @@
-//! Requests and responses.
+//! The HTTP client: sends requests, follows redirects, and reads responses.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::tls::TlsError;
 /// The maximum number of redirects, as in Go's client.
 const MAX_REDIRECTS: usize = 10;
 
-/// The name of this program for servers.
+/// The name of this program in the `User-Agent` header.
 pub(crate) const USER_AGENT: &str = concat!("bosh-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests, each over its own connection.
@@ -30,8 +30,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client that uses the proxies of `environment`. A failed `tls` is reported by the first HTTPS request, because plain HTTP works
-    /// without it.
+    /// Creates a client that uses the proxies of `environment`. An error in `tls` is reported by
+    /// the first HTTPS request, because plain HTTP works without TLS.
     #[must_use]
     pub(crate) fn new(tls: Result<ClientConfig, TlsError>, environment: &Environment) -> Self {
         let proxies = Proxies::of(environment);
@@ -40,7 +40,7 @@ impl Client {
         }
     }
 
-    /// The same client with other time limits.
+    /// Changes the time limits of the client.
     #[must_use]
     pub(crate) fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.connector.timeouts = timeouts;
@@ -50,7 +50,7 @@ impl Client {
     /// Sends a GET request and follows up to ten redirects. `headers` are sent only to the server of `url`.
     ///
     /// # Errors
-    /// There is no response. A response with an error status is returned as a response.
+    /// If there is no response. An error status is not an error here.
     pub(crate) async fn get(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
         let no_headers = Headers::new();
         let mut target = url.clone();
@@ -74,16 +74,17 @@ impl Client {
     /// Sends a HEAD request. Redirects are not followed.
     ///
     /// # Errors
-    /// There is no response. A response with an error status is returned as a response.
+    /// If there is no response. An error status is not an error here.
     pub(crate) async fn head(&self, url: &Url, headers: &Headers) -> Result<Response, Error> {
         self.send(Method::HEAD, url, headers, Body::empty()).await
     }
 
-    /// Sends a PUT request. The body waits for "100 Continue" ([`Timeouts::expect`]), so that the server can refuse the request before
-    /// the upload. Redirects are not followed.
+    /// Sends a PUT request without following redirects. The body is sent after the server's "100
+    /// Continue" or after [`Timeouts::expect`], so that the server can refuse the request before
+    /// the upload.
     ///
     /// # Errors
-    /// There is no response. A response with an error status is returned as a response.
+    /// If there is no response. An error status is not an error here.
     pub(crate) async fn put(
         &self,
         url: &Url,
@@ -93,7 +94,7 @@ impl Client {
         self.send(Method::PUT, url, headers, body).await
     }
 
-    /// A connection to the server itself.
+    /// Connects to the server without a proxy that forwards requests.
     pub(super) async fn connect_directly(&self, url: &Url) -> Result<Io, Error> {
         let connection = self.connector.connect(url).await?;
         match connection.proxy {
@@ -125,7 +126,7 @@ impl Client {
             .await
             .map_err(Error::Exchange)?;
         let exchange = runtime::spawn("http", async move {
-            // Readers of the response or its body get the same error.
+            // The reader of the response or of its body gets the same error.
             if let Err(error) = exchange.await {
                 tracing::debug!(%error, "an HTTP connection failed");
             }
@@ -138,7 +139,7 @@ impl Client {
     }
 }
 
-/// A request as the server itself gets it.
+/// Builds a request in the form for the server itself.
 fn request(
     method: Method,
     url: &Url,
@@ -180,7 +181,7 @@ fn request(
     Ok(request)
 }
 
-/// Changes a request so that a proxy can forward it.
+/// Changes a request to the form in which a proxy can forward it.
 fn address_to_proxy(
     request: &mut Request<Body>,
     url: &Url,
@@ -196,13 +197,13 @@ fn address_to_proxy(
     Ok(())
 }
 
-/// Delays the body until the server sends "100 Continue", at most for `limit`.
+/// Delays the body until the server sends "100 Continue", at most `limit`.
 fn expect_continue(request: Request<Body>, limit: Duration) -> Request<Body> {
     let continued = CancellationToken::new();
     let signal = continued.clone();
     let mut request = request.map(|body| {
         body.delayed_until(async move {
-            // Both outcomes mean: send the body now.
+            // In both cases, the body is sent now.
             let _ = tokio::time::timeout(limit, continued.cancelled_owned()).await;
         })
     });
@@ -230,7 +231,7 @@ impl Response {
         self.inner.status()
     }
 
-    /// The value of a header; `None` if it is missing or not text.
+    /// The value of a header; `None` if the header is missing or is not text.
     #[must_use]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.inner.headers().get(name)?.to_str().ok()
@@ -246,10 +247,10 @@ impl Response {
             .ok_or(Error::Redirect("no Location header"))
     }
 
-    /// The next part of the body, `None` at its end.
+    /// The next part of the body; `None` at its end.
     ///
     /// # Errors
-    /// The connection ends before the body does.
+    /// If the connection ends before the body.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.inner.body_mut().frame().await {
             if let Ok(data) = frame.map_err(Error::Cut)?.into_data() {
@@ -259,10 +260,10 @@ impl Response {
         Ok(None)
     }
 
-    /// The whole body, at most `limit` bytes.
+    /// Reads the whole body, which may have at most `limit` bytes.
     ///
     /// # Errors
-    /// The connection ends before the body does, or the body is longer.
+    /// If the connection ends before the body, or the body is longer than `limit`.
     pub(crate) async fn bytes(mut self, limit: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {

@@ -1,4 +1,4 @@
-//! Connections to servers: TCP, proxies, TLS.
+//! Connects to servers, directly or through proxies, with TCP and TLS.
 
 use std::error::Error as StdError;
 use std::future::{Ready, ready};
@@ -26,7 +26,7 @@ use super::stall::StallTimeout;
 use super::{Error, Timeouts, Url};
 use crate::tls::TlsError;
 
-/// A connection over any transport.
+/// A connection of any kind: plain or TLS, direct or through a proxy.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -38,11 +38,12 @@ pub(super) type Io = TokioIo<Box<dyn Stream>>;
 /// A connection that is ready for a request.
 pub(super) struct Connection {
     pub(super) io: Io,
-    /// The proxy that reads and forwards the request; `None` if the server itself reads it.
+    /// The proxy that reads and forwards the request; `None` if the server reads the request
+    /// itself.
     pub(super) proxy: Option<ForwardingProxy>,
 }
 
-/// A proxy that forwards requests, as opposed to one that tunnels bytes.
+/// An HTTP proxy that reads and forwards requests. Other proxies only pass bytes through.
 pub(super) struct ForwardingProxy {
     pub(super) authorization: Option<HeaderValue>,
 }
@@ -89,7 +90,7 @@ impl Connector {
         Ok(Connection { io, proxy: None })
     }
 
-    /// Connects to an address, through the SOCKS proxy for all connections if there is one.
+    /// Connects to an address, through the SOCKS proxy for all connections if one is configured.
     async fn dial(&self, address: &Uri) -> Result<Io, Error> {
         match self.proxies.socks_for(address) {
             None => self.tcp(address).await,
@@ -127,7 +128,7 @@ impl Connector {
             .await
     }
 
-    /// Makes an HTTP proxy connect to a server (`CONNECT`).
+    /// Makes an HTTP proxy connect to a server, with the method `CONNECT`.
     async fn tunnel(
         &self,
         io: Io,
@@ -213,7 +214,7 @@ fn is_socks(proxy: &Intercept) -> bool {
         .is_some_and(|scheme| scheme.starts_with("socks"))
 }
 
-/// The address of a proxy; the port defaults to that of its scheme.
+/// The address of a proxy. The default port depends on the scheme.
 fn with_port(proxy: &Uri) -> Result<Uri, Error> {
     if proxy.port().is_some() {
         return Ok(proxy.clone());
@@ -232,7 +233,7 @@ fn with_port(proxy: &Uri) -> Result<Uri, Error> {
         .map_err(Error::Request)
 }
 
-/// Host and port for messages, without the password before them.
+/// Host and port for messages. User name and password are left out.
 fn host_and_port(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     match uri.port() {
@@ -241,7 +242,7 @@ fn host_and_port(uri: &Uri) -> String {
     }
 }
 
-/// A connector for hyper-util that returns an existing connection.
+/// A connector for hyper-util that returns a connection that is already open.
 #[derive(Debug)]
 struct Connected<T>(Option<T>);
 

@@ -1,4 +1,5 @@
-//! Errors of requests. A response with an error status is not one of them.
+//! Errors of requests without a complete response. A response with an error status is not such an
+//! error.
 
 use std::error::Error as StdError;
 use std::io;
@@ -9,10 +10,11 @@ use hyper::StatusCode;
 
 use crate::tls::TlsError;
 
-/// A request that has no response, or an incomplete one. The texts contain no query, password or header value.
+/// Why a request has no response, or an incomplete one. The texts contain no query, password or
+/// header value.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No TCP connection.
+    /// The TCP connection could not be established.
     #[error("failed to connect to {server}")]
     Connect {
         /// Host and port.
@@ -30,10 +32,10 @@ pub enum Error {
         /// The proxy's response.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// A step of the connection took too long.
+    /// A step of the request exceeded its time limit.
     #[error("{step} {server} timed out after {} s", limit.as_secs_f32())]
     Timeout {
-        /// The step, with the preposition for the server: `the connection to`.
+        /// The step, worded to precede the server's name: `the connection to`.
         step: &'static str,
         /// Host and port.
         server: String,
@@ -43,7 +45,7 @@ pub enum Error {
     /// The client has no usable TLS configuration.
     #[error("HTTPS is unavailable")]
     TlsUnavailable(#[source] Arc<TlsError>),
-    /// The server is not trusted, or speaks no common version of TLS.
+    /// The server's certificate is not trusted, or there is no common version of TLS.
     #[error("the TLS handshake with {server} failed")]
     Handshake {
         /// Host and port.
@@ -57,7 +59,7 @@ pub enum Error {
     /// The request could not be sent, or the response could not be read.
     #[error("no response to the request")]
     Exchange(#[source] hyper::Error),
-    /// The connection ended before the response did.
+    /// The connection ended before the response.
     #[error("the response is incomplete")]
     Cut(#[source] hyper::Error),
     /// The body is longer than the caller's limit.
@@ -66,20 +68,21 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A redirect that cannot be followed.
+    /// A redirect cannot be followed.
     #[error("invalid redirect: {0}")]
     Redirect(&'static str),
 }
 
 impl Error {
-    /// Whether the same request may succeed if it is retried.
+    /// Whether a retry of the same request may succeed.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Proxy { .. } | Self::Timeout { .. } | Self::Cut(_) => true,
-            // `is_user`: the file to upload cannot be read.
+            // `is_user` means that the file to upload could not be read.
             Self::Exchange(error) => !error.is_user(),
-            // An interrupted handshake may succeed later; an invalid certificate or host name stays invalid.
+            // An interrupted handshake may succeed later. An invalid certificate or host name stays
+            // invalid.
             Self::Handshake { source, .. } => !matches!(
                 source.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
@@ -92,12 +95,12 @@ impl Error {
     }
 }
 
-/// Whether a server or a proxy may accept the same request a moment later.
+/// Whether a server or a proxy may accept the same request later.
 pub(crate) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
-/// Whether a time limit is the cause of an error.
+/// Whether an exceeded time limit is the cause of an error.
 pub(crate) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     let is_one = |error: &(dyn StdError + 'static)| {
         error

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::config::Secret;
 
-/// Headers of a request. Their values (an encryption key, a token) are never printed.
+/// Headers of a request. Their values, such as tokens or encryption keys, are never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(HeaderMap);
 
-/// Why headers cannot be sent. The errors contain no values.
+/// Why headers are invalid. The errors contain no values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHeaders {
     /// The JSON value is not an object.
@@ -21,7 +21,7 @@ pub enum InvalidHeaders {
     /// The name is not a valid header name.
     #[error("`{}` is not a valid header name", .0.escape_debug())]
     Name(String),
-    /// The value is not a string, or has a character that a header value cannot have.
+    /// The value is not a string, or contains a character that is not allowed in headers.
     #[error("the header `{}` has an invalid value", .0.escape_debug())]
     Value(String),
 }
@@ -33,10 +33,11 @@ impl Headers {
         Self::default()
     }
 
-    /// Reads a JSON object of strings. Members that are `null` are ignored, and `null` in place of the object means no headers.
+    /// Converts a JSON object of strings. Members that are `null` are ignored, and `null` instead
+    /// of the object means no headers.
     ///
     /// # Errors
-    /// The value is not an object, or a member is not a valid header.
+    /// If the value is not an object, or a member is not a valid header.
     pub fn from_json(value: &Value) -> Result<Self, InvalidHeaders> {
         let mut headers = Self::new();
         match value {
@@ -57,10 +58,10 @@ impl Headers {
         Ok(headers)
     }
 
-    /// Adds a header, replacing one with the same name.
+    /// Adds a header, which replaces one with the same name.
     ///
     /// # Errors
-    /// The name or the value is not valid.
+    /// If the name or the value is invalid.
     pub fn with(mut self, name: &str, value: &Secret) -> Result<Self, InvalidHeaders> {
         let key = HeaderName::try_from(name).map_err(|_| InvalidHeaders::Name(name.to_owned()))?;
         let mut value = HeaderValue::try_from(value.expose())
@@ -70,7 +71,7 @@ impl Headers {
         Ok(self)
     }
 
-    /// Adds a user name and password.
+    /// Adds an `Authorization` header with a user name and a password.
     #[must_use]
     pub fn with_basic_authorization(mut self, user: &str, password: &Secret) -> Self {
         if let Some(value) = super::url::basic_authorization(user, password.expose()) {

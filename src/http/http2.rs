@@ -1,4 +1,4 @@
-//! An HTTP/2 connection that carries several requests concurrently, as gRPC needs it.
+//! An HTTP/2 connection, which carries several concurrent requests. gRPC needs it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,16 +15,16 @@ use super::client::Client;
 use super::{Error, Url};
 use crate::runtime;
 
-/// How many bytes of one response may be on their way.
+/// The maximum number of unread bytes of one response.
 const STREAM_WINDOW: u32 = 1 << 20;
 
-/// How many bytes of all responses may be on their way.
+/// The maximum number of unread bytes of all responses together.
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How long the answer to a ping may take.
+/// The time limit for the answer to a ping.
 const PING_LIMIT: Duration = Duration::from_secs(30);
 
-/// An open connection. It ends with its last clone.
+/// An open connection, which is closed when its last clone is dropped.
 #[derive(Debug)]
 pub(crate) struct Http2<B> {
     sender: http2::SendRequest<B>,
@@ -40,7 +40,7 @@ impl<B> Clone for Http2<B> {
     }
 }
 
-/// Starts the tasks that hyper needs for a connection. They end with it.
+/// Starts the tasks that hyper needs for a connection. They end with the connection.
 #[derive(Debug, Clone, Copy)]
 struct Executor;
 
@@ -55,11 +55,12 @@ where
 }
 
 impl Client {
-    /// Opens a connection for HTTP/2. The TLS configuration of the client must offer it, and a server without TLS must expect it. While
-    /// responses are outstanding, a peer that is silent for `ping_after` gets a ping.
+    /// Opens an HTTP/2 connection. The client's TLS configuration must offer HTTP/2, and a server
+    /// without TLS must expect it. If responses are outstanding and the server sends nothing for
+    /// `ping_after`, the client sends a ping.
     ///
     /// # Errors
-    /// The server cannot be reached, or through an HTTP proxy that forwards requests.
+    /// If the server cannot be reached, or only through a proxy that forwards HTTP/1.1 requests.
     pub(crate) async fn http2<B>(
         &self,
         url: &Url,
@@ -79,7 +80,7 @@ impl Client {
             .keep_alive_timeout(PING_LIMIT);
         let (sender, exchange) = builder.handshake(io).await.map_err(Error::Exchange)?;
         let exchange = runtime::spawn("http2", async move {
-            // Requests get the same error.
+            // The requests on the connection get the same error.
             if let Err(error) = exchange.await {
                 tracing::debug!(%error, "an HTTP/2 connection failed");
             }

@@ -1,13 +1,14 @@
-//! Selects a proxy by the environment.
+//! Selects the proxy for a request from the environment variables.
 
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::Url;
 use crate::config::Environment;
 
-/// The proxies in the environment, as in the Go agent: `HTTP_PROXY` and `HTTPS_PROXY` by the server's scheme; `BOSH_ALL_PROXY` (SOCKS5)
-/// for all TCP connections, including those to the other proxies; `NO_PROXY` for exceptions. A lower-case name is used if the
-/// upper-case one is not set.
+/// The proxies in the environment, as in the Go agent. `HTTP_PROXY` or `HTTPS_PROXY` is used
+/// according to the server's scheme. `BOSH_ALL_PROXY` (SOCKS5) is used for all TCP connections,
+/// including those to the other proxies. `NO_PROXY` lists exceptions. If an upper-case variable is
+/// not set, the lower-case one is used.
 #[derive(Debug)]
 pub(super) struct Proxies {
     http: Matcher,
@@ -29,7 +30,7 @@ impl Proxies {
         let all = if all.is_empty() || all.starts_with("socks5") {
             all
         } else {
-            // The value may contain a password.
+            // Do not log the value, because it may contain a password.
             tracing::warn!("BOSH_ALL_PROXY is ignored: expected `socks5://HOST:PORT`");
             String::new()
         };

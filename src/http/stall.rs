@@ -1,4 +1,4 @@
-//! A time limit for silent peers.
+//! A time limit for peers that neither send nor receive.
 
 use std::io;
 use std::pin::Pin;
@@ -8,19 +8,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// A stream that fails if no byte is transferred in either direction for some time while a read or a write is pending.
+/// A stream that fails if a read or a write is pending and no byte is transferred in either
+/// direction for some time.
 ///
-/// The time for a transfer as a whole is not limited, because it depends on the size of the blob and the speed of the network; this limit
-/// ends a connection whose peer has disappeared.
+/// This detects a peer that has disappeared. A whole transfer has no time limit, because its time
+/// depends on the size of the blob and on the network.
 ///
-/// A peer may refuse an upload by sending a response and closing the connection. The response is more useful than "broken pipe", so a
-/// failed write does not fail the stream: it stays pending until a read returns the response or the same failure.
+/// A server may refuse an upload by sending a response and closing the connection. The response is
+/// more useful than the error "broken pipe", so a failed write does not fail the stream: the write
+/// stays pending until a read returns the response or the same error.
 #[derive(Debug)]
 pub(super) struct StallTimeout<T> {
     inner: T,
     limit: Duration,
     timer: Pin<Box<Sleep>>,
-    /// Whether the timer runs: since the first pending operation after the last byte.
+    /// Whether the timer is running. It starts with the first pending operation after the last
+    /// transferred byte.
     waiting: bool,
     write_failed: bool,
 }
@@ -58,7 +61,7 @@ impl<T> StallTimeout<T> {
         }
         match write(&mut self.inner, context) {
             Poll::Ready(Ok(written)) => {
-                // A pending read also waits for this timer.
+                // A pending read waits for the same timer, so restart it.
                 if self.waiting {
                     self.timer.as_mut().reset(Instant::now() + self.limit);
                 }
@@ -122,7 +125,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallTimeout<T> {
         self.inner.is_write_vectored()
     }
 
-    // Flushing and shutting down a TCP stream never waits for the peer.
+    // Flushing and shutting down a TCP stream does not wait for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(context)
     }

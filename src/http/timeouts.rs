@@ -1,22 +1,25 @@
-//! Time limits of a request's steps.
+//! The time limits for the steps of a request.
 
 use std::time::Duration;
 
-/// How long each step of a request may take. There is no limit for a request as a whole.
+/// The time limits for the steps of a request. A request as a whole has no limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For a TCP connection including name resolution, and for a proxy to connect to the server.
+    /// For establishing a TCP connection, including name resolution, and for a proxy to connect to
+    /// the server.
     pub connect: Duration,
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// Without a byte in either direction while the client waits for one. A server may need a minute to confirm an upload of some GB.
+    /// For waiting while no byte is transferred in either direction. A server may need a minute to
+    /// confirm an upload of some GB.
     pub stall: Duration,
-    /// For "100 Continue" before the body of an upload is sent. Some servers never send it: the body is sent when the time is over.
+    /// For waiting for "100 Continue" before the body of an upload is sent. Some servers never send
+    /// it; the body is then sent after this time.
     pub expect: Duration,
 }
 
 impl Default for Timeouts {
-    /// The Go agent's values; it has no limit for a silent peer.
+    /// The values of the Go agent, which has no limit for a silent peer.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(30),

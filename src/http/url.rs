@@ -1,4 +1,4 @@
-//! URLs that print without their secrets.
+//! URLs that can be printed without revealing secrets.
 
 use std::fmt;
 
@@ -9,17 +9,18 @@ use percent_encoding::percent_decode_str;
 
 /// A URL with the scheme `http` or `https`.
 ///
-/// It prints without its query, which authorizes the request in signed URLs, and without user name and password.
+/// `Display` and `Debug` omit the query, which authorizes the request in signed URLs, and the user
+/// name and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(::url::Url);
 
 /// Why a text is not an HTTP URL. The errors do not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
-    /// Not a URL.
+    /// The text is not a URL.
     #[error("not a URL: {0}")]
     Malformed(::url::ParseError),
-    /// A URL with another scheme.
+    /// The scheme is neither `http` nor `https`.
     #[error("not an http or https URL")]
     Scheme,
 }
@@ -28,12 +29,12 @@ impl Url {
     /// Parses an absolute URL.
     ///
     /// # Errors
-    /// The text is not a URL, or its scheme is neither `http` nor `https`.
+    /// If the text is not a URL, or its scheme is neither `http` nor `https`.
     pub fn parse(text: &str) -> Result<Self, InvalidUrl> {
         Self::checked(::url::Url::parse(text.trim()))
     }
 
-    /// Resolves the `Location` header of a response from this URL.
+    /// Resolves the `Location` header of a response to a request for this URL.
     pub(super) fn join(&self, location: &str) -> Result<Self, InvalidUrl> {
         Self::checked(self.0.join(location))
     }
@@ -46,11 +47,11 @@ impl Url {
         Ok(Self(url))
     }
 
-    /// Appends segments to the path, escaping them.
+    /// Appends escaped segments to the path.
     #[must_use]
     pub fn with_segments(&self, segments: &[&str]) -> Self {
         let mut url = self.0.clone();
-        // Fails only for URLs without a host, which HTTP URLs have.
+        // This fails only for URLs without a host. HTTP URLs always have one.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
@@ -78,19 +79,20 @@ impl Url {
         self.0.scheme() == "https"
     }
 
-    /// The host name or address, an IPv6 address in brackets.
+    /// The host name or address. An IPv6 address is in brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
 
-    /// The port, by default that of the scheme.
+    /// The port; by default, the port of the scheme.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or_default()
     }
 
-    /// Whether the host is this machine by the rules of Go's proxy settings, which never use a proxy for such requests.
+    /// Whether the host is this machine, by the rules of Go's proxy settings. Requests to such
+    /// hosts never use a proxy.
     pub(super) fn is_loopback(&self) -> bool {
         match self.0.host() {
             Some(::url::Host::Domain(name)) => name == "localhost",
@@ -105,7 +107,7 @@ impl Url {
         self.0.origin() == other.0.origin()
     }
 
-    /// Scheme, host and port for a connector.
+    /// Scheme, host and port, as a connector needs them.
     pub(crate) fn server(&self) -> Result<Uri, hyper::http::Error> {
         Uri::builder()
             .scheme(self.0.scheme())
@@ -114,7 +116,8 @@ impl Url {
             .build()
     }
 
-    /// The target in the request line: path and query for a server, everything except fragment and userinfo for a proxy.
+    /// The target in the request line. For a server, path and query; for a proxy, everything except
+    /// fragment and userinfo.
     pub(super) fn target(&self, for_proxy: bool) -> Result<Uri, hyper::http::Error> {
         let mut path = self.0.path().to_owned();
         if let Some(query) = self.0.query() {
@@ -129,7 +132,7 @@ impl Url {
         builder.scheme(self.0.scheme()).authority(authority).build()
     }
 
-    /// Host and port for the `Host` header, without the default port of the scheme.
+    /// Host and port for the `Host` header. The default port of the scheme is omitted.
     pub(super) fn authority(&self) -> String {
         match self.0.port() {
             Some(port) => format!("{}:{port}", self.host()),
@@ -137,7 +140,7 @@ impl Url {
         }
     }
 
-    /// The `Authorization` header for user name and password in the URL.
+    /// The `Authorization` header for the user name and password in the URL.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         if self.0.username().is_empty() && self.0.password().is_none() {
             return None;

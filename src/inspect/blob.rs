@@ -1,4 +1,5 @@
-//! The blobs in a tarball: their digests, and what their archives hold. Both come from one pass, so nothing is written to disk.
+//! The blobs (archives) in a release tarball. Their digests and the facts about their contents are
+//! collected in one pass, so nothing is written to disk.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,7 +10,7 @@ use crate::offline::{ContentProblem, JobContents, OpenError, Role};
 use crate::release::Digests;
 use crate::release::digest::Hasher;
 
-/// A reader that hashes and counts what is read through it.
+/// A reader that hashes and counts the bytes that are read through it.
 pub(super) struct Measured<R> {
     inner: R,
     hasher: Hasher,
@@ -43,51 +44,52 @@ impl<R: Read> Read for Measured<R> {
 /// A file in a release tarball.
 #[derive(Debug)]
 pub(super) struct Blob {
-    /// For which role the archive was examined. A hard link may have another one.
+    /// The role for which the archive was examined. A hard link to the same bytes may have another
+    /// role.
     pub role: Role,
     pub size: u64,
-    /// By all algorithms.
+    /// The digests by all algorithms.
     pub digests: Digests,
-    /// What the archive holds, as far as the checks of its role need it.
+    /// The facts about the archive's contents that the checks of its role need.
     pub content: Content,
 }
 
-/// What an archive in a release holds.
+/// The facts about the contents of an archive.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// The file is not a part of the release.
+    /// The file is not part of the release.
     Unknown,
     Package(Result<PackageContents, ContentProblem>),
     License(Result<(), ContentProblem>),
     Job(Result<JobFacts, ContentProblem>),
 }
 
-/// What the checks need of a job's archive. The archive's list of files may be long.
+/// The facts about a job's archive. The list of its files is not kept, because it may be long.
 #[derive(Debug)]
 pub(super) struct JobFacts {
     /// Why a Director refuses the job.
     pub problems: Vec<ContentProblem>,
-    /// The packages that `job.MF` lists; none if it is missing. `None` if it is not valid.
+    /// The packages that `job.MF` lists; empty if it lists none. `None` if `job.MF` is invalid.
     pub packages: Option<Vec<String>>,
 }
 
-/// What the archive of a package holds.
+/// The facts about a package's archive.
 #[derive(Debug)]
 pub(super) struct PackageContents {
     pub compression: Compression,
     /// The number of entries below the top directory.
     pub entries: u64,
-    /// Whether there is a script `packaging`.
+    /// Whether there is a file `packaging`, the packaging script.
     pub has_script: bool,
     /// The first entry that would be extracted outside the package's directory.
     pub unsafe_path: Option<String>,
 }
 
 impl Blob {
-    /// Reads a file to its end.
+    /// Reads a file to its end, and examines it for `role`.
     ///
     /// # Errors
-    /// The tarball ends early or is damaged.
+    /// If the tarball ends early or is damaged.
     pub(super) fn read(file: impl Read, role: Role) -> Result<Self, OpenError> {
         let mut file = Measured::new(file);
         let content = match &role {
@@ -100,7 +102,7 @@ impl Blob {
                 Content::Unknown
             }
         };
-        // The rest, if the archive is damaged. If the tarball is damaged, this fails again.
+        // Read the rest of a damaged archive. If the tarball itself is damaged, this fails, too.
         io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
         let (digests, size) = file.finish();
         Ok(Self {
@@ -111,13 +113,13 @@ impl Blob {
         })
     }
 
-    /// Whether the content was examined for this role.
+    /// Whether the contents were examined for this role.
     pub(super) fn is_examined_as(&self, role: &Role) -> bool {
         let is_package = |it: &Role| matches!(it, Role::Package(_) | Role::CompiledPackage(_));
         self.role == *role || is_package(&self.role) && is_package(role)
     }
 
-    /// The memory that the facts need in addition to that of every entry, in bytes.
+    /// The memory that these facts need in addition to the cost of every entry, in bytes.
     pub(super) fn memory(&self) -> usize {
         match &self.content {
             Content::Job(Ok(facts)) => facts.memory(),
@@ -128,7 +130,7 @@ impl Blob {
 }
 
 impl JobFacts {
-    /// How many problems of a job are kept.
+    /// The maximum number of problems of one job that are kept.
     const PROBLEMS: usize = 100;
 
     /// The memory that a name needs in addition to its text, in bytes.
@@ -175,7 +177,7 @@ impl PackageContents {
                 break;
             };
             match normalize(&entry.name) {
-                // The directory itself, `./`.
+                // The entry `./`, the directory itself.
                 Ok(path) if path.as_os_str().is_empty() => continue,
                 Ok(path) => {
                     let is_script = path == Path::new("packaging") && entry.kind != Kind::Directory;

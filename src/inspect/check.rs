@@ -30,7 +30,7 @@ pub(super) fn check(manifest: &Manifest, contents: &Contents, findings: &mut Fin
     check.graph(findings);
 }
 
-/// What a package is called in messages.
+/// How messages name a package.
 fn what(package: &Listed) -> String {
     match package {
         Listed::Source(package) => format!("package `{}`", package.name),
@@ -49,13 +49,13 @@ pub(super) fn role_and_digest(package: &Listed) -> (Role, &MultiDigest) {
     }
 }
 
-/// A blob in the tarball.
+/// A blob that the manifest lists, as it is in the tarball.
 struct ExaminedBlob<'a> {
     content: &'a Content,
     is_verified: bool,
 }
 
-/// A release that is checked.
+/// A release that is being checked.
 struct Check<'a> {
     manifest: &'a Manifest,
     contents: &'a Contents,
@@ -63,7 +63,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Checks which lists of packages there are, and the stemcells.
+    /// Checks the stemcells, and whether the manifest has lists of packages that belong together.
     fn lists(&self, findings: &mut Findings) {
         let compiled = self.manifest.compiled_packages.as_deref();
         if compiled.is_some() && !self.manifest.packages.is_empty() {
@@ -84,8 +84,8 @@ impl Check<'_> {
         }
     }
 
-    /// The blob of a role. Reports a blob that is missing or has another digest. Nothing is missing from a tarball that was not read to
-    /// its end.
+    /// Finds the blob of a role. Reports a blob that is missing or has a wrong digest. If the
+    /// tarball could not be read completely, missing blobs are not reported.
     fn blob(
         &self,
         what: &str,
@@ -205,7 +205,7 @@ impl Check<'_> {
                     content_text(what.clone(), &role, problem, is_verified),
                 );
             }
-            // If release.MF lists packages, they are checked below.
+            // If `release.MF` lists the packages of the job, that list is checked below.
             if job.packages.is_none()
                 && let Ok(facts) = content
             {
@@ -239,7 +239,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the files that the manifest does not list.
+    /// Checks files that the manifest does not list.
     fn other_files(&self, findings: &mut Findings) {
         let manifest = self.manifest;
         let mut expected: HashSet<String> = self
@@ -294,7 +294,7 @@ impl Check<'_> {
     }
 }
 
-/// The members of a tarball by path.
+/// The members of a tarball, sorted by path.
 fn sorted(contents: &Contents) -> Vec<(&Path, &Member)> {
     let members = contents.members.iter();
     let mut members: Vec<(&Path, &Member)> =

@@ -1,11 +1,11 @@
-//! What an inspection finds: problems and notes.
+//! The findings of an inspection: problems and notes. A finding's *code* identifies its kind.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::rules::{Rule, Severity};
 
-/// How many findings of one code are listed.
+/// The maximum number of findings with the same code that are listed.
 const LISTED: usize = 100;
 
 /// One problem or note.
@@ -15,7 +15,7 @@ pub(super) struct Finding {
     pub(super) text: String,
 }
 
-/// The findings of an inspection, in the order in which they were made.
+/// The findings of an inspection, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Finding>,
@@ -32,7 +32,7 @@ impl Findings {
         }
     }
 
-    /// Adds a finding about several things, if there are any: `TEXT: a, b, c`.
+    /// Adds a finding about several names, if there are any. The text becomes `TEXT: a, b, c`.
     pub(super) fn add_list(&mut self, rule: &'static Rule, text: &str, names: &[String]) {
         if !names.is_empty() {
             self.add(rule, format!("{text}: {}", shortened(names)));
@@ -47,7 +47,8 @@ impl Findings {
             .count()
     }
 
-    /// Problems first. If there are too many findings of one code, the last one says how many are not listed.
+    /// The list of findings, problems first. If there are too many findings with one code, the last
+    /// one says how many are not listed.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         for (code, count) in self.counts {
             let last = self.list.iter_mut().rfind(|it| it.rule.code == code);
@@ -60,7 +61,7 @@ impl Findings {
     }
 }
 
-/// Names joined by commas; the first ones if there are many.
+/// Names joined by commas. Only the first names are included if there are many.
 fn shortened(names: &[String]) -> String {
     match names.get(..LISTED) {
         Some(first) if names.len() > LISTED => {

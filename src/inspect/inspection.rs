@@ -14,25 +14,25 @@ use crate::release::Manifest;
 pub struct Inspection {
     pub(super) tarball: PathBuf,
     pub(super) contents: Contents,
-    /// `None` if it is missing or invalid.
+    /// The manifest; `None` if it is missing or invalid.
     pub(super) manifest: Option<Manifest>,
     pub(super) target: Option<Target>,
     pub(super) source: Option<Source>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// A source release with which a compiled one was compared.
+/// The source release with which a compiled release was compared.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) tarball: PathBuf,
-    /// `None` if it could not be read.
+    /// The manifest of the source release; `None` if it could not be read.
     pub(super) manifest: Option<Manifest>,
-    /// Whether the compiled release comes from it.
+    /// Whether the compiled release was compiled from this source release.
     pub(super) matches: bool,
 }
 
 impl Inspection {
-    /// Whether nothing is wrong. Notes do not count.
+    /// Whether there are no problems. Notes do not count.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.count(Severity::Problem) == 0
@@ -43,7 +43,7 @@ impl Inspection {
         findings.filter(|it| it.rule.severity == severity).count()
     }
 
-    /// The stemcells of the compiled packages.
+    /// The stemcells for which the packages were compiled.
     pub(super) fn stemcells(&self) -> Vec<String> {
         let manifest = self.manifest.iter();
         let packages = manifest.flat_map(|it| it.compiled_packages.iter().flatten());
@@ -51,7 +51,7 @@ impl Inspection {
         stemcells.into_iter().collect()
     }
 
-    /// `source`, `compiled` or `mixed`.
+    /// The kind of the release: `source`, `compiled` or `mixed`.
     pub(super) fn kind(&self) -> Option<&'static str> {
         let manifest = self.manifest.as_ref()?;
         Some(

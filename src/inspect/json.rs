@@ -1,4 +1,4 @@
-//! The result of an inspection for programs. `docs/inspect.schema.json` describes it.
+//! Writes the result of an inspection as JSON. `docs/inspect.schema.json` describes the format.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::diag::printable_json;
 use crate::offline::{Listed, Role, listed, path_of_role};
 use crate::release::{Manifest, MultiDigest, Name};
 
-/// The version of the format. A change that is not only a new field increases it.
+/// The version of the format. Increase it after each change except the addition of a field.
 const FORMAT_VERSION: u32 = 1;
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct PackageJson {
     version: String,
     fingerprint: String,
     dependencies: Vec<String>,
-    /// `None` for a source package.
+    /// The stemcell of a compiled package; `None` for a source package.
     stemcell: Option<String>,
     #[serde(flatten)]
     blob: BlobJson,
@@ -62,7 +62,7 @@ struct JobJson {
     name: String,
     version: String,
     fingerprint: String,
-    /// `None` if the manifest does not list them.
+    /// The job's packages; `None` if the manifest does not list them.
     packages: Option<Vec<String>>,
     #[serde(flatten)]
     blob: BlobJson,
@@ -76,14 +76,14 @@ struct LicenseJson<'a> {
     blob: BlobJson,
 }
 
-/// A blob, as the manifest describes it and as it is.
+/// A blob: its description in the manifest and its actual properties.
 #[derive(Serialize)]
 struct BlobJson {
     path: String,
     digest: String,
-    /// Whether all digests of the manifest match the bytes.
+    /// Whether the bytes match all digests in the manifest.
     is_verified: bool,
-    /// `None` if the blob is missing.
+    /// The size in bytes; `None` if the blob is missing.
     size: Option<u64>,
     sha1: Option<String>,
     sha256: Option<String>,
@@ -146,7 +146,7 @@ pub fn json(inspection: &Inspection) -> String {
         from_source: inspection.source.as_ref().map(from_source),
         findings: findings(inspection),
     };
-    // Only a map with keys that are not texts could fail.
+    // This could fail only for a map whose keys are not strings.
     let text = serde_json::to_string_pretty(&json).unwrap_or_default();
     printable_json(&text)
 }

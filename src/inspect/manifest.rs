@@ -1,4 +1,4 @@
-//! Checks of `release.MF` alone, without the tarball. Pure.
+//! Checks `release.MF`, the manifest of a release, without the rest of the tarball. No I/O.
 
 use super::finding::Findings;
 use super::rules::{self, Rule};
@@ -10,10 +10,10 @@ use crate::release::digest::InvalidDigest;
 use crate::release::yaml::{self, Node};
 use crate::release::{FieldProblem, Manifest, ManifestProblem};
 
-/// Parses a manifest. Reports its problems; `None` if it cannot be used.
+/// Parses a manifest and reports its problems. `None` if the manifest is unusable.
 pub(super) fn parse(text: &[u8], findings: &mut Findings) -> Option<Manifest> {
     let parsed = Manifest::parse(text);
-    // Check unquoted texts also in a manifest that has other problems.
+    // Check for unquoted values even if the manifest has other problems.
     if let Ok(text) = std::str::from_utf8(text)
         && let Ok(root) = yaml::parse(text)
     {
@@ -61,7 +61,7 @@ fn rule_of(problem: &ManifestProblem) -> &'static Rule {
     }
 }
 
-/// Checks a manifest that can be read.
+/// Checks a manifest that was parsed.
 fn check(manifest: &Manifest, findings: &mut Findings) {
     release(manifest, findings);
     fingerprints(manifest, findings);

@@ -13,13 +13,14 @@ use crate::offline::{
     Holes, Lookalike, OpenError, Role, first_entry, open_file, path_of_entry, read_manifest,
 };
 
-/// The limit of memory for the paths in a tarball and the facts about its blobs, in bytes. Tarballs come from strangers.
+/// The limit of memory for the paths in a tarball and the facts about its blobs, in bytes. A limit
+/// is needed because tarballs may come from untrusted sources.
 const MEMORY_LIMIT: usize = 64 << 20;
 
 /// The memory that an entry needs in addition to its path, in bytes.
 const ENTRY_COST: usize = 200;
 
-/// What a tarball holds, as far as it could be read.
+/// The contents of a tarball, as far as they could be read.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// The size of the tarball in bytes.
@@ -29,11 +30,12 @@ pub(super) struct Contents {
     pub compression: Option<Compression>,
     /// The text of `release.MF`.
     pub manifest: Option<Vec<u8>>,
-    /// By path. Of several entries for one path the last counts, as in `tar`.
+    /// The entries by path. If several entries have the same path, the last one counts, as in
+    /// `tar`.
     pub members: HashMap<PathBuf, Member>,
-    /// Files that occur more than once.
+    /// The paths of files that occur more than once.
     pub duplicates: Vec<PathBuf>,
-    /// Why the rest could not be read.
+    /// Why the rest of the tarball could not be read.
     pub damage: Option<Damage>,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct Contents {
 #[derive(Debug)]
 pub(super) enum Damage {
     Open(OpenError),
-    /// The paths of its entries, or the facts about its blobs, need too much memory.
+    /// The paths of the entries, or the facts about the blobs, need too much memory.
     TooManyEntries,
 }
 
@@ -49,7 +51,7 @@ pub(super) enum Damage {
 #[derive(Debug)]
 pub(super) struct Member {
     pub role: Role,
-    /// The contents of a file.
+    /// The contents of the entry, if it is a file.
     pub blob: Option<Arc<Blob>>,
     pub is_symlink: bool,
 }
@@ -63,7 +65,8 @@ impl From<OpenError> for Damage {
 /// Reads a tarball.
 ///
 /// # Errors
-/// The file cannot be opened or read. A damaged file is not an error: [`Contents::damage`] has the reason.
+/// If the file cannot be opened or read. A damaged tarball is not an error; [`Contents::damage`]
+/// has the reason.
 pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
     let (file, _) = open_file(tarball)?;
     let mut file = Measured::new(file);
@@ -72,7 +75,7 @@ pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
         Err(Damage::Open(error)) if !is_about_contents(&error) => return Err(error),
         read => contents.damage = read.err(),
     }
-    // Read on after a damaged part, for the digest of the whole file.
+    // Read the rest after a damaged part, because the digest covers the whole file.
     io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
     let (digests, size) = file.finish();
     contents.size = size;
@@ -80,7 +83,8 @@ pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
     Ok(contents)
 }
 
-/// Whether an error is about what a file holds. Otherwise, its path is wrong, or the system failed to read it.
+/// Whether an error is caused by the contents of a file, and not by a wrong path or a failure of
+/// the system.
 pub(super) fn is_about_contents(error: &OpenError) -> bool {
     let source = match error {
         OpenError::Decode(source) | OpenError::Read(ReadError::Input { source }) => source,
@@ -130,7 +134,7 @@ impl Contents {
         }
     }
 
-    /// Adds the current entry of a reader. Returns the memory that the facts about it need.
+    /// Adds the current entry of a reader. Returns the memory that the facts about the entry need.
     fn add(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<usize, OpenError> {
         let path = path_of_entry(entry)?;
         let role = Role::of(&path);
@@ -181,7 +185,7 @@ impl Contents {
         Ok(())
     }
 
-    /// The target of a hard link.
+    /// Finds the contents of the file to which a hard link leads.
     fn linked(&self, path: &Path, entry: &Entry) -> Result<Arc<Blob>, OpenError> {
         let target = normalize(&entry.link).ok();
         let target = target.and_then(|it| self.members.get(&it)?.blob.clone());

@@ -1,18 +1,18 @@
-//! The codes of findings: how bad each is, which programs refuse the release, and the consequence. `docs/inspect.md` has the same table.
-//!
-//! A code never changes its meaning, because scripts compare it.
+//! The rules of `inspect`, one for each code of a finding: the severity, the programs that refuse
+//! such a release, and the consequence. `docs/inspect.md` has the same table. The meaning of a code
+//! never changes, because scripts compare codes.
 
 use serde::Serialize;
 
 use Consumer::{Agent, Cli, Compile, Director};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
     /// A consumer refuses the release, or silently handles it wrongly.
     Problem,
-    /// The release can be used; the user may want to know the fact.
+    /// The release can be used, but the fact may be important to the user.
     Note,
 }
 
@@ -20,7 +20,7 @@ pub(super) enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Consumer {
-    /// The Director: when the release is uploaded, or in a deployment.
+    /// The Director, at the upload of the release or in a deployment.
     Director,
     /// The BOSH CLI: `upload-release`, `inspect-local-release` or `create-env`.
     Cli,
@@ -31,7 +31,7 @@ pub(super) enum Consumer {
 }
 
 impl Consumer {
-    /// The name in tables.
+    /// The program's name in tables.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Director => "Director",
@@ -42,7 +42,7 @@ impl Consumer {
     }
 }
 
-/// What all findings of one code have in common.
+/// The properties that all findings with one code share.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     /// The stable code, such as `digest-mismatch`.
@@ -50,7 +50,7 @@ pub(super) struct Rule {
     pub severity: Severity,
     /// The programs that refuse the release or a part of it; empty if the consequence is silent.
     pub refused_by: &'static [Consumer],
-    /// What happens to a user of the release.
+    /// The consequence for a user of the release.
     pub consequence: &'static str,
 }
 
@@ -68,7 +68,7 @@ macro_rules! rules {
     };
 }
 
-// The tarball.
+// Codes about the tarball.
 rules! {
     UNREADABLE_TARBALL = "unreadable-tarball", Problem, [Director, Cli, Compile],
         "`tar` cannot extract the release: a Director reports error 30002";
@@ -95,7 +95,7 @@ rules! {
     NO_COMPRESSION_DIFFERS = "no-compression-differs", Note, [],
         "The Go agent compresses its result as `no_compression` says";
 
-    // The manifest.
+    // Codes about the manifest.
     MANIFEST_INVALID = "manifest-invalid", Problem, [Director, Cli, Compile],
         "Nothing else in the release can be used or checked";
     FIELD_MISSING = "field-missing", Problem, [Director, Compile],
@@ -137,7 +137,7 @@ rules! {
     COMPILED_PACKAGES_UNLISTED = "compiled-packages-unlisted", Problem, [],
         "A Director takes the release for a source release without these packages";
 
-    // Blobs.
+    // Codes about blobs.
     UNLISTED_PACKAGE = "unlisted-package", Problem, [Compile],
         "Directors ignore the file, and the CLI drops it when it uploads the release";
     UNLISTED_JOB = "unlisted-job", Note, [],
@@ -181,7 +181,7 @@ rules! {
     JOB_PACKAGE_MISSING = "job-package-missing", Problem, [Cli, Compile],
         "The CLI refuses the release if release.MF lists the package; otherwise a deployment of the job fails";
 
-    // Dependencies and stemcells.
+    // Codes about dependencies and stemcells.
     UNKNOWN_DEPENDENCY = "unknown-dependency", Problem, [Director, Cli, Compile],
         "A Director reports `Invalid edge`, the CLI `Expected to find package`";
     DEPENDENCY_CYCLE = "dependency-cycle", Problem, [Director, Compile],
@@ -191,13 +191,13 @@ rules! {
     STEMCELL_VERSION_FORMAT = "stemcell-version-format", Problem, [],
         "A Director accepts the release, and fails when it compares the version in a later deployment";
 
-    // `--stemcell`.
+    // Codes of checks that `--stemcell` requests.
     STEMCELL_NOT_USED = "stemcell-not-used", Problem, [Director],
         "A Director ignores the packages there: it compiles their sources, or reports error 60001 if it has none";
     STEMCELL_FLOATING = "stemcell-floating", Note, [],
         "A Director uses the packages there only while it has no sources of them";
 
-    // `--source`.
+    // Codes of checks that `--source` requests.
     SOURCE_UNREADABLE = "source-unreadable", Problem, [],
         "The releases were not compared";
     NOT_COMPARABLE = "not-comparable", Problem, [],

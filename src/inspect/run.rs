@@ -1,4 +1,4 @@
-//! One inspection, from the files to the findings.
+//! Runs one inspection: reads the files, and makes all requested checks.
 
 use std::path::{Path, PathBuf};
 
@@ -15,29 +15,29 @@ use crate::diag::Chain;
 use crate::offline::{OpenError, is_wrong_path, manifest_of, shown};
 use crate::release::{Manifest, Slug};
 
-/// What to inspect, and which questions to answer.
+/// What to inspect, and which optional checks to make.
 #[derive(Debug)]
 pub struct Request {
-    /// The release.
+    /// The path of the release tarball.
     pub tarball: PathBuf,
-    /// The stemcell on which the release is to be used.
+    /// The stemcell for which to check whether a Director would use the release's packages.
     pub stemcell: Option<Slug>,
-    /// The source release from which the release may come.
+    /// The source release for which to check whether the release was compiled from it.
     pub source: Option<PathBuf>,
 }
 
-/// A file of a [`Request`] that cannot be read.
+/// The error for a file of a [`Request`] that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to inspect `{}`", tarball.display())]
 pub struct InspectError {
-    /// The file.
+    /// The path of the file.
     pub tarball: PathBuf,
-    /// The reason.
+    /// Why the file cannot be read.
     source: OpenError,
 }
 
 impl InspectError {
-    /// Whether the path is wrong, and not the file system.
+    /// Whether the path is wrong. Otherwise, the file system has failed.
     #[must_use]
     pub fn is_wrong_path(&self) -> bool {
         match &self.source {
@@ -51,7 +51,7 @@ impl InspectError {
 /// Inspects a release.
 ///
 /// # Errors
-/// A file cannot be opened or read. Whatever is wrong with its contents is a finding.
+/// If a file cannot be opened or read. Problems with its contents are findings, not errors.
 pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
     let mut findings = Findings::default();
     let contents = read::read(&request.tarball).map_err(|source| InspectError {
@@ -95,7 +95,7 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
     })
 }
 
-/// Reports what is wrong with a tarball, independent of its manifest.
+/// Reports problems with a tarball that do not depend on the manifest.
 fn tarball(contents: &Contents, findings: &mut Findings) {
     match &contents.damage {
         None => {}
@@ -141,7 +141,7 @@ fn compression(manifest: &Manifest, contents: &Contents, findings: &mut Findings
     }
 }
 
-/// Compares a release with the source release in a tarball.
+/// Compares a release with a source release, whose tarball is read.
 fn compare(
     manifest: &Manifest,
     contents: &Contents,
@@ -169,7 +169,7 @@ fn compare(
     })
 }
 
-/// The manifest of a source release. One that is not valid is reported.
+/// Reads the manifest of a source release. An invalid manifest is reported.
 fn read_source(tarball: &Path, findings: &mut Findings) -> Result<Option<Manifest>, InspectError> {
     match manifest_of(tarball, &CancellationToken::new()) {
         Ok(manifest) => Ok(Some(manifest)),

@@ -1,5 +1,5 @@
-//! Whether a compiled release comes from a source release (`--source`). Compares the manifests, and the bytes of jobs with the digests of
-//! the source release. Pure.
+//! Checks whether a compiled release was compiled from a given source release (`--source`).
+//! Compares the manifests, and the bytes of jobs with the digests in the source release. No I/O.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::offline::{Role, path_of_role};
 use crate::release::graph::{PackageNode, compile_order};
 use crate::release::{CompiledPackage, Job, Manifest, Name, Package};
 
-/// Reports everything in a compiled release that differs from its source release.
+/// Reports all differences between a compiled release and its source release.
 pub(super) fn compare(
     compiled: &Manifest,
     contents: &Contents,
@@ -31,7 +31,8 @@ fn release(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
         );
         findings.add(&rules::SOURCE_OTHER_RELEASE, text);
     }
-    // A Director stores `unknown` for a source release without a commit, and compares it with the text in the compiled release.
+    // For a source release without a commit, a Director stores `unknown`, and compares that with
+    // the commit in the compiled release.
     let ours = commit(compiled, "missing");
     let theirs = commit(source, "unknown");
     if ours != theirs {
@@ -52,7 +53,7 @@ fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
     let sources = source.packages.iter().map(|it| (&it.name, it));
     let sources: HashMap<&Name, &Package> = sources.collect();
     let ours: Vec<&CompiledPackage> = compiled.compiled_packages.iter().flatten().collect();
-    // The dependency keys of the dependents of these differ too.
+    // If a package differs, the dependency keys of its dependents differ, too.
     let mut different: HashSet<&Name> = HashSet::new();
     for package in &ours {
         let is_same = match sources.get(&package.name) {
@@ -72,7 +73,7 @@ fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
         .map(|it| (&it.name, it.dependencies.as_slice()))
         .collect();
     let mut affected = Vec::new();
-    // Cycles and missing dependencies are reported as such.
+    // Cycles and missing dependencies have their own findings.
     for index in compile_order(&nodes).unwrap_or_default() {
         let package = ours[index];
         let mut dependencies = package.dependencies.iter();
@@ -93,7 +94,7 @@ fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
     findings.add_list(&rules::SOURCE_LEFT_OUT, text, &left_out);
 }
 
-/// Whether a Director takes both for the same package.
+/// Whether a Director considers both packages to be the same.
 fn compare_package(ours: &CompiledPackage, theirs: &Package, findings: &mut Findings) -> bool {
     let mut is_same = true;
     for (what, ours_is, theirs_is) in [

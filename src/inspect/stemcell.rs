@@ -1,4 +1,5 @@
-//! Whether a Director would use the packages of a release on a stemcell (`--stemcell`). Pure.
+//! Predicts whether a Director would use the compiled packages of a release on a given stemcell
+//! (`--stemcell`). No I/O.
 
 use serde::Serialize;
 
@@ -7,27 +8,28 @@ use super::rules::{STEMCELL_FLOATING, STEMCELL_NOT_USED};
 use super::versions::major;
 use crate::release::{CompiledPackage, Manifest, Name, Slug};
 
-/// How a Director uses compiled packages on a stemcell, from best to worst.
+/// How a Director uses the compiled packages of a release on a stemcell, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Use {
-    /// They were compiled for this stemcell.
+    /// The Director uses the packages, which were compiled for this stemcell.
     Exact,
-    /// They were compiled for the same major line: a Director uses them if it has no sources of them.
+    /// The Director uses the packages if it does not have their sources. They were compiled for the
+    /// same major version of the stemcell.
     Floating,
-    /// Never.
+    /// The Director does not use the packages.
     None,
-    /// The release has no compiled packages: a Director compiles them.
+    /// The release has no compiled packages. The Director compiles them.
     Compile,
 }
 
-/// The answers about one stemcell.
+/// The prediction for one stemcell.
 #[derive(Debug)]
 pub(super) struct Target {
     pub stemcell: Slug,
-    /// Of the whole release: the worst of its packages.
+    /// The worst result of all packages.
     pub use_: Use,
-    /// How the release is used there.
+    /// How the release is used on the stemcell, in words.
     pub text: String,
     pub packages: Vec<(Name, Use)>,
     pub exported_from: ExportedFrom,
@@ -36,13 +38,14 @@ pub(super) struct Target {
 /// The effect of `exported_from: OS/VERSION` in a deployment manifest.
 #[derive(Debug, Serialize)]
 pub(super) struct ExportedFrom {
-    /// Whether a deployment can use the release with it.
+    /// Whether a deployment with this setting can use the release.
     pub works: bool,
     pub text: String,
 }
 
 impl Target {
-    /// Answers for a release. Reports packages that a Director does not use there, or only sometimes.
+    /// Makes the prediction for a release. Reports packages that a Director would never or only
+    /// sometimes use on the stemcell.
     pub(super) fn new(manifest: &Manifest, stemcell: &Slug, findings: &mut Findings) -> Self {
         let compiled = manifest.compiled_packages.as_deref();
         let packages: Vec<(Name, Use)> = compiled

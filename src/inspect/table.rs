@@ -1,4 +1,4 @@
-//! The result of an inspection for people.
+//! Writes the result of an inspection as text for people.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,17 +13,18 @@ use crate::diag::{self, Bytes, printable, printable_up_to};
 use crate::offline::{Listed, Role, listed, path_of_role};
 use crate::release::{Job, Manifest, MultiDigest, Name};
 
-/// How much of a fingerprint is shown.
+/// The number of characters of a fingerprint that are shown.
 const SHORT: usize = 12;
 
-/// The most characters of a finding: it may list a hundred names.
+/// The maximum length of a finding in characters. A finding may list a hundred names.
 const LONGEST_FINDING: usize = 25_000;
 
-/// The columns of sizes in the tables of packages and jobs. Lists of names are last, because they may be long.
+/// The column with sizes in the table of packages. Columns with lists of names come last, because
+/// they may be long.
 const PACKAGE_SIZE: usize = 3;
 const JOB_SIZE: usize = 2;
 
-/// The result of an inspection for people, without a line break at its end.
+/// The result of an inspection as text, without a newline at the end.
 #[must_use]
 pub fn table(inspection: &Inspection) -> String {
     let mut text = head(inspection);
@@ -128,7 +129,7 @@ fn jobs(manifest: &Manifest, contents: &Contents) -> String {
     }
 }
 
-/// The size of a blob, and whether its digest was verified against its bytes.
+/// The size of a blob, and whether its bytes match the digest.
 fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> (String, String) {
     let path = path_of_role(role);
     let path = Path::new(&path);
@@ -154,7 +155,7 @@ fn names(names: &[Name]) -> String {
     }
 }
 
-/// Names and versions are ASCII.
+/// The first characters of a fingerprint or version, which is ASCII.
 fn short(text: &str) -> String {
     match text.get(..SHORT) {
         Some(start) if text.len() > SHORT + 1 => format!("{start}…"),

@@ -1,6 +1,8 @@
-//! Texts in a manifest that are not quoted, and that a Director's YAML parser (Psych) reads as a number, a boolean or null. Pure.
+//! Finds values in a manifest that should be strings but are not quoted, so that a Director's YAML
+//! parser (Psych) reads them as numbers, booleans or null. No I/O.
 //!
-//! The CLI and the agents read every scalar of these fields as text. A Director converts the number back to text: `1.10` becomes `1.1`.
+//! The CLI and the agents read all values of these fields as strings. A Director converts a number
+//! back to a string, which may change it: `1.10` becomes `1.1`.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +10,7 @@ use super::finding::Findings;
 use super::rules::{UNQUOTED_COMMIT, UNQUOTED_DATE, UNQUOTED_TEXT};
 use crate::release::yaml::{Mapping, Node, Scalar};
 
-/// Reports the texts of a manifest that a Director reads differently.
+/// Reports the values of a manifest that a Director reads differently.
 pub(super) fn check(manifest: &Node, findings: &mut Findings) {
     let Node::Mapping(root) = manifest else {
         return;
@@ -76,12 +78,12 @@ fn text(node: &Node, key: &str, of: &str, findings: &mut Findings) {
     }
 }
 
-/// The text that a Director gets for a scalar; `None` if it is the scalar's own text.
+/// The string that a Director gets for a scalar; `None` if it is the scalar's own text.
 fn read_by_psych(scalar: &Scalar) -> Option<String> {
     typed(scalar).filter(|read| *read != scalar.text)
 }
 
-/// A scalar that a Director reads as a number or a boolean, as the text of that value.
+/// The string for a scalar that a Director reads as a number or a boolean.
 fn typed(scalar: &Scalar) -> Option<String> {
     if !is_untyped(scalar) {
         return None;
@@ -90,12 +92,13 @@ fn typed(scalar: &Scalar) -> Option<String> {
     word(text).or_else(|| integer(text)).or_else(|| float(text))
 }
 
-/// Whether a parser infers the type from the text.
+/// Whether a YAML parser infers the scalar's type from its text.
 fn is_untyped(scalar: &Scalar) -> bool {
     scalar.plain && scalar.tag.is_none()
 }
 
-/// Whether Psych takes a text for a date, `2026-01-31`. It refuses to load one, also one that no calendar has.
+/// Whether Psych takes a text for a date, such as `2026-01-31`. Psych refuses to load dates, even
+/// impossible ones.
 fn is_date(scalar: &Scalar) -> bool {
     let parts: Vec<&str> = scalar.text.split('-').collect();
     let fits = |part: &str, lengths: RangeInclusive<usize>, largest: u32| {
@@ -122,8 +125,8 @@ fn word(text: &str) -> Option<String> {
     Some(word.to_owned())
 }
 
-/// An integer in base 10, 8, 16 or 2, with its digits grouped by `_` or `,`. One that does not fit is left alone: no name or version is
-/// that long.
+/// Converts an integer in base 10, 8, 16 or 2, whose digits may be grouped by `_` or `,`. An
+/// integer that is too large is ignored, because no name or version is that long.
 fn integer(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -146,7 +149,7 @@ fn integer(text: &str) -> Option<String> {
     Some(format!("{sign}{number}"))
 }
 
-/// A decimal fraction, with an exponent only if it has a sign.
+/// Converts a decimal fraction. An exponent must have a sign.
 fn float(text: &str) -> Option<String> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),

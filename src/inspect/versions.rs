@@ -1,6 +1,7 @@
-//! Versions as a Director compares them. Pure.
+//! Interprets versions of releases and stemcells as a Director does. No I/O.
 
-/// Whether a Director can parse a version: `RELEASE[-PRERELEASE][+POSTRELEASE]`, each with components between dots.
+/// Whether a Director can parse a version. The format is `RELEASE[-PRERELEASE][+POSTRELEASE]`,
+/// where each part has components separated by dots.
 pub(super) fn is_semi_semantic(version: &str) -> bool {
     let (rest, post_release) = match version.split_once('+') {
         Some((rest, post_release)) => (rest, Some(post_release)),
@@ -11,14 +12,15 @@ pub(super) fn is_semi_semantic(version: &str) -> bool {
         None => (rest, None),
     };
     let is_segment = |segment: &str| {
-        // As in Ruby's `split`, dots at the end do not count.
+        // Dots at the end are ignored, as by Ruby's `split`.
         let components = segment.trim_end_matches('.');
         !segment.contains('+') && components.split('.').all(|it| !it.is_empty())
     };
     is_segment(release) && pre_release.is_none_or(is_segment) && post_release.is_none_or(is_segment)
 }
 
-/// The major line of a stemcell version: the first component of its release segment. A Director reads `_` as a dot.
+/// The major version of a stemcell, which is the first component of its release segment. A Director
+/// treats `_` as a dot.
 pub(super) fn major(version: &str) -> &str {
     version
         .split(['.', '_', '-', '+'])

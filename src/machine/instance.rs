@@ -1,4 +1,5 @@
-//! The spec that a Director applied to this machine, and the files and replies with its values.
+//! The spec that a Director applied to this machine, and the files and replies that contain its
+//! values.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ pub use spec::ApplySpec;
 pub(crate) use spec::NetworkNotFound;
 pub(crate) use state::MachineState;
 
-/// The files that identify this machine: the applied spec, and those that jobs read.
+/// The files that identify this machine: the applied spec, and files with its values for jobs.
 #[derive(Debug, Clone)]
 pub(crate) struct Instance {
     vcap: Vcap,
@@ -30,22 +31,22 @@ pub(crate) enum InstanceError {
     Contents {
         /// The file.
         path: PathBuf,
-        /// Why it is invalid.
+        /// Why the file is invalid.
         source: JsonError,
     },
 }
 
 impl Instance {
-    /// The files below a base directory.
+    /// The files of an agent with this base directory.
     #[must_use]
     pub(crate) fn new(vcap: &Vcap) -> Self {
         Self { vcap: vcap.clone() }
     }
 
-    /// Loads the spec of the last apply, if there was one.
+    /// Loads the last applied spec, if there is one.
     ///
     /// # Errors
-    /// When the file cannot be read or is invalid.
+    /// If the file cannot be read or is invalid.
     pub(crate) fn spec(&self) -> Result<Option<ApplySpec>, InstanceError> {
         let path = self.vcap.spec();
         let Some(text) = fs::if_there(fs::read(&path))? else {
@@ -57,10 +58,11 @@ impl Instance {
         }
     }
 
-    /// Saves the spec and writes the files from which jobs read their instance's names. Blocks until the files are on the disk.
+    /// Saves the spec, and writes the files from which jobs read the names of their instance.
+    /// Blocks until the files are on the disk.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub(crate) fn apply(&self, spec: &ApplySpec) -> fs::Result<()> {
         let directory = self.vcap.instance();
         if fs::lookup(&directory)?.is_none() {
@@ -81,11 +83,11 @@ impl Instance {
         fs::write_atomic(&path, text.as_bytes(), 0o600)
     }
 
-    /// Writes the state of the last heartbeat to `health.json`, which jobs read. Before an apply, its directory is missing and nothing is
-    /// written.
+    /// Writes the state of the last heartbeat to `health.json`, which jobs read. Does nothing
+    /// before the first apply, when the directory does not exist.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write_health(&self, job_state: &str) -> fs::Result<()> {
         let text = serde_json::json!({ "state": job_state }).to_string();
         let written = fs::write_atomic(&self.vcap.health(), text.as_bytes(), 0o644);

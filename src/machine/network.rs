@@ -1,16 +1,17 @@
-//! The address of the machine, from its default route. Used for networks whose settings have no address.
+//! Determines the machine's address from its default route. The address is used for networks whose
+//! settings contain none.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 use crate::fs;
 
-/// The address on the network of the default route.
+/// The network of the default route, and the machine's address in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DefaultNetwork {
     /// The machine's address.
     pub ip: Ipv4Addr,
-    /// The mask of its network.
+    /// The mask of the network.
     pub netmask: Ipv4Addr,
     /// The router.
     pub gateway: Ipv4Addr,
@@ -27,13 +28,14 @@ struct Route {
 }
 
 impl DefaultNetwork {
-    /// Reads the default route. `None` if there is none for IPv4, or if the machine has no address on its network.
+    /// Reads the default route. `None` if there is none for IPv4, or if the machine has no address
+    /// in that network.
     #[must_use]
     pub(crate) fn of_this_machine() -> Option<Self> {
         let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
         let route = default_route(&routes)?;
         let gateway = Ipv4Addr::from(route.gateway);
-        // Connecting a UDP socket sends nothing; the kernel chooses the source address.
+        // Connecting a UDP socket sends nothing. It makes the kernel choose the source address.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
         socket.connect((gateway, 9)).ok()?;
         let std::net::IpAddr::V4(ip) = socket.local_addr().ok()?.ip() else {
@@ -47,7 +49,8 @@ impl DefaultNetwork {
     }
 }
 
-/// The routes that are up. The table has addresses in network byte order, printed as numbers of the machine's byte order.
+/// Parses the active routes. The table contains addresses in network byte order, printed as numbers
+/// in the machine's byte order.
 fn routes(text: &str) -> Vec<Route> {
     text.lines()
         .skip(1)
@@ -68,7 +71,7 @@ fn routes(text: &str) -> Vec<Route> {
         .collect()
 }
 
-/// The default route with the lowest metric, among those with a gateway.
+/// Among the default routes with a gateway, the one with the lowest metric.
 fn default_route(routes: &[Route]) -> Option<&Route> {
     routes
         .iter()
@@ -76,7 +79,8 @@ fn default_route(routes: &[Route]) -> Option<&Route> {
         .min_by_key(|route| route.metric)
 }
 
-/// The mask of the network of `ip` on an interface; that of a single address if there is no such network.
+/// The mask of the network that contains `ip` on an interface. If there is none, the mask of a
+/// single address.
 fn netmask(routes: &[Route], interface: &str, ip: Ipv4Addr) -> Ipv4Addr {
     let ip = u32::from(ip);
     let mask = routes

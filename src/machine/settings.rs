@@ -1,4 +1,5 @@
-//! The settings of this machine: loaded from their sources, and saved for a start without sources.
+//! Loads the settings of this machine from their sources, and saves them for a start at which no
+//! source is available.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,24 +14,25 @@ use crate::config::{AgentConfig, Hidden, Settings, UpdateSettings, Vcap};
 use crate::diag::Chain;
 use crate::{fs, runtime};
 
-/// Settings contain keys and passwords.
+/// Only the owner may read settings, because they contain keys and passwords.
 const MODE: u32 = 0o600;
 
-/// How often the sources are tried, and for how long.
+/// The time limits and intervals of attempts to load settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryLimits {
     /// The pause between two attempts.
     pub interval: Duration,
-    /// The number of attempts before saved settings replace a failing source.
+    /// The number of failed attempts after which saved settings are used.
     pub tries: u32,
-    /// How long settings may be invalid, if none are saved: another program may still write them.
+    /// How long invalid settings are retried if none are saved. Another program may still be
+    /// writing them.
     pub invalid: Duration,
-    /// The pause between two log messages.
+    /// The interval of log messages about failed attempts.
     pub(crate) reminder: Duration,
 }
 
 impl Default for RetryLimits {
-    /// The Go agent asks a metadata service ten times, one second apart.
+    /// The Go agent queries a metadata service ten times, one second apart.
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
@@ -49,24 +51,24 @@ pub struct SettingsStore {
     limits: RetryLimits,
 }
 
-/// The settings, and their origin.
+/// The loaded settings, and where they came from.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadedSettings {
     /// The settings from the CPI.
     pub settings: Settings,
-    /// The Director's changes to them.
+    /// The Director's changes to the CPI's settings.
     pub update: UpdateSettings,
-    /// A path, or a URL without its secrets.
+    /// The path of the file, or the URL without its secrets.
     pub(crate) origin: String,
 }
 
-/// Why there are no settings.
+/// Why settings could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The configuration names no usable source.
+    /// The configuration contains no usable source.
     #[error(transparent)]
     NoSource(#[from] NoSource),
-    /// No source has settings.
+    /// No source provides settings.
     #[error("no settings can be loaded: {0}")]
     Failed(SourceErrors),
     /// `update_settings.json` cannot be read.
@@ -77,7 +79,7 @@ pub enum LoadError {
     Update {
         /// The file.
         path: PathBuf,
-        /// Why it is invalid.
+        /// Why the file is invalid.
         source: JsonError,
     },
     /// A task panicked.
@@ -88,7 +90,7 @@ pub enum LoadError {
     Stopped,
 }
 
-/// The error of each source.
+/// The errors of all sources.
 #[derive(Debug)]
 pub struct SourceErrors(pub(crate) Vec<SourceError>);
 
@@ -103,10 +105,10 @@ impl fmt::Display for SourceErrors {
 }
 
 impl SettingsStore {
-    /// A store with the sources of a configuration.
+    /// Creates a store with the sources in a configuration.
     ///
     /// # Errors
-    /// When it names no usable source.
+    /// If the configuration contains no usable source.
     pub fn new(vcap: &Vcap, config: &AgentConfig) -> Result<Self, NoSource> {
         Ok(Self {
             vcap: vcap.clone(),
@@ -115,21 +117,23 @@ impl SettingsStore {
         })
     }
 
-    /// Replaces the limits.
+    /// Sets other retry limits.
     #[cfg(test)]
     pub(crate) fn with_limits(mut self, limits: RetryLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Loads the settings and the Director's changes to them.
+    /// Loads the CPI's settings and the Director's changes to them.
     ///
-    /// Waits without limit for a missing file (a container may start before its settings are provided) and for a source that fails. If an
-    /// earlier load saved its settings, these are used instead: at once if no source has settings, after some attempts if a source fails.
+    /// Waits without a time limit for a file that is missing (a container may start before its
+    /// settings are provided) and for a source that fails. If an earlier load has saved settings,
+    /// uses these instead: at once if no source provides settings, and after some attempts if a
+    /// source fails.
     ///
     /// # Errors
-    /// When all sources are of unsupported types, when settings stay invalid, when `update_settings.json` is invalid, and when `cancel` is
-    /// canceled.
+    /// If all sources have unsupported types, settings stay invalid, `update_settings.json` is
+    /// invalid, or `cancel` is canceled.
     pub(crate) async fn load(
         &self,
         cancel: &CancellationToken,
@@ -181,7 +185,7 @@ impl SettingsStore {
     /// Loads the Director's changes. A missing file means no changes.
     ///
     /// # Errors
-    /// When the file cannot be read or is invalid.
+    /// If the file cannot be read or is invalid.
     pub fn update(&self) -> Result<UpdateSettings, LoadError> {
         let path = self.vcap.update_settings();
         match fs::if_there(fs::read(&path))? {
@@ -192,18 +196,19 @@ impl SettingsStore {
         }
     }
 
-    /// Saves the Director's changes durably.
+    /// Saves the Director's changes, and flushes them to the disk.
     ///
     /// # Errors
-    /// When the file cannot be written. The previous file stays.
+    /// If the file cannot be written. The previous file is then unchanged.
     pub(crate) async fn save_update(&self, update: &UpdateSettings) -> Result<(), LoadError> {
         write(self.vcap.update_settings(), update.to_json()).await
     }
 
-    /// The path for saved settings. `None` if they must stay in memory and the directory for that is missing.
+    /// The path for saved settings. `None` if the settings must not be saved on a disk and the
+    /// directory of a memory file system for them is missing.
     ///
-    /// The Go agent mounts a tmpfs there when it starts. This agent mounts nothing: the directory exists if the image has it, or if a
-    /// Go agent ran before.
+    /// The Go agent mounts a tmpfs there when it starts. This agent mounts nothing; the directory
+    /// exists if the image contains it, or if a Go agent ran before.
     fn save_path(&self, settings: &Settings) -> Option<PathBuf> {
         if !settings.bosh.settings_in_memory {
             return Some(self.vcap.settings());
@@ -228,7 +233,7 @@ impl SettingsStore {
         }
     }
 
-    /// The saved settings of an earlier load, and their path.
+    /// The settings that an earlier load has saved, and their path.
     fn saved(&self) -> Option<(Settings, PathBuf)> {
         [self.vcap.settings_in_memory(), self.vcap.settings()]
             .into_iter()
@@ -238,7 +243,7 @@ impl SettingsStore {
                     Ok(settings) => Some((settings, path)),
                     Err(error) => {
                         let path = path.display().to_string();
-                        // Log no warning: this is repeated for each attempt.
+                        // Do not warn, because this happens in each attempt.
                         tracing::debug!(path, error = %Chain(&error), "the saved settings are invalid");
                         None
                     }
@@ -247,7 +252,7 @@ impl SettingsStore {
     }
 }
 
-/// Writes a document with secrets, on a thread for blocking operations.
+/// Writes a document with secrets. Runs on a thread for blocking operations.
 async fn write(path: PathBuf, document: Hidden<Value>) -> Result<(), LoadError> {
     let written = runtime::spawn_blocking("write settings", move || write_now(&path, &document));
     Ok(written.await??)

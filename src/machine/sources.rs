@@ -1,4 +1,4 @@
-//! The sources of settings: files and metadata services.
+//! The sources of settings: files and metadata services (web servers of a cloud).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,17 +10,17 @@ mod metadata;
 
 pub(crate) use metadata::MetadataError;
 
-/// The sources in the order of the configuration. The one that last had settings is tried first.
+/// The sources in the configured order. The source that last provided settings is tried first.
 #[derive(Debug)]
 pub struct Sources {
     list: Vec<Source>,
     first: AtomicUsize,
 }
 
-/// Why a configuration has no usable source.
+/// Why a configuration contains no usable source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSource {
-    /// There is none. The Go agent's text.
+    /// The configuration contains no source. The text is that of the Go agent.
     #[error("MultiSettingsSource requires to have at least one source")]
     None,
     /// A source of type `File` has no path.
@@ -28,7 +28,7 @@ pub enum NoSource {
     Path,
 }
 
-/// Why a source has no settings.
+/// Why a source does not provide settings.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
     /// The file does not exist.
@@ -45,27 +45,27 @@ pub(crate) enum SourceError {
     Invalid {
         /// The file's path, or the service's URL.
         place: String,
-        /// Why they are invalid.
+        /// Why the settings are invalid.
         source: SettingsError,
     },
     /// A metadata service failed.
     #[error("failed to get settings from the metadata service `{url}`")]
     Metadata {
-        /// Its URL, without userinfo and query.
+        /// The service's URL, without userinfo and query.
         url: String,
-        /// Why it failed.
+        /// Why the service failed.
         source: MetadataError,
     },
     /// The source has a type that only the Go agent supports.
     #[error("this agent cannot read settings from a source of type `{kind}`")]
     Unsupported {
-        /// `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
+        /// The type: `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
         kind: String,
     },
 }
 
 impl SourceError {
-    /// Whether the source has no settings, so that saved ones can be used at once.
+    /// Whether the source has no settings. Saved ones are then used at once.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Unsupported { .. })
@@ -85,10 +85,10 @@ impl SourceError {
 }
 
 impl Sources {
-    /// The sources of a configuration.
+    /// The sources in a configuration.
     ///
     /// # Errors
-    /// When there is none, or a file without a path.
+    /// If there is no source, or a source of type `File` has no path.
     pub fn new(list: &[Source]) -> Result<Self, NoSource> {
         if list.is_empty() {
             return Err(NoSource::None);
@@ -103,7 +103,8 @@ impl Sources {
         })
     }
 
-    /// Tries each source until one has settings. Returns them with the path or URL of the source.
+    /// Tries each source until one provides settings. Returns the settings, and the path or URL of
+    /// the source.
     ///
     /// # Errors
     /// The errors of all sources.
@@ -155,7 +156,8 @@ async fn http(source: &HttpSource) -> Result<(Settings, String), SourceError> {
         Err(source) => return Err(SourceError::Metadata { url, source }),
     };
     let settings = match Settings::parse(&text) {
-        // Some CPIs encode the settings, as their clouds do not preserve all bytes of user data.
+        // Some CPIs encode the settings in base64, because their clouds do not preserve all bytes
+        // of user data.
         Err(SettingsError::Json(_)) => match metadata::decoded(&text) {
             Some(decoded) => Settings::parse(&decoded),
             None => Settings::parse(&text),

@@ -20,21 +20,21 @@ pub(crate) const UPDATE_PROGRAM: UpdateProgram = UpdateProgram {
     limit: Duration::from_secs(60),
 };
 
-/// The maximum number of times the program is run.
+/// The maximum number of attempts to run the program.
 const ATTEMPTS: u32 = 3;
 
 /// A program that updates the system's certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UpdateProgram {
-    /// The program.
+    /// The name of the program.
     pub program: &'static str,
-    /// Its argument.
+    /// The argument of the program.
     pub argument: &'static str,
     /// The time limit of one run.
     pub limit: Duration,
 }
 
-/// Why the certificates are not installed.
+/// Why the certificates could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrustError<E: std::error::Error + 'static> {
     /// The certificates cannot be written.
@@ -48,11 +48,11 @@ pub(crate) enum TrustError<E: std::error::Error + 'static> {
     UpdateProgram(#[source] E),
 }
 
-/// Replaces the Director's certificates with those in `bundle`, which may be empty. `run` runs [`UPDATE_PROGRAM`]. If the system does not
-/// have that program, logs a warning and installs nothing.
+/// Replaces the Director's certificates by those in `bundle`, which may be empty. `run` runs
+/// [`UPDATE_PROGRAM`]. If the system lacks that program, logs a warning and installs nothing.
 ///
 /// # Errors
-/// When the certificates cannot be written, or the program fails three times.
+/// If the certificates cannot be written, or the program fails three times.
 pub(crate) async fn install<E, F>(
     directory: &Path,
     bundle: &str,
@@ -69,7 +69,7 @@ where
         );
         return Ok(());
     }
-    // Each file is flushed to disk, which blocks.
+    // Write on another thread, because each file is flushed to the disk.
     let (to, all) = (directory.to_owned(), bundle.to_owned());
     runtime::spawn_blocking("certificates", move || write(&to, &all)).await??;
     with_retries(|| run(UPDATE_PROGRAM))
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// Replaces the files with the Director's certificates, one for each certificate.
+/// Writes the Director's certificates, one per file, and removes the previous files.
 fn write(directory: &Path, bundle: &str) -> fs::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::list(directory)? {
@@ -106,7 +106,7 @@ fn write(directory: &Path, bundle: &str) -> fs::Result<()> {
     Ok(())
 }
 
-/// The certificates in a PEM text, without the text between them.
+/// The certificates in a PEM bundle, without any text between them.
 fn certificates(bundle: &str) -> Vec<&str> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";

@@ -1,4 +1,4 @@
-//! Vitals: load, memory and disks of this machine, for heartbeats and `get_state`.
+//! Measures the vitals of this machine (load, memory and disks) for heartbeats and `get_state`.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,8 @@ pub(crate) use report::Vitals;
 use proc::CpuTicks;
 use report::{Cpu, Disk, Disks, Uptime, percent};
 
-/// Measures the vitals. The CPU time of a measurement is that since the previous one; that of the first one is the time since boot.
+/// Measures the vitals. CPU usage is measured since the previous measurement, or since boot in the
+/// first one.
 #[derive(Debug)]
 pub(crate) struct VitalsCollector {
     vcap: Vcap,
@@ -24,7 +25,7 @@ pub(crate) struct VitalsCollector {
 }
 
 impl VitalsCollector {
-    /// A collector without a previous measurement.
+    /// Creates a collector without a previous measurement.
     #[must_use]
     pub(crate) fn new(vcap: &Vcap) -> Self {
         Self {
@@ -33,10 +34,11 @@ impl VitalsCollector {
         }
     }
 
-    /// Reads a few small files below `/proc` and asks up to three file systems for their usage.
+    /// Reads a few small files in `/proc`, and queries up to three file systems for their usage.
     ///
     /// # Errors
-    /// When one of these files cannot be read, or the root file system reports no usage. Values with an unknown format count as 0.
+    /// If one of these files cannot be read, or the usage of the root file system is unknown.
+    /// Values in an unknown format count as 0.
     pub(crate) fn collect(&self) -> fs::Result<Vitals> {
         let read = |path: &str| fs::read_lossy(Path::new(path));
         let (mem, swap) = proc::memory(&read("/proc/meminfo")?);
@@ -52,7 +54,7 @@ impl VitalsCollector {
         })
     }
 
-    /// CPU time since the previous call.
+    /// The CPU usage since the previous call.
     fn cpu(&self, now: CpuTicks) -> Cpu {
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         let cpu = now.shares_since(*previous);
@@ -63,7 +65,7 @@ impl VitalsCollector {
     fn disks(&self) -> fs::Result<Disks> {
         let mounts = fs::mount_points()?;
         let disk = |path: &Path| -> fs::Result<Option<Disk>> {
-            // Mount points have no symbolic links.
+            // The kernel lists mount points without symbolic links.
             let Ok(real) = fs::canonicalize(path) else {
                 return Ok(None);
             };
@@ -75,7 +77,7 @@ impl VitalsCollector {
         };
         Ok(Disks {
             system: disk(Path::new("/"))?,
-            // A failed disk must not prevent heartbeats.
+            // A failed data disk must not prevent heartbeats.
             ephemeral: disk(&self.vcap.data()).unwrap_or_default(),
             persistent: disk(&self.vcap.store()).unwrap_or_default(),
         })

@@ -1,4 +1,4 @@
-//! One package to compile, as JSON.
+//! A package job: one package to compile, as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use crate::release::{Name, Slug, Version};
 /// The gzip levels of compiled packages.
 const LEVELS: std::ops::RangeInclusive<u32> = 1..=9;
 
-/// One package to compile: everything that decides what the result is.
+/// One package to compile: everything that determines the result.
 ///
-/// Unknown fields are errors: a setting that this version does not know would be ignored, and the result would be another one. Only
+/// Unknown fields are errors, because ignoring an unknown setting would change the result. Only
 /// `name`, `version` and `source` are required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,35 +21,35 @@ pub struct PackageJob {
     pub name: Name,
     /// The package's version, which the script sees as `BOSH_PACKAGE_VERSION`.
     pub version: Version,
-    /// The source blob. In a file, relative to the file's directory.
+    /// The path of the source blob. In a job file, the path is relative to the file's directory.
     pub source: PathBuf,
     /// The direct dependencies, in any order.
     #[serde(default)]
     pub dependencies: Vec<JobDependency>,
-    /// The stemcell that the package is compiled for. It is only recorded.
+    /// The stemcell that the package is compiled for. It is only copied to the report.
     #[serde(default)]
     pub stemcell: Option<Slug>,
-    /// The user that must run the script, if it matters.
+    /// The user that must run the script; `None` if any user may.
     #[serde(default)]
     pub script_user: Option<ScriptUser>,
-    /// How it is compiled.
+    /// The settings of the compilation.
     #[serde(default)]
     pub settings: JobSettings,
 }
 
-/// A direct dependency of a package, compiled already.
+/// A direct dependency, which is already compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobDependency {
-    /// Its name.
+    /// The dependency's name.
     pub name: Name,
-    /// Its version.
+    /// The dependency's version.
     pub version: Version,
-    /// Its compiled blob. In a file, relative to the file's directory.
+    /// The path of the compiled blob. In a job file, the path is relative to the file's directory.
     pub blob: PathBuf,
 }
 
-/// How a package is compiled: the flags that shape the result. The defaults are those of the flags.
+/// The flags that affect the result of a compilation. The defaults are those of the flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
@@ -57,11 +57,11 @@ pub struct JobSettings {
     pub base_directory: String,
     /// The isolation tier.
     pub isolation: JobIsolation,
-    /// When a script that failed under Landlock rules runs again.
+    /// When a script that failed under Landlock rules is run again.
     pub second_run: JobSecondRun,
     /// Whether dependencies are read-only for the script.
     pub readonly_dependencies: bool,
-    /// Whether everything that is not the script's own is read-only for it.
+    /// Whether the script can write only to its own directories.
     pub protect_host: bool,
     /// The script's network.
     pub network: JobNetwork,
@@ -69,11 +69,11 @@ pub struct JobSettings {
     pub shared_scratch: bool,
     /// Whether the script gets a make jobserver.
     pub make_jobserver: bool,
-    /// Whether times of installed files are limited to the source date.
+    /// Whether the modification times of installed files are at most the source date.
     pub reproducible: bool,
     /// The gzip level of the compiled package, from 1 to 9.
     pub compression_level: u32,
-    /// Variables of the script, in addition to those that it inherits.
+    /// Variables for the script, in addition to inherited ones.
     pub variables: BTreeMap<String, String>,
 }
 
@@ -107,7 +107,7 @@ pub enum JobIsolation {
     Userns,
     /// Landlock rules.
     Landlock,
-    /// None.
+    /// No isolation.
     None,
 }
 
@@ -127,17 +127,17 @@ pub enum JobSecondRun {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobNetwork {
-    /// That of the agent.
+    /// The network of the agent.
     Host,
     /// A loopback interface only.
     None,
 }
 
-/// The user that runs a script. For others than root, `tar` and `install` ignore owners.
+/// The user that runs a script. If the user is not root, `tar` and `install` do not set owners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScriptUser {
-    /// Root, also that of a user namespace.
+    /// Root, including root of a user namespace.
     Root,
     /// Another user.
     Ordinary,
@@ -161,19 +161,19 @@ pub enum JobProblem {
         /// The name.
         name: Name,
     },
-    /// The base directory is relative.
+    /// The base directory is not an absolute path.
     #[error("the base directory `{path}` is not an absolute path")]
     BaseDirectory {
         /// The base directory.
         path: String,
     },
-    /// There is no such gzip level.
+    /// The gzip level does not exist.
     #[error("the compression level {level} is not from {} to {}", LEVELS.start(), LEVELS.end())]
     Level {
         /// The level.
         level: u32,
     },
-    /// No variable can have this name or value.
+    /// A variable has an invalid name or value.
     #[error("the variable `{}` cannot be set", name.escape_debug())]
     Variable {
         /// The name.
@@ -192,8 +192,8 @@ impl PackageJob {
         Ok(job)
     }
 
-    /// Checks what the types do not. Several blobs may have the same path: packages with equal contents do in a store of blobs by
-    /// digest.
+    /// Checks what the types do not ensure. Several blobs may have the same path, because packages
+    /// with equal contents share one file in a store of blobs by digest.
     ///
     /// # Errors
     /// See [`JobProblem`].
@@ -211,10 +211,11 @@ impl PackageJob {
         self.settings.check()
     }
 
-    /// The canonical JSON: equal jobs have equal bytes, and the order of dependencies does not matter.
+    /// The job as canonical JSON: equal jobs have equal bytes, regardless of the order of
+    /// dependencies.
     ///
     /// # Errors
-    /// A path is not valid UTF-8.
+    /// If a path is not valid UTF-8.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut sorted = self.clone();
         sorted.dependencies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -223,7 +224,7 @@ impl PackageJob {
         Ok(json)
     }
 
-    /// The same job with all paths below `directory`, except absolute ones.
+    /// The same job with relative paths joined to `directory`.
     #[must_use]
     pub fn below(mut self, directory: &Path) -> Self {
         self.source = directory.join(&self.source);

@@ -1,6 +1,6 @@
 //! The report of a compiled package, as JSON. `docs/package-report.schema.json` describes it.
 //!
-//! The reports of `bosh-agent compile` have some of the same parts.
+//! The reports of `bosh-agent compile` share some of these types.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,27 +10,27 @@ pub const REPORT_VERSION: u32 = 1;
 /// The report of the compilation of one package. A reader ignores fields that it does not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackageReport {
-    /// [`REPORT_VERSION`] of the program that wrote it.
+    /// The [`REPORT_VERSION`] of the program that wrote the report.
     pub format_version: u32,
-    /// The program that wrote it.
+    /// The program that wrote the report.
     pub agent: Agent,
     /// The package's name.
     pub name: String,
     /// The package's version.
     pub version: String,
-    /// The stemcell that the caller gave.
+    /// The stemcell that the caller specified.
     pub stemcell: Option<String>,
-    /// The stemcell of the machine; `None` if it is none.
+    /// The stemcell of the machine; `None` if the machine is not a stemcell.
     pub machine_stemcell: Option<String>,
     /// The machine's architecture, such as `x86_64`.
     pub architecture: String,
-    /// The isolation tier; `None` if it was not chosen yet.
+    /// The isolation tier; `None` if the compilation failed before a tier was chosen.
     pub isolation: Option<String>,
-    /// RFC 3339, in UTC.
+    /// The time of the start, in RFC 3339 and UTC.
     pub started: String,
     /// How long the run took.
     pub seconds: f64,
-    /// How it ended.
+    /// How the compilation ended.
     pub result: PackageResult,
     /// The exit code.
     pub exit_code: u8,
@@ -40,17 +40,18 @@ pub struct PackageReport {
     pub errors: Vec<String>,
     /// The warnings about the package.
     pub warnings: Vec<String>,
-    /// The source blob; `None` if it was not read to its end.
+    /// The source blob; `None` if it was not read completely.
     pub source: Option<Blob>,
     /// The direct dependencies.
     pub dependencies: Vec<ReportedDependency>,
     /// The compiled blob, if it was written.
     pub compiled: Option<CompiledBlob>,
-    /// Whether the package was compiled without restrictions or in spite of a denied access: another run may give another result.
+    /// Whether the package was compiled without restrictions or despite a denied access. Another
+    /// run may then give another result.
     pub unrestricted: bool,
-    /// The phases in their order.
+    /// The phases of the compilation, in order.
     pub phases: Vec<Phase>,
-    /// The sums of the phases; `None` if the package was not started.
+    /// The total times of the phases; `None` if the package was not started.
     pub times: Option<Seconds>,
     /// The last run of the script.
     pub script: Option<Script>,
@@ -58,7 +59,8 @@ pub struct PackageReport {
     pub second_run: Option<SecondRun>,
     /// Whether the script has a log.
     pub has_log: bool,
-    /// The last lines that the script printed, if the package was compiled. A failure has its own.
+    /// The last lines that the script printed, if the package was compiled. The lines of a failed
+    /// script are in [`failure`](Self::failure).
     pub last_lines: Vec<String>,
     /// Why the package was not compiled.
     pub failure: Option<PackageFailureReport>,
@@ -67,11 +69,11 @@ pub struct PackageReport {
 /// A program that writes reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
-    /// Its version.
+    /// The program's version.
     pub version: String,
-    /// The commit from which it was built, with its date.
+    /// The commit from which the program was built, with the commit's date.
     pub commit: String,
-    /// The target triple for which it was built.
+    /// The target triple for which the program was built.
     pub target: String,
 }
 
@@ -93,13 +95,13 @@ impl Agent {
 pub enum PackageResult {
     /// The compiled package was written.
     Compiled,
-    /// It was not.
+    /// The compiled package was not written.
     Failed,
-    /// The user stopped it.
+    /// The user canceled the compilation.
     Stopped,
 }
 
-/// What is to blame for a failure.
+/// The cause of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
@@ -125,11 +127,11 @@ pub struct Blob {
 /// A dependency of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportedDependency {
-    /// Its name.
+    /// The dependency's name.
     pub name: String,
-    /// Its version.
+    /// The dependency's version.
     pub version: String,
-    /// Its compiled blob; `None` if it was not read to its end.
+    /// The compiled blob; `None` if it was not read completely.
     pub blob: Option<Blob>,
 }
 
@@ -172,7 +174,7 @@ impl Seconds {
 /// A phase of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Which one.
+    /// The kind of the phase.
     pub name: PhaseName,
     /// When it started, in seconds after the start of the run.
     pub start: f64,
@@ -197,7 +199,7 @@ pub enum PhaseName {
 /// A run of a packaging script.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Script {
-    /// How long it ran.
+    /// How long the script ran.
     pub seconds: f64,
     /// The CPU time of its processes in user mode.
     pub user_seconds: f64,
@@ -212,7 +214,7 @@ pub struct Script {
 pub struct SecondRun {
     /// How it differs from the first run.
     pub with: SecondRunWith,
-    /// Why the first run did not count.
+    /// Why the result of the first run was not used.
     pub reason: String,
 }
 
@@ -241,14 +243,14 @@ pub struct PackageFailureReport {
     pub error_line: Option<LogLine>,
     /// The last lines that the script printed.
     pub last_lines: Vec<String>,
-    /// What to do about it: finished texts.
+    /// Suggestions for solving the problem, as complete texts.
     pub hints: Vec<String>,
 }
 
 /// A line of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// Its number, from 1.
+    /// The line's number, from 1.
     pub number: usize,
     /// The line, shortened if it is long.
     pub text: String,

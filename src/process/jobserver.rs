@@ -63,8 +63,8 @@ impl Jobserver {
     /// in that directory, which the script can see in every isolation tier. If the directory is on
     /// another file system, the script uses the FIFO's own path.
     ///
+    /// # Errors
     /// The error of the system.
-    /// What the system answered.
     pub fn offer(&self, directory: &Path) -> fs::Result<Offered> {
         match fs::hard_link(&self.fifo, &directory.join(NAME)) {
             Ok(()) => Ok(Offered(None)),

@@ -1,4 +1,4 @@
-//! The action cache of a server: results by the digests of their actions.
+//! The action cache of a server, which maps the digest of an action to the action's result.
 
 use tonic::Code;
 
@@ -10,7 +10,8 @@ use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 use api::action_cache_client::ActionCacheClient;
 
 impl Server {
-    /// The result of an action; `None` if there is none. The server is asked to make its standard output a part of it.
+    /// Fetches the result of an action; `None` if there is none. Asks the server to include the
+    /// command's standard output in the result.
     pub(crate) async fn action_result(
         &self,
         action: &Digest,

@@ -1,4 +1,4 @@
-//! The content-addressable storage (CAS) of a server: blobs by their digests.
+//! The content-addressable storage (CAS) of a server, which stores blobs by their digests.
 
 use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
 use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse, WriteRequest};
@@ -15,7 +15,7 @@ use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 
 use api::content_addressable_storage_client::ContentAddressableStorageClient;
 
-/// The parts of a blob that is downloaded.
+/// A blob that is being downloaded in parts.
 #[derive(Debug)]
 pub(crate) struct Parts {
     stream: Streaming<ReadResponse>,
@@ -58,7 +58,7 @@ impl Parts {
 }
 
 impl Server {
-    /// Those of some blobs that the server lacks.
+    /// Returns which of some blobs the server lacks.
     pub(crate) async fn missing(
         &self,
         all: impl IntoIterator<Item = &Digest>,
@@ -78,7 +78,8 @@ impl Server {
         Ok(missing.map(|digest| digest.hash).collect())
     }
 
-    /// Stores blobs in one request, or one by one if they are longer than `batch` together.
+    /// Stores small blobs in one request. If they are longer than `batch` bytes together, stores
+    /// them one by one.
     pub(crate) async fn store_small(
         &self,
         blobs: Vec<Blob>,
@@ -108,7 +109,7 @@ impl Server {
         let statuses = response.responses.into_iter().filter_map(|it| it.status);
         for status in statuses {
             let code = Code::from(status.code);
-            // Another run may have stored it meanwhile.
+            // Another run may have stored the blob meanwhile.
             if !matches!(code, Code::Ok | Code::AlreadyExists) {
                 return Err(failed(&Status::new(code, status.message)));
             }
@@ -176,7 +177,7 @@ impl Server {
         let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
         let size = digest.size;
         match client.write(requests(name, body)).await {
-            // With -1, it was there already.
+            // A committed size of -1 means that the server had the blob already.
             Ok(response) => match response.into_inner().committed_size {
                 -1 => Ok(()),
                 stored if u64::try_from(stored) == Ok(size) => Ok(()),
@@ -191,21 +192,22 @@ impl Server {
     }
 }
 
-/// The requests that write a blob. If its file cannot be read, they end early, and the server refuses the blob.
+/// The requests that upload a blob. If the blob's file cannot be read, the stream ends early, and
+/// the server refuses the incomplete blob.
 fn requests(name: String, body: Body) -> impl Stream<Item = WriteRequest> {
     let start = (Some(name), 0, Some(body));
     futures_util::stream::unfold(start, |(name, offset, body)| async move {
         let mut body = body?;
         let data = match body.frame().await {
             Some(frame) => frame.ok()?.into_data().ok()?,
-            // An empty blob is one empty request.
+            // An empty blob is sent as one empty request.
             None if offset == 0 && body.length() == 0 => Bytes::new(),
             None => return None,
         };
         let finish_write = body.length() == 0;
         let next = offset + data.len() as i64;
         let request = WriteRequest {
-            // Only the first request needs the name.
+            // Only the first request has the name.
             resource_name: name.unwrap_or_default(),
             write_offset: offset,
             finish_write,

@@ -1,4 +1,4 @@
-//! An HTTP/2 connection for gRPC.
+//! An HTTP/2 connection that carries gRPC calls.
 
 use std::error::Error as StdError;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use crate::http::{Client, Error, Headers, Http2, StatusCode, Url};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// An open connection. Clones share it.
+/// An open connection. Clones share the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Channel {
     connection: Http2<Body>,
@@ -24,7 +24,8 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Connects to a server. `headers` are part of each request. A silent server gets a ping after `ping_after`.
+    /// Connects to a server. `headers` are added to each request. If the server sends nothing for
+    /// `ping_after`, it gets a ping.
     pub(super) async fn open(
         client: &Client,
         url: &Url,
@@ -64,7 +65,7 @@ impl Service<Request<Body>> for Channel {
         let responding = self.connection.send(request);
         Box::pin(async move {
             let response = responding.await?;
-            // gRPC has its own statuses: those of HTTP are all 200.
+            // A gRPC response always has the HTTP status 200, because gRPC has its own statuses.
             match response.status() {
                 StatusCode::OK => Ok(response),
                 status => Err(NotGrpc(status).into()),

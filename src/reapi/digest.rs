@@ -1,4 +1,5 @@
-//! Digests of blobs, blobs in memory, and the names of blobs in streams. Pure.
+//! Digests of blobs, small blobs, and the resource names under which blobs are uploaded and
+//! downloaded. No I/O.
 
 use crate::release::digest::BlobDigests;
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
@@ -10,7 +11,7 @@ pub(super) const SHA256: i32 = api::digest_function::Value::Sha256 as i32;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     pub sha256: String,
-    /// In bytes.
+    /// The length of the blob in bytes.
     pub size: u64,
 }
 
@@ -29,7 +30,7 @@ impl Digest {
         }
     }
 
-    /// Reads the digest of a message; `None` if it is not a SHA-256 with a size.
+    /// Converts the digest of a message; `None` if it is not a SHA-256 with a size.
     pub(crate) fn parse(message: &api::Digest) -> Option<Self> {
         let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_sha256 = message.hash.len() == 64 && message.hash.bytes().all(is_digit);
@@ -40,13 +41,13 @@ impl Digest {
         })
     }
 
-    /// The name of the blob for a download.
+    /// The resource name for downloading the blob.
     pub(super) fn download(&self, instance: &str) -> String {
         let Self { sha256, size } = self;
         format!("{}blobs/{sha256}/{size}", prefix(instance))
     }
 
-    /// A new name of the blob for an upload.
+    /// A new resource name for uploading the blob. Each upload needs its own name.
     pub(super) fn upload(&self, instance: &str) -> String {
         let Self { sha256, size } = self;
         let id = uuid::Uuid::new_v4();
@@ -61,7 +62,7 @@ fn prefix(instance: &str) -> String {
     }
 }
 
-/// A small blob.
+/// A blob that is small enough to be kept in memory, and its digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub digest: Digest,

@@ -1,4 +1,4 @@
-//! Why a call of a server of the Remote Execution API failed.
+//! Errors of calls to a server of the Remote Execution API.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::diag::{Chain, printable_up_to};
 use crate::http::{self, StatusCode};
 
-/// How much of a server's reason is printed, in characters.
+/// The maximum length of a server's message that is printed, in characters.
 const LONGEST_REASON: usize = 200;
 
 /// Why a call failed. The texts contain no query and no header.
@@ -21,7 +21,7 @@ pub(crate) enum CallError {
     #[error("{method} failed: {reason}")]
     Failed {
         method: &'static str,
-        /// That of the server or of the connection.
+        /// The message of the server or of the connection.
         reason: String,
         /// The server's code; `None` if the connection failed.
         code: Option<Code>,
@@ -33,7 +33,7 @@ pub(crate) enum CallError {
     /// The server lacks a feature.
     #[error("{0}")]
     Unsuitable(&'static str),
-    /// A blob that must fit into memory is longer than that.
+    /// The blob is longer than the memory limit for it.
     #[error("`{sha256}` is longer than {limit} bytes")]
     TooLong { sha256: String, limit: usize },
     /// The server sent other bytes than those of the blob.
@@ -44,13 +44,13 @@ pub(crate) enum CallError {
     Silent { limit: Duration },
 }
 
-/// A response to a call that is not one of gRPC: that of a proxy, or of another kind of server.
+/// A response that is not a gRPC response, from a proxy or from another kind of server.
 #[derive(Debug, thiserror::Error)]
 #[error("the server returned {0}")]
 pub(super) struct NotGrpc(pub StatusCode);
 
 impl CallError {
-    /// A failed call of `method`.
+    /// The error for a failed call of `method`.
     pub(super) fn failed(method: &'static str, status: &Status) -> Self {
         let line = status.message().lines().next().unwrap_or_default();
         let line = printable_up_to(LONGEST_REASON, &line);
@@ -79,7 +79,7 @@ impl CallError {
         }
     }
 
-    /// The server's code of a failed call.
+    /// The status code that the server sent, if the call failed with one.
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
             Self::Failed { code, .. } => *code,
@@ -87,7 +87,7 @@ impl CallError {
         }
     }
 
-    /// Whether the server or the connection may work again later.
+    /// Whether a later call may succeed.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Connection(error) => error.is_temporary() || http::is_timeout(error),

@@ -1,4 +1,4 @@
-//! Executions of actions on the machines of a server.
+//! Executes actions on the machines of a server.
 //!
 //! A server reports an execution as a stream of updates. If the stream is lost, another one continues the same execution; if the server
 //! does not know the execution any longer, the action is executed again, a few times at most.
@@ -19,7 +19,8 @@ use super::server::{Purpose, Server};
 use api::execution_client::ExecutionClient;
 use longrunning::operations_client::OperationsClient;
 
-/// The pauses before a lost stream is replaced or a refused action is executed again. The last one follows an outage of about two minutes.
+/// The pauses before a broken stream is replaced or a refused action is executed again. Together
+/// they cover an outage of about two minutes.
 const PAUSES: [Duration; 9] = [
     Duration::from_millis(100),
     Duration::from_millis(400),
@@ -46,7 +47,7 @@ pub(crate) struct Execution<'a> {
     server: &'a Server,
     action: Digest,
     skip_cache_lookup: bool,
-    /// The server's name of the execution.
+    /// The server's name for the execution, once known.
     name: Option<String>,
     /// The call that opens a stream.
     opening: Option<BoxFuture<'a, Result<Opened, CallError>>>,
@@ -61,17 +62,18 @@ pub(crate) struct Execution<'a> {
     stage: Stage,
 }
 
-/// What is known about an execution.
+/// A change of an execution.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// It entered a stage.
+    /// The execution has entered a stage.
     Entered(Stage),
-    /// It has ended.
+    /// The execution has ended.
     Ended(Outcome),
 }
 
 impl<'a> Execution<'a> {
-    /// Describes an execution; the first [`next`](Self::next) starts it. With `skip_cache_lookup`, an earlier result is not used.
+    /// Prepares an execution; the first call of [`next`](Self::next) starts it. With
+    /// `skip_cache_lookup`, the server does not use an earlier result.
     pub(crate) fn new(server: &'a Server, action: &Digest, skip_cache_lookup: bool) -> Self {
         Self {
             server,
@@ -155,7 +157,8 @@ impl<'a> Execution<'a> {
         updated.unwrap_or(Err(CallError::Silent { limit }))
     }
 
-    /// The next message of the stream; `None` if it has ended. Opens a stream if there is none.
+    /// The next message of the stream; `None` if the stream has ended. Opens a stream if there is
+    /// none.
     async fn update(&mut self) -> Result<Option<Update>, CallError> {
         let updates = match &mut self.updates {
             Some(updates) => updates,
@@ -204,7 +207,8 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// A status that lists missing blobs is the end of an execution.
+/// Converts the error status of a call. If the status lists missing blobs, it is the end of the
+/// execution.
 fn refusal(method: &'static str, status: &Status) -> Result<Update, CallError> {
     Update::of_status(status).ok_or_else(|| CallError::failed(method, status))
 }
@@ -249,7 +253,7 @@ impl Server {
         let mut client = OperationsClient::with_origin(channel, self.origin.clone());
         match client.cancel_operation(request).await {
             Ok(_) => Ok(()),
-            // It has ended, or the server cannot stop executions.
+            // The execution has ended, or the server cannot stop executions.
             Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => Ok(()),
             Err(status) => Err(CallError::failed("CancelOperation", &status)),
         }

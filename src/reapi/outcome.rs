@@ -1,4 +1,4 @@
-//! What a server says about an execution. Pure.
+//! Interprets the messages with which a server reports an execution. No I/O.
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 use bazel_remote_apis::google::longrunning::{self, operation};
@@ -9,28 +9,28 @@ use tonic::{Code, Status};
 
 use super::digest::Digest;
 
-/// What an update says.
+/// The information in one message about an execution.
 #[derive(Debug)]
 pub(super) struct Update {
-    /// The server's name of the execution.
+    /// The server's name for the execution.
     pub name: String,
     pub stage: Stage,
-    /// `None` while it runs.
+    /// How the execution ended; `None` while it runs.
     pub outcome: Option<Outcome>,
 }
 
 /// A stage of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The server did not say.
+    /// The server did not report the stage.
     Unknown,
-    /// It searches for an earlier result.
+    /// The server searches for an earlier result.
     Searching,
-    /// It waits for a machine.
+    /// The execution waits for a machine.
     Queued,
-    /// It runs.
+    /// The command runs.
     Running,
-    /// It has ended.
+    /// The execution has ended.
     Ended,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Stage {
 pub(crate) enum Outcome {
     /// The command ran.
     Executed(Box<Executed>),
-    /// The command was not executed, or not to its end.
+    /// The command was not executed, or was not executed to its end.
     Refused(Refusal),
 }
 
@@ -47,21 +47,21 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Executed {
     pub result: api::ActionResult,
-    /// Whether it is that of an earlier execution.
+    /// Whether the result is from an earlier execution.
     pub is_cached: bool,
 }
 
-/// Why a command was not executed, or not to its end.
+/// Why a command was not executed, or was not executed to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub code: Code,
-    /// The server's reason.
+    /// The server's explanation.
     pub reason: String,
-    /// Blobs that the server lacks.
+    /// The blobs that the server lacks.
     pub missing: Vec<Digest>,
 }
 
-/// The message `google.rpc.PreconditionFailure`, as far as it is needed.
+/// The needed fields of the message `google.rpc.PreconditionFailure`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PreconditionFailure {
     #[prost(message, repeated, tag = "1")]
@@ -72,7 +72,7 @@ struct PreconditionFailure {
 struct Violation {
     #[prost(string, tag = "1")]
     r#type: String,
-    /// For the type `MISSING`, the name of a blob: `blobs/HASH/SIZE`.
+    /// If the type is `MISSING`, the resource name of a blob: `blobs/HASH/SIZE`.
     #[prost(string, tag = "2")]
     subject: String,
 }
@@ -153,7 +153,7 @@ fn unknown(message: &str) -> rpc::Status {
     }
 }
 
-/// The blobs that a server lacks.
+/// The missing blobs that the details of a status list.
 fn missing(details: &[Any]) -> Vec<Digest> {
     let is_precondition = |it: &&Any| it.type_url.ends_with("google.rpc.PreconditionFailure");
     let failures = details.iter().filter(is_precondition);
@@ -161,7 +161,7 @@ fn missing(details: &[Any]) -> Vec<Digest> {
     let violations = failures.flat_map(|it| it.violations);
     let missing = violations.filter(|it| it.r#type == "MISSING");
     let digests = missing.filter_map(|it| {
-        // Some servers put the name of the instance before it.
+        // On some servers, the name starts with the name of the instance.
         let mut parts = it.subject.rsplit('/');
         let (size, hash) = (parts.next()?, parts.next()?);
         Digest::parse(&api::Digest {

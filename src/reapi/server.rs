@@ -1,4 +1,4 @@
-//! A server, its connections and what it can do.
+//! A server of the Remote Execution API: its address, its connections, and its capabilities.
 
 use std::time::Duration;
 
@@ -14,20 +14,21 @@ use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 
 use api::capabilities_client::CapabilitiesClient;
 
-/// The most bytes that one request stores. gRPC servers accept messages of 4 MiB.
+/// The maximum number of bytes in one request. gRPC servers accept messages of 4 MiB.
 const LONGEST_BATCH: usize = 2 << 20;
 
-/// When a silent server gets a ping. By default, gRPC servers close connections whose pings come more often than every five minutes.
+/// After this time without data from the server, it gets a ping. By default, gRPC servers close
+/// connections with more than one ping in five minutes.
 const PING_AFTER: Duration = Duration::from_secs(310);
 
-/// A server of the Remote Execution API. It is contacted when it is needed.
+/// A server of the Remote Execution API. The client connects at the first call.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// As an HTTP URL.
+    /// The address as an HTTP URL.
     url: Url,
-    /// The instance of the server that calls are for; may be empty.
+    /// The name of the server's instance that calls are for. It may be empty.
     pub(super) instance: String,
-    /// Its scheme, host and port.
+    /// The scheme, host and port of the server.
     pub(super) origin: Uri,
     headers: Headers,
     fetching: Connection,
@@ -36,7 +37,7 @@ pub(crate) struct Server {
     capabilities: OnceCell<Capabilities>,
 }
 
-/// A connection that is opened when it is needed. A server may close it when it is idle.
+/// A connection that is opened at the first call, and again if the server has closed it.
 #[derive(Debug)]
 struct Connection {
     client: Client,
@@ -44,25 +45,25 @@ struct Connection {
     open: Mutex<Option<Channel>>,
 }
 
-/// What a call is for. Each purpose has a connection of its own.
+/// The purpose of a call. Each purpose has its own connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It reads.
+    /// The call reads.
     Fetch,
-    /// It writes.
+    /// The call writes.
     Store,
-    /// It watches an execution, and may be silent for as long as a script runs.
+    /// The call watches an execution. The server may send nothing for as long as a script runs.
     Execute,
 }
 
-/// What a server can do.
+/// The capabilities of a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Capabilities {
-    /// Whether it accepts results of actions.
+    /// Whether the server's action cache accepts results.
     pub is_updatable: bool,
-    /// The most bytes that one request stores.
+    /// The maximum number of bytes of blobs in one request.
     pub batch: usize,
-    /// Whether it executes actions.
+    /// Whether the server executes actions.
     pub executes: bool,
 }
 
@@ -75,7 +76,7 @@ impl Connection {
         }
     }
 
-    /// A connection for executions, which is kept open while the server is silent.
+    /// A connection for executions, on which the server may be silent for a long time.
     fn for_executions(client: &Client, timeouts: Timeouts) -> Self {
         let timeouts = Timeouts {
             stall: 2 * PING_AFTER,
@@ -89,7 +90,8 @@ impl Connection {
 }
 
 impl Server {
-    /// The server of `url`, whose path names an instance. `headers` are part of each call.
+    /// The server at `url`, whose path is the name of an instance. `headers` are added to each
+    /// call.
     pub(crate) fn new(
         url: &Url,
         headers: Headers,
@@ -115,7 +117,7 @@ impl Server {
         self
     }
 
-    /// What the server can do. It is asked once.
+    /// The server's capabilities. They are requested once.
     pub(crate) async fn capabilities(&self) -> Result<&Capabilities, CallError> {
         let ask = || async {
             let channel = self.channel(Purpose::Fetch).await?;
@@ -125,7 +127,7 @@ impl Server {
             };
             match client.get_capabilities(request).await {
                 Ok(response) => capabilities(response.into_inner()),
-                // Not every cache has this service.
+                // Some caches do not offer the service for capabilities.
                 Err(status) if status.code() == Code::Unimplemented => Ok(Capabilities {
                     is_updatable: true,
                     batch: LONGEST_BATCH,
@@ -167,7 +169,7 @@ fn capabilities(server: api::ServerCapabilities) -> Result<Capabilities, CallErr
         is_updatable: cache
             .action_cache_update_capabilities
             .is_some_and(|it| it.update_enabled),
-        // Zero means that there is no limit of its own.
+        // Zero means that the server has no limit.
         batch: if batch == 0 {
             LONGEST_BATCH
         } else {

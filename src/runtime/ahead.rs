@@ -1,10 +1,11 @@
-//! Reading ahead on a thread.
+//! Reads from a source ahead of its consumer, on a separate thread.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-/// Bytes that are read before a thread is started: for less, the thread costs more than it saves.
+/// The number of bytes that are read before a thread is started. For shorter data, a thread costs
+/// more than it saves.
 const THREAD_AFTER: usize = 1 << 20;
 
 /// The size of a chunk in bytes.
@@ -13,14 +14,14 @@ const CHUNK: usize = 256 * 1024;
 /// The maximum number of chunks that are read ahead.
 const CHUNKS: usize = 4;
 
-/// A reader that moves its source to a thread once it has read more than `THREAD_AFTER`, so that
-/// an expensive source, such as a decompressor, runs in parallel with its consumer.
+/// A reader that moves its source to a thread after reading `THREAD_AFTER` bytes, so that a slow
+/// source, such as a decompressor, runs in parallel with its consumer.
 ///
-/// After a drop, the thread ends when it has read its current chunk.
+/// If the reader is dropped, the thread ends after it has read its current chunk.
 #[derive(Debug)]
 pub struct ReadAhead<R> {
     source: Source<R>,
-    /// Bytes read without a thread, since the last attempt to start one.
+    /// The number of bytes that were read without a thread since the last attempt to start one.
     read: usize,
 }
 
@@ -32,11 +33,11 @@ enum Source<R> {
     Moving,
 }
 
-/// The receiving side of the thread.
+/// The side of the thread's channels that receives chunks.
 #[derive(Debug)]
 struct Chunks {
     full: Receiver<io::Result<Vec<u8>>>,
-    /// Returns chunks to the thread for reuse.
+    /// Returns used chunks to the thread.
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
     taken: usize,
@@ -52,15 +53,15 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
         }
     }
 
-    /// Reads to the end and discards the data, to check whether the source is complete.
+    /// Reads to the end and discards the data. This checks that the source is complete.
     ///
     /// # Errors
-    /// The first error of the source.
+    /// If reading fails: the first error of the source.
     pub fn finish(mut self) -> io::Result<()> {
         io::copy(&mut self, &mut io::sink()).map(drop)
     }
 
-    /// Moves the source to a thread. It stays here if the system refuses a thread.
+    /// Moves the source to a thread. The source stays here if the system cannot start a thread.
     fn start(&mut self) {
         let Source::Here(inner) = std::mem::replace(&mut self.source, Source::Moving) else {
             return;
@@ -79,7 +80,8 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
             return;
         }
         for _ in 0..CHUNKS {
-            // The receiver is alive: the thread waits for the source.
+            // This cannot fail, because the thread holds the receiver while it waits for the
+            // source.
             let _ = empty.send(Vec::new());
         }
         self.source = match hand_over.send(inner) {
@@ -95,8 +97,8 @@ impl<R: Read + Send + 'static> ReadAhead<R> {
     }
 }
 
-/// Reads to the end, which is sent as an empty chunk, or to the first error. A closed channel means
-/// that the `ReadAhead` was dropped.
+/// Reads until the end, which is sent as an empty chunk, or until the first error. A closed channel
+/// means that the `ReadAhead` was dropped.
 fn read_all(
     mut inner: impl Read,
     empty: &Receiver<Vec<u8>>,
@@ -133,7 +135,7 @@ impl Chunks {
         while self.taken == self.current.len() && !self.ended {
             let emptied = std::mem::take(&mut self.current);
             self.taken = 0;
-            // The thread may have ended; its chunks are still in the channel.
+            // Sending fails if the thread has ended. Its last chunks are then still in the channel.
             let _ = self.empty.send(emptied);
             match self.full.recv() {
                 Ok(Ok(chunk)) => {
@@ -160,7 +162,7 @@ impl<R: Read + Send + 'static> Read for ReadAhead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.read >= THREAD_AFTER && matches!(self.source, Source::Here(_)) {
             self.start();
-            // If no thread could be started, try again after the next THREAD_AFTER bytes.
+            // No thread could be started, so try again after the next `THREAD_AFTER` bytes.
             self.read = 0;
         }
         match &mut self.source {

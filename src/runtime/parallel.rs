@@ -1,4 +1,4 @@
-//! Runs the same blocking work for several items on several threads.
+//! Runs blocking work for several items on several threads.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ where
     for number in 0..threads {
         let (items, work) = (Arc::clone(&items), Arc::clone(&work));
         tasks.spawn_blocking(number, move || {
-            // The lock is released before the work starts.
+            // This statement releases the lock, so the work runs without it.
             let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
             let results = std::iter::from_fn(next).map(|(index, item)| (index, work(item)));
             results.collect::<Vec<_>>()

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals within this time after the first one do not count as a second: `timeout` signals both
-/// the process and its group, and some wrappers forward a signal that the terminal has already
-/// sent.
+/// Further signals within this time after the first one are treated as repetitions of it. `timeout`
+/// signals both the process and its group, and some wrappers forward a signal that the terminal has
+/// already sent.
 const REPEAT_WITHIN: Duration = Duration::from_millis(50);
 
 /// A signal that stops the program.
@@ -16,14 +16,14 @@ const REPEAT_WITHIN: Duration = Duration::from_millis(50);
 pub enum StopSignal {
     /// Ctrl-C.
     Interrupt,
-    /// `kill`, `docker stop`, an aborted Concourse task.
+    /// For example from `kill`, `docker stop`, or an aborted Concourse task.
     Terminate,
-    /// The terminal or the connection is gone.
+    /// The terminal was closed, or the connection to it was lost.
     HangUp,
 }
 
 impl StopSignal {
-    /// Its name, such as `SIGINT`.
+    /// The signal's name, such as `SIGINT`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl StopSignal {
         }
     }
 
-    /// The exit code by which shells report this signal: 128 plus its number.
+    /// The exit code with which shells report this signal: 128 plus the signal's number.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -44,11 +44,12 @@ impl StopSignal {
     }
 }
 
-/// Receives stop signals. Once it exists, none of them terminates the process by default. A handler
-/// is also necessary for PID 1 of a container, to which the kernel does not deliver unhandled
-/// signals.
+/// Receives stop signals. While a value of this type exists, these signals do not terminate the
+/// process. A handler is also needed for PID 1 of a container, to which the kernel does not deliver
+/// signals without a handler.
 ///
-/// Signals that were ignored when the process started, such as SIGHUP under `nohup`, stay ignored.
+/// Signals that were ignored when the process was started, such as SIGHUP under `nohup`, stay
+/// ignored.
 #[derive(Debug)]
 pub struct Signals {
     listeners: Vec<(StopSignal, Signal)>,
@@ -58,7 +59,7 @@ impl Signals {
     /// Installs the handlers. Needs a running tokio runtime.
     ///
     /// # Errors
-    /// The system refused a handler.
+    /// If the system refuses a handler.
     pub fn listen() -> io::Result<Self> {
         let ignored = ignored();
         let mut listeners = Vec::new();
@@ -80,7 +81,8 @@ impl Signals {
         std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    /// After a first signal, waits for a second SIGINT or SIGTERM, which asks to exit at once.
+    /// After a first signal, waits for a second SIGINT or SIGTERM. The second signal requests an
+    /// immediate exit.
     pub async fn next_again(&mut self) -> StopSignal {
         tokio::time::sleep(REPEAT_WITHIN).await;
         std::future::poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! Tasks with a name and an owner. No other module starts tasks.
+//! Tasks with a name and an owner. No other module may start tasks.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place that starts tasks: it names them and ties them to their owner"
@@ -12,9 +12,10 @@ use std::task::{Context, Poll};
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tracing::Instrument;
 
-/// A running task. Awaiting it returns its result; dropping it cancels the task at its next await.
+/// A running task. Awaiting it returns the task's result; dropping it cancels the task at its next
+/// `await`.
 ///
-/// A blocking task that has begun cannot be canceled: it continues after a drop.
+/// A blocking task that has begun cannot be canceled, and continues after a drop.
 #[derive(Debug)]
 #[must_use = "dropping a task cancels it"]
 pub struct Task<T> {
@@ -42,7 +43,8 @@ impl<T> Future for Task<T> {
 }
 
 impl<T> Task<T> {
-    /// Lets the task continue without an owner. Dropping a task cancels it, even a blocking one that has not begun.
+    /// Lets the task continue without an owner. Without this call, dropping the handle cancels the
+    /// task, even a blocking one that has not begun.
     pub fn detach(self) {
         std::mem::forget(self);
     }
@@ -54,7 +56,7 @@ impl<T> Drop for Task<T> {
     }
 }
 
-/// Starts a task. Its log lines carry its name.
+/// Starts a task. Its log lines contain its name.
 pub fn spawn<T: Send + 'static>(
     name: &'static str,
     future: impl Future<Output = T> + Send + 'static,
@@ -63,7 +65,7 @@ pub fn spawn<T: Send + 'static>(
     Task { name, handle }
 }
 
-/// Runs blocking work (files, hashes, compression) on a blocking thread.
+/// Runs blocking work (file operations, hashing, compression) on a thread for blocking work.
 pub fn spawn_blocking<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -73,7 +75,8 @@ pub fn spawn_blocking<T: Send + 'static>(
     Task { name, handle }
 }
 
-/// Running tasks with keys. Dropping the set cancels them at their next await.
+/// A set of running tasks, each with a key. Dropping the set cancels the tasks at their next
+/// `await`.
 #[derive(Debug)]
 pub struct TaskSet<K, T> {
     name: &'static str,
@@ -82,7 +85,7 @@ pub struct TaskSet<K, T> {
 }
 
 impl<K, T: Send + 'static> TaskSet<K, T> {
-    /// An empty set of tasks with this name.
+    /// An empty set. `name` is the name of all tasks in it.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
         Self {
@@ -98,7 +101,7 @@ impl<K, T: Send + 'static> TaskSet<K, T> {
         self.tasks.len()
     }
 
-    /// The keys of these tasks.
+    /// The keys of the tasks that [`next`](Self::next) has not returned yet.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.keys.values()
     }
@@ -116,7 +119,7 @@ impl<K, T: Send + 'static> TaskSet<K, T> {
         self.keys.insert(handle.id(), key);
     }
 
-    /// Starts blocking work on a blocking thread.
+    /// Starts blocking work on a thread for blocking work.
     pub fn spawn_blocking(&mut self, key: K, work: impl FnOnce() -> T + Send + 'static) {
         let span = tracing::info_span!("blocking", name = self.name);
         let handle = self.tasks.spawn_blocking(move || span.in_scope(work));

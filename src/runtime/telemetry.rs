@@ -1,5 +1,5 @@
-//! The log. Under `compile`, users read `offline::progress` instead, except for the warnings of
-//! lower modules (`runtime::warnings`).
+//! Configures the log on stderr. Users of `compile` read the progress (`offline::progress`) instead
+//! of the log, except warnings (`runtime::warnings`).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -16,12 +16,12 @@ use crate::diag::printable_lines;
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Times and modules, for debugging.
+    /// Lines with times and modules, for debugging.
     Plain,
     /// `Warning: MESSAGE`, for users of `compile`.
     Warnings,
-    /// The Go agent's format: `[tag] 2006/01/02 15:04:05 INFO - message`, in local time. Operators'
-    /// tools parse it.
+    /// The format of the Go agent, which operators' tools parse: `[tag] 2006/01/02 15:04:05 INFO -
+    /// message`, in local time.
     GoAgent,
 }
 
@@ -32,8 +32,8 @@ pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
         .and_then(OsStr::to_str)
         .and_then(|level| EnvFilter::try_new(level).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
-    // async_nats logs each refused connection; `transport` logs them once a minute, with the
-    // server.
+    // `async_nats` logs each refused connection. Turn that off, because `transport` logs refusals
+    // once a minute, with the server.
     let filter = match "async_nats=off".parse() {
         Ok(silence) => filter.add_directive(silence),
         Err(_) => filter,
@@ -42,7 +42,7 @@ pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false);
-    // A second call, in tests, keeps the first log.
+    // A second call, which happens in tests, does not replace the log.
     let _ = match format {
         LogFormat::Plain => log.with_writer(|| Printer).try_init(),
         LogFormat::Warnings => log
@@ -79,9 +79,10 @@ where
         context
             .field_format()
             .format_fields(Writer::new(&mut line), event)?;
-        // Keep one event on one line even if a peer sent line breaks, and keep control characters from the terminal of its reader.
+        // Keep each event on one line, even if a peer sent line breaks, and remove characters that
+        // could control the reader's terminal.
         writer.write_str(&printable_lines(&line.replace('\n', "\\n")))?;
-        // The package or request that the event belongs to.
+        // Add the package or request to which the event belongs.
         for span in context.event_scope().into_iter().flatten() {
             let extensions = span.extensions();
             if span.name() != "task"
@@ -96,7 +97,7 @@ where
     }
 }
 
-/// The tag of the Go agent's format: the last segment of the module path.
+/// The tag in the Go agent's format: the last segment of the module path.
 fn tag(target: &str) -> &str {
     target.rsplit("::").next().unwrap_or(target)
 }
@@ -125,7 +126,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The lines that a format writes about the events of `traced`.
+    /// Returns the lines that a format writes for the events of `traced`.
     pub(in crate::runtime) fn lines_of(
         format: impl FormatEvent<Registry, DefaultFields> + Send + Sync + 'static,
         traced: impl FnOnce(),

@@ -1,7 +1,7 @@
-//! Prints log events to users of `compile` as warnings, like those of `offline::progress`.
+//! Prints log events as warnings for users of `compile`.
 //!
-//! Lower modules log an event if they can only warn, for example when they cannot remove a
-//! temporary file. Here it becomes one line: `Warning: MESSAGE: PATH: ERROR. Hint: HINT`.
+//! Modules below `offline` log an event if they can only warn, for example when a temporary file
+//! cannot be removed. Each event becomes one line: `Warning: MESSAGE: PATH: ERROR. Hint: HINT`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -17,17 +17,17 @@ use crate::diag::printable_lines;
 
 type Print = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Prints a line, once it is set.
+/// The function that prints a line, once it is set.
 static PRINT: OnceLock<Print> = OnceLock::new();
 
-/// Sends log lines to `print`, line by line, instead of stderr, so that they do not break progress
-/// bars.
+/// Makes `print` print the warnings, line by line, instead of writing them to stderr, where they
+/// would break progress bars.
 pub fn print_warnings_by(print: impl Fn(&str) + Send + Sync + 'static) {
-    // Called once per process; a second call is ignored.
+    // A second call in the same process is ignored.
     let _ = PRINT.set(Box::new(print));
 }
 
-/// Writes to [`PRINT`], or to stderr before it is set.
+/// A writer that passes lines to [`PRINT`], or to stderr before [`PRINT`] is set.
 #[derive(Debug)]
 pub(super) struct Printer;
 

@@ -1,5 +1,5 @@
-//! The audit log: one line per request in the Common Event Format, as in the Go agent. The lines have the log target `audit` and the level
-//! debug.
+//! The audit log: one line per request in the Common Event Format, as in the Go agent. The lines
+//! have the log target `audit` and the log level `debug`.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,8 @@ fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
-/// Logs a request over NATS. `server` is host and port; `problem` is the reason if it got no reply.
+/// Logs a request over NATS. `server` is host and port of the NATS server. `problem` is the reason
+/// if there was no reply.
 pub(super) fn nats(method: &str, reply_to: &str, server: &str, problem: Option<&str>) {
     if is_enabled() {
         let line = nats_line(method, reply_to, server, &host_name(), problem);
@@ -63,7 +64,7 @@ fn https_line(
     } else {
         ""
     };
-    // The headers are always empty in the Go agent's lines, too.
+    // The Go agent's lines have empty headers, too.
     format!(
         "CEF:0|CloudFoundry|BOSH|1|agent_api|{path}|{severity}|duser={user} requestMethod={method} src={ip} spt={port} \
          shost={host_name} cs1=HOST=&X_REAL_IP=&X_FORWARDED_FOR=&X_FORWARDED_PROTO=&USER_AGENT= cs1Label=httpHeaders \
@@ -72,7 +73,7 @@ fn https_line(
     )
 }
 
-/// Shortens a text of a peer and replaces its line breaks.
+/// Shortens a text that a peer has sent, and replaces its line breaks.
 pub(super) fn short(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     text.chars()

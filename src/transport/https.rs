@@ -1,6 +1,8 @@
-//! HTTPS: the agent is a server, for `bosh create-env`. Requests are `POST /agent`, blobs are below `/blobs/`.
+//! The HTTPS server of the agent, for `bosh create-env`. Requests are sent with `POST /agent`, and
+//! blobs are stored and read below `/blobs/`.
 //!
-//! Anyone who reaches the port can open connections, so every step that a client can delay has a time limit.
+//! Anyone who reaches the port can open connections, so every step that a client can delay has a
+//! time limit.
 
 mod blobs;
 mod body;
@@ -38,29 +40,30 @@ use super::{BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// The maximum number of connections. For one more, a connection that has not logged in is closed. If all have logged in, the new one
-/// waits in the kernel's queue.
+/// The maximum number of connections. If there is one more, a connection that has not sent the
+/// password is closed. If all have sent it, the new connection waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The maximum number of tasks of closed connections that have not ended yet.
+/// The maximum number of connections that were closed but whose tasks have not ended yet.
 const MAX_CLOSING: usize = 256;
 
 /// The time limit of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time limit from the end of a request to the end of the next one's headers.
+/// The time limit for the headers of a request, counted from the end of the previous request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the kernel waits for acknowledgment of sent data, and when it probes an idle connection.
+/// How long the kernel waits for the acknowledgment of sent data, and after which time it probes an
+/// idle connection.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The maximum length of a request's line and headers, in bytes.
 const HEADERS_LIMIT: usize = 64 << 10;
 
-/// The pause after a failed accept, whose usual cause is a lack of file descriptors.
+/// The pause after a failed `accept`. The usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the server waits for running requests when it stops.
+/// How long a stopping server waits for running requests.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The agent's HTTPS server.
@@ -74,11 +77,12 @@ pub struct Https {
 }
 
 impl Https {
-    /// Listens on the host and port of the bus's first URL and passes requests to `handle`. Uploaded blobs are stored in
-    /// `blobs_directory`, which is created if missing.
+    /// Listens on the host and port of the bus's first URL, and passes requests to `handle`.
+    /// Uploaded blobs are stored in `blobs_directory`, which is created if it is missing.
     ///
     /// # Errors
-    /// The URL, the certificates or the key are invalid, the address is in use, or the directory cannot be created.
+    /// If the URL, the certificates or the key are invalid, the address is in use, or the directory
+    /// cannot be created.
     pub async fn start(
         bus: &BusOptions,
         blobs_directory: PathBuf,
@@ -113,7 +117,7 @@ impl Https {
         });
         tracing::info!(%address, "listening for HTTPS requests");
         let serving = runtime::spawn("https", async move {
-            // Dropped also on a panic.
+            // This is dropped also if the task panics.
             let _ends = ends;
             serve(listener, server, started).await;
         });
@@ -131,7 +135,7 @@ impl Https {
         self.address
     }
 
-    /// Waits until the server ends without [`stop`](Self::stop), which only a bug causes.
+    /// Waits until the server ends other than by [`stop`](Self::stop), which is a bug.
     pub async fn failed(&self) -> TransportError {
         self.ended.cancelled().await;
         TransportError::ListenerEnded
@@ -149,7 +153,7 @@ impl Https {
     }
 }
 
-/// The expected `Authorization` header.
+/// The `Authorization` header that requests must have.
 fn authorization(url: &BusUrl) -> Secret {
     let login = format!("{}:{}", text(&url.user), text(&url.password));
     Secret::new(format!("Basic {}", STANDARD.encode(login)))
@@ -160,7 +164,7 @@ fn text(secret: &Option<Secret>) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// The shared state of all connections.
+/// The state that all connections share.
 struct HttpsServer {
     acceptor: TlsAcceptor,
     routes: Routes,
@@ -170,8 +174,8 @@ struct HttpsServer {
     stop: CancellationToken,
 }
 
-/// Accepts connections until the server stops, then waits for the open ones. `started` receives the tasks of requests, which continue
-/// if their connection is lost.
+/// Accepts connections until the server is stopped, then waits for the open ones. `started`
+/// receives the tasks of requests, which continue if their connection is lost.
 async fn serve(
     listener: TcpListener,
     server: Arc<HttpsServer>,
@@ -196,7 +200,7 @@ async fn serve(
                     if server.logged.is_news("accept") {
                         tracing::warn!(%error, "failed to accept a connection");
                     }
-                    // This frees a file descriptor.
+                    // Closing a connection frees a file descriptor.
                     slots.close_one();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -214,7 +218,7 @@ async fn serve(
     }
 }
 
-/// Accepts the next connection. Waits forever after the listener was closed.
+/// Accepts the next connection. Waits forever if the listener was closed.
 async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
@@ -283,7 +287,7 @@ impl HttpsServer {
     }
 }
 
-/// Makes the kernel close the connection of a client that is gone or does not read.
+/// Makes the kernel close connections whose client is unreachable or does not read.
 fn limit_waiting(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     let milliseconds = u32::try_from(PEER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);

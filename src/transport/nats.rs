@@ -1,7 +1,9 @@
-//! NATS: requests arrive on `agent.ID`, replies are sent to the subject in the request.
+//! The connection to a NATS server, over which a Director sends requests. Requests arrive on the
+//! subject `agent.ID`, and each request names the subject for its reply.
 //!
-//! The client connects in the background and reconnects forever, after all errors: in the first seconds of a new VM, the Director's NATS
-//! does not know the VM and answers with an authorization violation.
+//! The client connects in the background, and reconnects forever after every error. In the first
+//! seconds of a new VM, for example, the Director's NATS server does not know the VM and responds
+//! with an authorization violation.
 
 mod outbox;
 mod pool;
@@ -25,22 +27,25 @@ use super::{Answer, BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// The maximum size of a reply in bytes: the Director's NATS accepts no larger message (`max_payload`).
+/// The maximum size of a reply in bytes. The Director's NATS server accepts no larger message
+/// (`max_payload`).
 const REPLY_LIMIT: usize = 1 << 20;
 
-/// The maximum number of concurrent requests. The same number can wait; NATS drops further ones.
+/// The maximum number of concurrent requests. The same number of requests can wait; further ones
+/// are dropped by the client.
 const MAX_REQUESTS: usize = 1000;
 
-/// The time limit of one attempt: TCP, TLS and the server's first message.
+/// The time limit of one connection attempt, which includes TCP, TLS and the server's first
+/// message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The interval of pings. The connection is lost if two have no answer.
+/// The interval of pings. If two pings are not answered, the connection is considered lost.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long the client waits for pending replies before it closes the connection.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// An agent's connection to its message bus. A process can have several.
+/// A connection of the agent to its message bus. A process can have several.
 #[derive(Debug)]
 #[must_use = "the connection ends when it is dropped"]
 pub struct Nats {
@@ -54,11 +59,12 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts to connect, and passes requests to `handle`. The server may be unavailable.
+    /// Starts to connect in the background, and passes requests to `handle`. The server may be
+    /// unavailable.
     ///
     /// # Errors
-    /// Retrying does not help: a URL, a certificate or the key is invalid, the key does not match the certificate, or the ID cannot be
-    /// part of a subject.
+    /// If retrying does not help: a URL, a certificate or the key is invalid, the key does not
+    /// match the certificate, or the ID cannot be part of a subject.
     pub async fn start(
         bus: &BusOptions,
         agent_id: &str,
@@ -109,7 +115,7 @@ impl Nats {
         self.outbox.publish(subject, payload)
     }
 
-    /// A handle for publishing that is independent of this value's owner.
+    /// A handle for publishing, which can be used independently of this value.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
         self.outbox.clone()
@@ -123,7 +129,7 @@ impl Nats {
 
     /// Waits until the client is connected.
     pub async fn connected(&self) {
-        // Fails only after the client has ended.
+        // This fails only if the client has ended.
         let _ = self
             .connected
             .clone()
@@ -143,7 +149,7 @@ impl Nats {
         } = self;
         stop.cancel();
         let all_sent = async {
-            // The task itself has logged a failure.
+            // Ignore a failure, because the task itself has logged it.
             let _ = serving.await;
             outbox.close();
             let _ = sending.await;
@@ -157,7 +163,7 @@ impl Nats {
     }
 }
 
-/// The servers without user and password, because the library logs them.
+/// The addresses of the servers without user and password, because the library logs the addresses.
 fn addresses(urls: &[BusUrl]) -> Result<Vec<ServerAddr>, TransportError> {
     urls.iter()
         .map(|url| {
@@ -190,7 +196,7 @@ fn options(
         .subscription_capacity(MAX_REQUESTS)
         .retry_on_initial_connect()
         .max_reconnects(None)
-        // Only the addresses of the settings match the certificates.
+        // Connect only to the addresses in the settings, because only they match the certificates.
         .ignore_discovered_servers()
         .reconnect_to_server_callback(move |servers, _| {
             let pool = Arc::clone(&selector);
@@ -200,7 +206,7 @@ fn options(
             let events = Arc::clone(&events);
             async move { events.log(&event) }
         });
-    // The library supports one login for all servers.
+    // The library supports only one login for all servers.
     if let Some(url) = urls.iter().find(|url| url.user.is_some()) {
         let text = |secret: &Option<Secret>| {
             let text = secret.as_ref().map(Secret::expose);
@@ -236,7 +242,7 @@ impl EventLog {
                     tracing::warn!(server, "lost the connection to the message bus");
                 }
             }
-            // The pool logs the reasons of failed attempts.
+            // The pool logs why attempts failed.
             Event::ClientError(_) => tracing::debug!(%event, "message bus"),
             Event::ServerError(_) | Event::SlowConsumer(_) => {
                 if self.logged.is_news(&event.to_string()) {
@@ -248,7 +254,7 @@ impl EventLog {
     }
 }
 
-/// Answers requests.
+/// Handles requests and sends the replies.
 struct Responder {
     handle: Handle,
     client: Client,
@@ -287,7 +293,7 @@ impl Responder {
     }
 }
 
-/// Receives requests until `stop`, then waits for the running ones.
+/// Receives requests until `stop` is canceled, then waits for the running ones.
 async fn serve(mut subscriber: Subscriber, responder: Arc<Responder>, stop: CancellationToken) {
     let mut running = FuturesUnordered::new();
     let (mut open, mut stopping) = (true, false);
@@ -295,7 +301,7 @@ async fn serve(mut subscriber: Subscriber, responder: Arc<Responder>, stop: Canc
         tokio::select! {
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                // Requests that have arrived are still handled.
+                // Requests that have already arrived are still handled.
                 if subscriber.unsubscribe().await.is_err() {
                     open = false;
                 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 /// How long a message is suppressed after it was logged.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// The maximum number of different messages in that time, because a peer can cause any number of them.
+/// The maximum number of different messages that are remembered. A peer can cause any number of
+/// them.
 const MAX_MESSAGES: usize = 64;
 
 /// The recently logged messages.
@@ -15,7 +16,8 @@ const MAX_MESSAGES: usize = 64;
 pub(super) struct Throttle(Mutex<HashMap<String, Instant>>);
 
 impl Throttle {
-    /// Whether to log `message`: it was not logged within the last minute. Records it as logged.
+    /// Whether `message` should be logged, that is, was not logged within the last minute. If so,
+    /// it is recorded as logged.
     pub(super) fn is_news(&self, message: &str) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         logged.retain(|_, at| at.elapsed() < INTERVAL);

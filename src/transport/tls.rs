@@ -1,4 +1,5 @@
-//! TLS for the message bus: a client with a certificate and additional checks, and a server.
+//! Creates the TLS configurations for the message bus: of the NATS client, which has a certificate
+//! and checks the server's name as the Go agent does, and of the HTTPS server.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::tls::{self, Profile, TlsError};
 /// The Go agent's message for a certificate that does not belong to a BOSH NATS server.
 const WRONG_NAME: &str = "server Certificate CommonName does not match *.nats.bosh-internal";
 
-/// The configuration for NATS. All safe cipher suites are offered, as in the Go agent.
+/// The configuration of the NATS client. All safe cipher suites are offered, as in the Go agent.
 pub(super) fn client(bus: &BusOptions) -> Result<ClientConfig, TlsError> {
     let provider = tls::provider(Profile::External);
     let roots = Arc::new(tls::roots(Some(&bus.ca))?);
@@ -34,7 +35,8 @@ pub(super) fn client(bus: &BusOptions) -> Result<ClientConfig, TlsError> {
         .map_err(unusable("the pair of the agent's certificate and key"))
 }
 
-/// The configuration of the HTTPS server: HTTP/1.1 only, without client certificates.
+/// The configuration of the HTTPS server. It offers HTTP/1.1 only and requests no client
+/// certificates.
 pub(super) fn server(bus: &BusOptions) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(tls::provider(Profile::Internal))
         .with_safe_default_protocol_versions()
@@ -53,7 +55,8 @@ fn unusable(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
     move |source| TlsError::Unusable { what, source }
 }
 
-/// Verifies the chain, the host name, and that the common name is that of BOSH's NATS.
+/// Verifies the server's certificate chain, the host name, and that the common name is that of a
+/// BOSH NATS server.
 #[derive(Debug)]
 struct BusVerifier {
     chain: Arc<WebPkiServerVerifier>,
@@ -103,15 +106,16 @@ impl ServerCertVerifier for BusVerifier {
     }
 }
 
-/// The common name of the subject. If there are several, the last one, as in Go.
+/// The common name in the subject of a certificate. If there are several, the last one is used, as
+/// in Go.
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = certificate.subject().iter_common_name().last()?;
     name.as_str().ok().map(str::to_owned)
 }
 
-/// Whether a common name is that of a BOSH NATS server by the Go agent's pattern `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, whose unescaped
-/// dots match any character.
+/// Whether a common name is that of a BOSH NATS server. This follows the Go agent's pattern
+/// `^[a-zA-Z0-9*\-]*.nats.bosh-internal$`, in which the unescaped dots match any character.
 fn is_nats(name: &str) -> bool {
     fn without_last(text: &str) -> Option<&str> {
         let mut characters = text.chars();

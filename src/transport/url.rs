@@ -1,4 +1,5 @@
-//! The URLs of the message bus: `nats://[user[:password]@]host[:port]`, `https://user:password@host:port`.
+//! Parses the URLs of the message bus: `nats://[user[:password]@]host[:port]` and
+//! `https://user:password@host:port`.
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -9,12 +10,12 @@ use crate::config::Secret;
 /// The default port of NATS.
 const NATS_PORT: u16 = 4222;
 
-/// The two kinds of message bus.
+/// The kinds of message bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// The agent is a client of a NATS server.
     Nats,
-    /// The agent is a server itself.
+    /// The agent is an HTTPS server.
     Https,
 }
 
@@ -24,16 +25,16 @@ pub(super) struct BusUrl {
     pub(super) scheme: Scheme,
     pub(super) user: Option<Secret>,
     pub(super) password: Option<Secret>,
-    /// A name or an address, IPv6 in brackets.
+    /// A host name or an address; an IPv6 address is in brackets.
     pub(super) host: String,
     pub(super) port: u16,
 }
 
 impl BusUrl {
-    /// The first URL, whose scheme selects the kind of bus.
+    /// Parses the first URL. Its scheme determines the kind of message bus.
     pub(super) fn first(urls: &[Secret]) -> Result<Self, TransportError> {
         let first = urls.first().map_or("", Secret::expose);
-        // Without a `://`, the text before the colon may be a password, so it is not shown.
+        // Without `://`, the text before the colon may be a password, so it is not shown.
         let scheme = first.split_once("://").map_or("", |(scheme, _)| scheme);
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "nats" => Scheme::Nats,
@@ -50,7 +51,7 @@ impl BusUrl {
         Self::parse(scheme, first, 1)
     }
 
-    /// All URLs of a NATS bus. Only the first one needs a scheme, as in the Go client.
+    /// Parses all URLs of a NATS bus. Only the first one needs a scheme, as in the Go client.
     pub(super) fn nats(urls: &[Secret]) -> Result<Vec<Self>, TransportError> {
         let mut all = vec![Self::first(urls)?];
         for (index, url) in urls.iter().enumerate().skip(1) {
@@ -74,7 +75,8 @@ impl BusUrl {
                 rest
             }
         };
-        // For schemes that it knows, the library drops the default port.
+        // Parse with an unknown scheme, because the library drops the default port of schemes that
+        // it knows.
         let parsed = Url::parse(&format!("bus://{rest}")).map_err(|_| wrong("not a URL"))?;
         let decode = |text: &str| {
             let decoded = percent_decode_str(text).decode_utf8();

@@ -1,4 +1,5 @@
-//! `apply`: stores the spec of this instance. A compilation VM's spec has no jobs and no packages.
+//! `apply`: stores the spec of this instance, that is, the state that the Director wants the
+//! machine to have. The spec of a compilation VM has no jobs and no packages.
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
@@ -35,7 +36,8 @@ enum ApplyError {
     Task(#[from] TaskFailed),
 }
 
-/// Stores the spec, which `get_state` and heartbeats report, and writes the files that tell scripts which instance this is.
+/// Stores the spec for `get_state` and heartbeats, and writes the files from which scripts read the
+/// names of this instance.
 async fn apply(agent: &Agent, arguments: &[Value]) -> Result<Value, ApplyError> {
     let [spec] = first(arguments)?;
     let spec = ApplySpec::parse(spec.clone())?;

@@ -1,4 +1,5 @@
-//! `compile_package`: compiles a package whose source and result are in the blobstore of the settings.
+//! `compile_package`: compiles a package. The source is fetched from the blobstore that the
+//! settings name, and the result is stored there.
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::Value;

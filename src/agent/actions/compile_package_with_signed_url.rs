@@ -1,4 +1,5 @@
-//! `compile_package_with_signed_url`: compiles a package whose source and result are behind signed URLs.
+//! `compile_package_with_signed_url`: compiles a package. The source is fetched from a signed URL,
+//! and the result is uploaded to another one.
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 

@@ -1,4 +1,4 @@
-//! `fetch_logs`: packs logs and stores them in the blobstore of the settings.
+//! `fetch_logs`: packs logs into an archive and stores it in the blobstore that the settings name.
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ async fn fetch_logs(
     Ok(json!({ "blobstore_id": id.to_string(), "sha1": digest }))
 }
 
-/// Packs logs into a temporary file, which is removed when its path is dropped.
+/// Packs logs into a temporary file, which is removed when the returned path is dropped.
 pub(super) async fn pack(
     agent: &Agent,
     request: &LogsRequest,

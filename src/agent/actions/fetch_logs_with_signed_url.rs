@@ -1,4 +1,4 @@
-//! `fetch_logs_with_signed_url`: packs logs and uploads them to a signed URL.
+//! `fetch_logs_with_signed_url`: packs logs into an archive and uploads it to a signed URL.
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! `get_state`: the applied spec, the settings that a Director compares, and the vitals on request.
+//! `get_state`: reports the applied spec, the settings that a Director compares and, on request,
+//! the vitals (load, memory and disks).
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::Value;
@@ -15,7 +16,7 @@ pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments|
         .boxed()
 });
 
-/// The argument that asks for vitals.
+/// The argument that requests the vitals.
 const FULL: &str = "full";
 
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,8 @@ enum GetStateError {
 async fn get_state(agent: &Agent, arguments: &[Value]) -> Result<Value, GetStateError> {
     let is_full = arguments.first().and_then(Value::as_str) == Some(FULL);
     let agent = agent.clone();
-    // It reads a few small files, which is not worth a task; but a disk that hangs must not block other requests.
+    // Reading a few small files is not worth a task, but a disk that does not respond must not
+    // block other requests.
     runtime::spawn_blocking("state", move || read(&agent, is_full)).await?
 }
 

@@ -1,4 +1,4 @@
-//! `get_task`: the result of a task, or its progress.
+//! `get_task`: reports the result of a task, or its progress while it runs.
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn get_task(agent: &Agent, arguments: &[Value]) -> ActionResult {
     Ok(agent.tasks().get(task_id(arguments)?)?)
 }
 
-/// The id in the arguments of `get_task` and `cancel_task`.
+/// The task ID in the arguments of `get_task` and `cancel_task`.
 pub(super) fn task_id(arguments: &[Value]) -> Result<&str, ArgumentError> {
     let [id] = first(arguments)?;
     text(id, "task_id")

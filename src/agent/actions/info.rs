@@ -1,4 +1,4 @@
-//! `info`: the version of the agent's API.
+//! `info`: reports the version of the agent's API.
 
 use futures_util::FutureExt as _;
 use serde_json::json;

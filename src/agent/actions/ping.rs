@@ -1,4 +1,4 @@
-//! `ping`: whether the agent answers.
+//! `ping`: shows that the agent responds.
 
 use futures_util::FutureExt as _;
 use serde_json::json;

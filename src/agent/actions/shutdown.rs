@@ -15,7 +15,7 @@ use crate::runtime::{self, TaskFailed};
 pub(in crate::agent) const ACTION: Action =
     Action::Immediate(|agent, _| shutdown(agent).map_err(ActionError::new).boxed());
 
-/// How long the program `shutdown` may take. A Director waits 45 seconds for the reply.
+/// The time limit of the program `shutdown`. A Director waits 45 seconds for the reply.
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,8 @@ enum ShutdownError {
     TimedOut,
 }
 
-/// Shuts the machine down. On the dummy platform, which is a developer's machine, it does nothing.
+/// Shuts the machine down. Does nothing on the platform `dummy`, because that is a developer's
+/// machine.
 async fn shutdown(agent: &Agent) -> Result<Value, ShutdownError> {
     if agent.platform() == Platform::Dummy {
         return Ok(json!(""));

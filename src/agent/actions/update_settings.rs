@@ -48,8 +48,9 @@ enum UpdateSettingsError {
     Task(#[from] TaskFailed),
 }
 
-/// Saves the change, then applies it. After a change of the bus or the blobstore the Go agent exits and misses the requests that
-/// arrive before it is back. This agent opens a new connection and answers on the old one until the new one is up.
+/// Saves the changes, then applies them. After a change of the bus or the blobstore, the Go agent
+/// exits and misses the requests that arrive until it is started again. This agent opens a new
+/// connection, and uses the old one until the new one is established.
 async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, UpdateSettingsError> {
     let [update] = first(arguments)?;
     let update = UpdateSettings::from_json(update)?;
@@ -60,7 +61,8 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
         settings: live.settings.clone(),
         update: merged.settings,
     };
-    // Certificates are checked before they are saved: with invalid ones the agent could not reach its Director after a restart.
+    // Check the certificates before saving them. With invalid ones, the agent could not reach its
+    // Director after a restart.
     let (own, bus_changed) = (agent.clone(), merged.bus_changed);
     let checking = runtime::spawn_blocking("settings", move || {
         let blobs = own.blobs_of(&new)?;

@@ -1,4 +1,5 @@
-//! The installed packages that are kept for later requests.
+//! Installed packages that the agent keeps between compile requests, so that a later request does
+//! not have to install them again.
 
 use crate::compile::Installed;
 use crate::release::{MultiDigest, Name, Version};
@@ -7,7 +8,7 @@ use crate::release::{MultiDigest, Name, Version};
 #[derive(Debug, Default)]
 pub(super) struct PackageCache {
     packages: Vec<Cached>,
-    /// How many of the last packages the running request needs.
+    /// How many of the last packages in the list the current request needs.
     needed: usize,
 }
 
@@ -20,7 +21,7 @@ struct Cached {
 }
 
 impl PackageCache {
-    /// Begins a request, which needs these packages. The others may be removed.
+    /// Begins a request that needs these packages. Other packages may be removed to free space.
     pub(super) fn begin(&mut self, needed: &[(&Name, &MultiDigest)]) {
         self.needed = 0;
         for (name, digest) in needed {
@@ -28,7 +29,7 @@ impl PackageCache {
         }
     }
 
-    /// An installed package. It is kept until the next request.
+    /// Finds an installed package, and keeps it until the next request.
     pub(super) fn get(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
         let at = self
             .packages
@@ -43,8 +44,8 @@ impl PackageCache {
         Some(self.packages[at].installed.clone())
     }
 
-    /// Adds a package, which is kept until the next request. Drops an earlier result with the same name and version, as a Director uses the
-    /// latest one.
+    /// Adds a package, and keeps it until the next request. Drops an earlier result with the same
+    /// name and version, because a Director uses the latest one.
     pub(super) fn insert(
         &mut self,
         name: &Name,
@@ -67,7 +68,7 @@ impl PackageCache {
         self.needed += 1;
     }
 
-    /// Drops the least recently used package; `None` if the request needs all that are left.
+    /// Drops the least recently used package; `None` if the request needs all remaining packages.
     pub(super) fn forget(&mut self) -> Option<(Name, Installed)> {
         if self.packages.len() == self.needed {
             return None;
@@ -76,7 +77,7 @@ impl PackageCache {
         Some((cached.name, cached.installed))
     }
 
-    /// Drops a package that the request needs, because it was changed.
+    /// Drops a package that the request needs, because its files were changed.
     pub(super) fn discard(&mut self, name: &Name, digest: &MultiDigest) -> Option<Installed> {
         let at = self
             .packages
@@ -88,7 +89,7 @@ impl PackageCache {
         Some(self.packages.remove(at).installed)
     }
 
-    /// Ends a request. Returns the packages to keep.
+    /// Ends a request. Returns the packages that are kept.
     pub(super) fn end(&mut self) -> Vec<Installed> {
         self.needed = 0;
         let installed = self.packages.iter().map(|cached| cached.installed.clone());

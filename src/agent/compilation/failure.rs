@@ -1,4 +1,5 @@
-//! Why a request to compile failed, with the texts of the Go agent, which operators search for.
+//! Why a compile request failed. The texts are those of the Go agent, for which operators search in
+//! logs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,20 +13,22 @@ use crate::release::Name;
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
-/// How far to search a truncated stream for the end of a line, so that the output starts with a whole line.
+/// How many bytes of a truncated stream are searched for a newline, so that the shown output starts
+/// with a whole line.
 const FIRST_LINE: usize = ENDING_LIMIT / 4;
 
-/// Why a package was not compiled. Printed with its sources, it reads like the Go agent's errors.
+/// Why a package was not compiled. Printed with its sources, the error reads like that of the Go
+/// agent.
 #[derive(Debug, thiserror::Error)]
 #[error("Compiling package {package}")]
 pub(crate) struct CompileFailure {
-    /// The package.
+    /// The requested package.
     pub package: Name,
-    /// Why.
+    /// Why it was not compiled.
     pub source: Reason,
 }
 
-/// What went wrong.
+/// Why a package was not compiled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Reason {
     /// A dependency could not be installed.
@@ -33,21 +36,21 @@ pub(crate) enum Reason {
     Dependency {
         /// The dependency.
         dependency: Name,
-        /// Why.
+        /// Why it could not be installed.
         source: Box<Reason>,
     },
-    /// The request names no blob.
+    /// The request does not say where a blob is.
     #[error("Fetching package {package}: No blobstore reference for package '{package}'")]
     NoBlob {
-        /// Of which package.
+        /// The package to which the blob belongs.
         package: Name,
     },
     /// A blob could not be fetched.
     #[error("Fetching package {package}: Fetching package blob")]
     Fetch {
-        /// Of which package.
+        /// The package to which the blob belongs.
         package: Name,
-        /// Why.
+        /// Why the blob could not be fetched.
         source: Box<BlobError>,
     },
     /// The disk has too little space for the next step.
@@ -58,13 +61,13 @@ pub(crate) enum Reason {
         Bytes(*free)
     )]
     NoSpace {
-        /// Of which package.
+        /// The package to be compiled or installed.
         package: Name,
-        /// Where.
+        /// The directory on the disk.
         directory: PathBuf,
-        /// What for.
+        /// The purpose of the space.
         purpose: &'static str,
-        /// The minimum, in bytes.
+        /// The minimum space, in bytes.
         needed: u64,
         /// The free space, in bytes.
         free: u64,
@@ -72,14 +75,14 @@ pub(crate) enum Reason {
     /// A disk (or a quota) is full.
     #[error("No space left in {}: {space}", directory.display())]
     Full {
-        /// Where.
+        /// A directory on the disk.
         directory: PathBuf,
         /// The free space after the failure.
         space: fs::Space,
         /// The failed operation.
         source: Box<Reason>,
     },
-    /// A blob could not be extracted.
+    /// The blob of a dependency could not be extracted.
     #[error("Uncompressing package {package}")]
     Unpack {
         /// The dependency.
@@ -110,7 +113,8 @@ pub(crate) enum Reason {
     Canceled,
 }
 
-/// A script's failure in the Go agent's format: the doubled phrase, the exit code, the ends of both streams.
+/// Prints a script's failure in the Go agent's format: a phrase that is repeated, the exit code,
+/// and the ends of both streams.
 #[derive(Debug)]
 pub(crate) struct ScriptText(pub Box<ScriptFailure>);
 
@@ -150,7 +154,8 @@ impl fmt::Display for ScriptText {
     }
 }
 
-/// Writes `Stdout: …`, or `Truncated stdout: …` from the first whole line on.
+/// Writes `Stdout: …`. A truncated stream is written as `Truncated stdout: …` and starts with its
+/// first whole line.
 fn stream(f: &mut fmt::Formatter<'_>, name: &str, ending: &Ending) -> fmt::Result {
     let is_cut = ending.total > ending.bytes.len() as u64;
     let (label, bytes) = if is_cut {
@@ -168,7 +173,7 @@ fn from_first_line(bytes: &[u8]) -> &[u8] {
     if let Some(end) = near.iter().position(|byte| *byte == b'\n') {
         return &bytes[end + 1..];
     }
-    // Without a line, start with a whole character.
+    // No newline was found, so start at the first whole character.
     let is_continuation = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
     let inside = bytes.iter().take(3).take_while(is_continuation).count();
     &bytes[inside..]

@@ -1,7 +1,8 @@
 //! The logs of packaging scripts, which stay on the VM for `bosh logs`.
 //!
-//! Each package has `NAME.stdout.log` and `NAME.stderr.log`. `packaging.stdout.log` and `packaging.stderr.log`, the Go agent's names, are
-//! hard links to the logs of the last package.
+//! Each package has the logs `NAME.stdout.log` and `NAME.stderr.log`. The logs of the last package
+//! also have the names that the Go agent uses, `packaging.stdout.log` and `packaging.stderr.log`;
+//! these are hard links.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -28,7 +29,8 @@ pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
     let make = |stream: &str| {
         let log = directory.join(format!("{package}.{stream}.log"));
         let link = directory.join(format!("packaging.{stream}.log"));
-        // A process of an earlier script may still write to the old file.
+        // Remove the old file instead of truncating it, because a process of an earlier script may
+        // still write to it.
         fs::remove_file_if_there(&log)?;
         fs::write(&log, b"")?;
         fs::set_mode(&log, 0o640)?;
@@ -44,7 +46,7 @@ pub(super) fn prepare(vcap: &Vcap, package: &Name) -> fs::Result<Logs> {
     })
 }
 
-/// Removes the oldest logs beyond [`KEPT`].
+/// Removes the oldest logs until the total size is at most [`KEPT`].
 fn prune(directory: &Path) -> fs::Result<()> {
     let mut logs = Vec::new();
     for entry in fs::list(directory)? {

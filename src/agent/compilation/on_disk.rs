@@ -1,9 +1,10 @@
-//! File operations of the compiler.
+//! Runs the compiler's file operations.
 
 use super::failure::Reason;
 use crate::{fs, runtime};
 
-/// Runs a file operation on a thread for blocking operations: the threads that handle requests must not wait for a disk.
+/// Runs a file operation on a thread for blocking operations, so that the threads that handle
+/// requests do not wait for the disk.
 pub(super) async fn on_disk<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> fs::Result<T> + Send + 'static,

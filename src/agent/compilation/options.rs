@@ -1,4 +1,4 @@
-//! The options of the compiler.
+//! The options for compiling packages in the daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,25 +7,28 @@ use crate::config::{Environment, Vcap};
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, UserNamespace};
 
-/// What the compiler needs.
+/// The options for compiling packages.
 #[derive(Debug, Clone)]
 pub struct CompilerOptions {
     /// The base directory.
     pub vcap: Vcap,
     /// The environment of scripts.
     pub environment: Environment,
-    /// Forks the parents of scripts.
+    /// The fork server, a helper process that starts scripts.
     pub agent: ForkServer,
-    /// The name of this agent in the marker that other agents read.
+    /// The name of this agent in the marker file by which other agents recognize that the base
+    /// directory is in use.
     pub who: String,
-    /// Whether to remove packages of another agent, which is allowed on a compilation VM.
+    /// Whether packages of another agent in the base directory may be removed. This is allowed on a
+    /// compilation VM.
     pub force: bool,
-    /// The time between SIGTERM and SIGKILL.
+    /// The time between SIGTERM and SIGKILL when a script is stopped.
     pub grace: Duration,
-    /// Absolute paths of files and directories with secrets, which scripts cannot read if the isolation tier allows it.
+    /// The absolute paths of files and directories with secrets. Scripts cannot read them if the
+    /// isolation tier supports that.
     pub secrets: Vec<PathBuf>,
     /// How packages are isolated from each other and from the host.
     pub isolation: Isolation,
-    /// The user namespace that this process has entered for isolation.
+    /// The user namespace that this process has entered for isolation, if any.
     pub user_namespace: UserNamespace,
 }

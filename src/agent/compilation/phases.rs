@@ -1,4 +1,5 @@
-//! The phases of a compile: reported by `get_task`, and logged with their durations.
+//! Tracks the phases of a compile request. `get_task` reports the current phase, and the log has
+//! the durations.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,15 +9,16 @@ use crate::compile::{Changed, Denial, Event, FirstRun, Phase};
 use crate::release::Name;
 use crate::sandbox::ScriptEnd;
 
-/// The messages about changed files of dependencies.
+/// The log message about a dependency whose files were changed.
 const TREE: &str = "an installed package was changed; installing it again";
 const COPY: &str = "the copy of a dependency was changed; copying it again";
 const COPY_IN_USE: &str = "the copy of a dependency was changed while a package was compiled";
 
-/// How many denials, or last lines, of a script are logged.
+/// The maximum number of denials (accesses that the isolation refused) or of last lines of a script
+/// that are logged.
 const LOGGED: usize = 5;
 
-/// The phases of one compile.
+/// The phases of one compile request.
 #[derive(Debug)]
 pub(super) struct Phases {
     package: Name,
@@ -33,7 +35,7 @@ impl Phases {
         })
     }
 
-    /// Ends the current phase and enters another.
+    /// Ends the current phase and enters another one.
     pub(super) fn enter(&self, phase: &'static str) {
         self.end();
         self.progress.enter(phase);
@@ -54,11 +56,12 @@ impl Phases {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
-                // The script waits for its second run.
+                // In these phases, the script waits to be run (again).
                 Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",
-                // Only runs of `bosh-agent compile` use other machines.
+                // This phase occurs only in `bosh-agent compile` with a server that compiles
+                // packages.
                 Phase::Queued => "queued",
                 Phase::Downloading => "downloading",
             }),
@@ -99,7 +102,7 @@ impl Phases {
         }
     }
 
-    /// Logs what a successful script left behind.
+    /// Logs problems that a successful script left behind.
     pub(super) fn log_end(&self, end: &ScriptEnd) {
         let package = &self.package;
         if end.left_behind > 0 {
@@ -113,7 +116,7 @@ impl Phases {
         }
     }
 
-    /// Logs the end of a restricted run, before the script runs again.
+    /// Logs why a restricted first run failed, before the script is run again.
     fn log_first_run(&self, first: &FirstRun) {
         let package = &self.package;
         let tail = &first.tail.lines;
@@ -124,12 +127,13 @@ impl Phases {
         tracing::warn!(%package, failure = first.failure, %log, "running the script again without restrictions");
     }
 
-    /// Logs what was changed in a dependency.
+    /// Logs which files of a dependency were changed.
     fn log_changed(&self, dependency: &Name, changed: &Changed, what: &'static str) {
         tracing::warn!(package = %self.package, %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
     }
 
-    /// Logs the first denials of a script. Those that the restrictions may have caused precede the others.
+    /// Logs the first denials of a script. Denials that the restrictions may have caused come
+    /// first.
     fn log_denials(&self, denials: &[Denial]) {
         let is_caused = denials.iter().any(Denial::may_be_caused_by_rules);
         let shown = denials

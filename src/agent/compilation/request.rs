@@ -1,4 +1,4 @@
-//! The arguments of `compile_package` and `compile_package_with_signed_url`. Pure.
+//! Parses the arguments of `compile_package` and `compile_package_with_signed_url`. No I/O.
 
 use serde_json::{Map, Value};
 
@@ -11,15 +11,15 @@ use crate::release::{MultiDigest, Name, Version};
 pub struct CompileRequest {
     /// The package's name.
     pub name: Name,
-    /// The version, followed by the Director's build number.
+    /// The package's version, followed by the Director's build number.
     pub version: Version,
-    /// Where the source is; `None` if the request names no blob.
+    /// Where the source is fetched from; `None` if the request does not say it.
     pub source: Option<BlobSource>,
     /// The digest of the source.
     pub digest: MultiDigest,
     /// The direct dependencies.
     pub dependencies: Vec<RequestedDependency>,
-    /// Where to upload the result.
+    /// Where the result is uploaded.
     pub destination: Destination,
 }
 
@@ -30,35 +30,35 @@ pub struct RequestedDependency {
     pub name: Name,
     /// The package's version.
     pub version: Version,
-    /// Where its blob is; `None` if the request names none.
+    /// Where the blob is fetched from; `None` if the request does not say it.
     pub blob: Option<BlobSource>,
-    /// The digest of its blob.
+    /// The digest of the blob.
     pub digest: MultiDigest,
 }
 
-/// Where a blob is.
+/// The location of a blob.
 #[derive(Debug, Clone)]
 pub enum BlobSource {
-    /// In the blobstore of the settings.
+    /// The blob is in the blobstore that the settings name.
     Blobstore(BlobId),
-    /// At a signed URL.
+    /// The blob is at a signed URL.
     Signed(SignedUrl, Headers),
 }
 
-/// Where to upload a result.
+/// The destination of a compiled package.
 #[derive(Debug, Clone)]
 pub enum Destination {
-    /// To the blobstore of the settings, under a new id.
+    /// The blobstore that the settings name, under a new ID.
     Blobstore,
-    /// To a signed URL.
+    /// A signed URL.
     Signed(SignedUrl, Headers),
 }
 
 impl CompileRequest {
-    /// Parses the arguments of `compile_package`: blob id, digest, name, version, dependencies.
+    /// Parses the arguments of `compile_package`: blob ID, digest, name, version, dependencies.
     ///
     /// # Errors
-    /// When they are invalid. Names are checked because they become parts of paths.
+    /// If the arguments are invalid. Names are checked because they become parts of paths.
     pub fn of_blobs(arguments: &[Value]) -> Result<Self, ArgumentError> {
         let [id, digest, name, version, dependencies] = first(arguments)?;
         Ok(Self {
@@ -94,7 +94,7 @@ impl CompileRequest {
     }
 }
 
-/// Parses dependencies. Their keys are ignored, as their values have the names.
+/// Parses dependencies. The keys of the object are ignored, because the values contain the names.
 fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentError> {
     let Some(dependencies) = object(value, "deps")? else {
         return Ok(Vec::new());
@@ -118,12 +118,12 @@ fn dependencies_of(value: &Value) -> Result<Vec<RequestedDependency>, ArgumentEr
             name,
         });
     }
-    // They are fetched in a deterministic order.
+    // Sort the dependencies, so that they are fetched in a deterministic order.
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// A signed URL takes precedence over a blob id.
+/// Parses the location of the source. A signed URL takes precedence over a blob ID.
 fn source(request: &Map<String, Value>) -> Result<Option<BlobSource>, ArgumentError> {
     if let Some((url, headers)) = signed(request, "package_get_signed_url")? {
         return Ok(Some(BlobSource::Signed(url, headers)));

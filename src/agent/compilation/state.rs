@@ -1,5 +1,6 @@
-//! What the daemon compiles with: its work directory below the data directory, its sandbox, the packages kept from earlier requests,
-//! and the scratch directories that all requests share. Scratch directories outlive the agent.
+//! The state that the daemon keeps between compile requests: its work directory, its sandbox,
+//! installed packages, and the scratch directories that all requests share. The work directory is
+//! below the data directory. Scratch directories remain when the agent ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,16 +19,16 @@ use crate::release::{MultiDigest, Name};
 use crate::runtime;
 use crate::sandbox::{Look, MOUNT_LIMIT, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
-/// The directory in the work directory with fetched blobs.
+/// The subdirectory of the work directory for fetched blobs.
 const FETCHED: &str = "fetched";
 
 /// The gzip level of compiled packages, as in the Go agent.
 const COMPRESSION_LEVEL: u32 = 6;
 
-/// Receives the events of the compile core, while a request runs.
+/// The receiver of the events of the current request; `None` between requests.
 type Listener = Arc<Mutex<Option<Arc<Phases>>>>;
 
-/// Everything that compiling needs.
+/// The state for compiling packages.
 #[derive(Debug)]
 pub(super) struct CompilerState {
     work: WorkDirectory,
@@ -37,7 +38,8 @@ pub(super) struct CompilerState {
 }
 
 impl CompilerState {
-    /// Removes the work directory of a killed agent and creates a new one. `cancel` ends the wait for its processes.
+    /// Removes the work directory of a killed agent, and creates a new one. `cancel` ends the wait
+    /// for processes of the killed agent.
     pub(super) async fn make(
         options: &CompilerOptions,
         cancel: &CancellationToken,
@@ -107,7 +109,7 @@ impl CompilerState {
         &self.context
     }
 
-    /// Sends the core's events to `phases`.
+    /// Makes `phases` receive the events.
     pub(super) fn listen(&self, phases: Option<Arc<Phases>>) {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = phases;
     }
@@ -122,8 +124,8 @@ impl CompilerState {
         self.work.path().join("result.tgz")
     }
 
-    /// Removes the least recently used package, or the content of scratch directories if the request needs all packages. Returns `false`
-    /// if there was nothing to remove.
+    /// Frees space: removes the least recently used package or, if the request needs all packages,
+    /// the contents of scratch directories. Returns `false` if there was nothing to remove.
     pub(super) async fn forget_one(&mut self) -> Result<bool, Reason> {
         let context = Arc::clone(&self.context);
         let Some((name, installed)) = self.cache.forget() else {
@@ -138,7 +140,7 @@ impl CompilerState {
         Ok(true)
     }
 
-    /// Removes an installed package that was changed.
+    /// Removes an installed package whose files were changed.
     pub(super) async fn discard(
         &mut self,
         name: &Name,
@@ -161,7 +163,7 @@ impl CompilerState {
         .await
     }
 
-    /// Removes the files of a request.
+    /// Removes the files of the last request.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
         let (result, fetched) = (self.result(), self.work.path().join(FETCHED));
         let (context, cached) = (Arc::clone(&self.context), self.cache.end());
@@ -184,7 +186,7 @@ impl CompilerState {
     }
 }
 
-/// Chooses the best isolation tier that works here.
+/// Chooses the first isolation tier that works on this machine.
 async fn choose(
     options: &CompilerOptions,
     work: &Path,

@@ -1,20 +1,21 @@
-//! Shortens messages to the limit of a Director's NATS server, one MiB.
+//! Shortens the texts of replies to the message limit of a Director's NATS server, which is 1 MiB.
 
-/// The message of a reply that cannot be shortened enough.
+/// Replaces a message that cannot be shortened enough.
 pub(super) const TOO_LARGE: &str = "Response exceeded maximum allowed length";
 
 /// Replaces the middle of a message.
 pub(super) const CUT: &str = "\n...[truncated]...\n";
 
-/// The longest `head + CUT + tail` of a message that fits, with head and tail of equal length up to a character; [`TOO_LARGE`] if
-/// none fits. When `fits` holds for a text, it must hold for every shorter one.
+/// The longest `head + CUT + tail` of a message for which `fits` returns true, where head and tail
+/// have about equal length. [`TOO_LARGE`] if there is none. If `fits` is true for a text, it must
+/// be true for every shorter text.
 pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
     let at_most = |kept: usize| {
         let head = floor(message, kept / 2);
         let tail = ceil(message, message.len() - (kept - kept / 2));
         format!("{}{CUT}{}", &message[..head], &message[tail..])
     };
-    // JSON escapes some characters to several bytes, so the length is found by bisection.
+    // Bisect the length, because JSON escapes some characters to several bytes.
     let (mut fitting, mut too_many) = (None, message.len() + 1);
     let mut least = 0;
     while least < too_many {
@@ -30,7 +31,7 @@ pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
     fitting.unwrap_or_else(|| TOO_LARGE.to_owned())
 }
 
-/// The start of the last character at or before `at`.
+/// The largest character boundary at or before `at`.
 fn floor(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -38,7 +39,7 @@ fn floor(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// The start of the first character at or after `at`.
+/// The smallest character boundary at or after `at`.
 fn ceil(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at += 1;

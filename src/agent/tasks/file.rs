@@ -1,7 +1,9 @@
-//! `tasks.json`: the tasks, for the agent's next process.
+//! `tasks.json`: a file with the agent's tasks, from which the next process of the agent loads
+//! them.
 //!
-//! An object with one entry per task, in the Go agent's format (`TaskID`, `Method`, `Payload` in base64), so that either agent
-//! can replace the other. A task that has ended has an `Outcome` as well, which the Go agent ignores.
+//! The file is an object with one entry per task, in the Go agent's format (`TaskID`, `Method`,
+//! `Payload` in base64), so that either agent can replace the other. A task that has ended also has
+//! an `Outcome`, which the Go agent ignores.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -19,18 +21,19 @@ use crate::diag::Chain;
 use crate::fs::Context as _;
 use crate::{fs, runtime};
 
-/// How many results are saved, the latest ones. A Director that polls after a restart polls for the last task.
+/// The number of results that are saved. A Director that polls after a restart of the agent polls
+/// for the latest task.
 const SAVED: usize = 20;
 
 /// The largest result that is saved, in bytes.
 const MAX_RESULT: usize = 256 * 1024;
 
-/// The file, and the results in it.
+/// The file, and the results that it contains.
 #[derive(Debug)]
 pub(super) struct TaskFile {
     path: PathBuf,
     ended: Mutex<VecDeque<(String, TaskOutcome)>>,
-    /// Held while the file is written, so that no older state overwrites a newer one.
+    /// Locked while the file is written, so that an older state cannot overwrite a newer one.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -42,7 +45,7 @@ pub(super) struct Unfinished {
     pub request: Hidden<Vec<u8>>,
 }
 
-/// A task in the file. Without an outcome it was running when the process ended.
+/// A task in the file. A task without an outcome was running when the process ended.
 #[derive(Debug)]
 pub(super) struct SavedTask {
     pub id: String,
@@ -52,7 +55,7 @@ pub(super) struct SavedTask {
 }
 
 impl TaskFile {
-    /// Reads the file. If that fails, it logs why and starts with no tasks.
+    /// Reads the file. If that fails, logs the error and starts without tasks.
     pub(super) fn load(path: &Path) -> (Self, Vec<SavedTask>) {
         let saved = read(path).unwrap_or_else(|reason| {
             tracing::warn!(path = %path.display(), reason, "cannot read the tasks of the last process");
@@ -70,7 +73,7 @@ impl TaskFile {
         (file, saved)
     }
 
-    /// Adds a result, which the next [`save`](Self::save) writes.
+    /// Adds a result. The next [`save`](Self::save) writes it.
     pub(super) fn note_end(&self, id: &str, outcome: &TaskOutcome) {
         let size = match outcome {
             Ok(value) => value.to_string().len(),
@@ -86,7 +89,7 @@ impl TaskFile {
         }
     }
 
-    /// Writes the file. A failure is logged: a full disk must not stop tasks.
+    /// Writes the file. A failure is only logged, because a full disk must not stop tasks.
     pub(super) async fn save(&self, unfinished: impl Fn() -> Vec<Unfinished>) {
         let _turn = self.writing.lock().await;
         let bytes = self.contents(unfinished());
@@ -108,7 +111,7 @@ impl TaskFile {
                 json!({ "TaskID": task.id, "Method": task.method, "Payload": payload }),
             );
         }
-        // Results come last: a task that is about to end is in both lists.
+        // Insert results last, because a task that is ending is in both lists.
         for (id, outcome) in self.ended().iter() {
             let outcome = match outcome {
                 Ok(value) => json!({ "value": value }),
@@ -127,12 +130,13 @@ impl TaskFile {
     }
 }
 
-/// Writes by renaming, so that a reader finds the old file or the new one. It does not wait for the disk: the file is for a
-/// restart of the process, not of the machine, which has lost its scripts anyway.
+/// Writes the file by renaming, so that a reader finds either the old file or the new one. The file
+/// is not flushed to the disk: it is for a restart of the agent, and after a restart of the machine
+/// no script is running.
 fn write(path: &Path, bytes: &[u8]) -> fs::Result<()> {
     let new = path.with_extension("json.new");
     let mut options = std::fs::OpenOptions::new();
-    // Only the owner may read the file: it may contain requests with keys.
+    // The file may contain requests with secrets, so only the owner may read it.
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = fs::open_with(&options, &new)?;
     file.write_all(bytes).at("write", &new)?;
@@ -144,7 +148,7 @@ fn read(path: &Path) -> Result<Vec<SavedTask>, String> {
     let Some(bytes) = bytes else {
         return Ok(Vec::new());
     };
-    // The error's own text may quote the file.
+    // Do not show the error's own text, because it may contain parts of the file.
     let tasks: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
         format!(
             "invalid JSON at line {}, column {}",

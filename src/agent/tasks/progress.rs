@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-/// How many characters of a line are reported.
+/// The maximum length of a reported line, in characters.
 const LINE_LIMIT: usize = 200;
 
-/// The phase that a task is in.
+/// The current phase of a task, and the last line that its script printed.
 #[derive(Debug, Default)]
 pub(crate) struct TaskProgress {
     current: Mutex<Option<CurrentPhase>>,
@@ -31,14 +31,14 @@ impl TaskProgress {
         });
     }
 
-    /// Notes the last line that the task's script printed.
+    /// Records the last line that the task's script printed.
     pub(crate) fn printed(&self, line: &str) {
         if let Some(current) = self.current().as_mut() {
             current.last_line = Some(line.chars().take(LINE_LIMIT).collect());
         }
     }
 
-    /// Phase, seconds in it, and the last line; `None` before the first phase.
+    /// The phase, the seconds since its start, and the last line; `None` before the first phase.
     pub(super) fn shown(&self) -> Option<Value> {
         let current = self.current();
         let current = current.as_ref()?;

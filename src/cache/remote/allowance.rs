@@ -1,5 +1,5 @@
-//! How long the downloads from a shared cache may take together: a base, and a time for each of them. Only the time in which one runs
-//! counts.
+//! A time limit for all downloads from a shared cache together. It consists of a base and an
+//! additional time for each download. Only time in which at least one download runs counts.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ pub(super) struct Allowance(Mutex<State>);
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// Since when at least one download runs.
+    /// The start of the current period in which at least one download runs.
     since: Instant,
-    /// The time before that.
+    /// The time used in earlier periods.
     used: Duration,
     allowed: Duration,
 }
 
-/// A running download, until it is dropped.
+/// Represents a running download until dropped.
 struct Running<'a>(&'a Allowance);
 
 impl Allowance {
@@ -33,10 +33,10 @@ impl Allowance {
         }))
     }
 
-    /// Runs a download that adds `time` to what is allowed.
+    /// Runs a download, and adds `time` to the limit.
     ///
     /// # Errors
-    /// The time that all downloads were allowed together, if they took longer. The download is then dropped.
+    /// The limit, if all downloads together took longer. The download is then dropped.
     pub(super) async fn run<T>(
         &self,
         time: Duration,
@@ -60,7 +60,7 @@ impl Allowance {
         Running(self)
     }
 
-    /// Waits until the time is used up. Returns how much it was.
+    /// Waits until the limit is exceeded, and returns the limit.
     async fn exceeded(&self) -> Duration {
         loop {
             let (allowed, left) = {
@@ -71,7 +71,7 @@ impl Allowance {
             if left.is_zero() {
                 return allowed;
             }
-            // Meanwhile, another download may add to it.
+            // Another download may raise the limit during this pause.
             tokio::time::sleep(left).await;
         }
     }

@@ -1,4 +1,6 @@
-//! Who the agent is for a shared cache or the server that compiles packages: a token, a user name and password, or an entry of a netrc file; and headers, such as an API key.
+//! Reads the credentials for shared caches and for the server that compiles packages. Credentials
+//! are a token, a user name and password, or an entry of a netrc file, and headers such as an API
+//! key.
 
 use std::path::PathBuf;
 
@@ -7,19 +9,19 @@ use crate::diag::Chain;
 use crate::fs;
 use crate::http::{Headers, Url};
 
-/// The variables with credentials for servers of one kind.
+/// The names of the variables with credentials for one kind of server.
 #[derive(Debug, Clone, Copy)]
 struct Variables {
     token: &'static str,
     user: &'static str,
     password: &'static str,
-    /// Headers: `NAME: VALUE`, one a line.
+    /// The name of the variable with headers, one `NAME: VALUE` per line.
     header: &'static str,
-    /// The path of a file with such headers.
+    /// The name of the variable with the path of a file with such headers.
     header_file: &'static str,
 }
 
-/// Those for shared caches.
+/// The variables for shared caches.
 const OF_CACHES: Variables = Variables {
     token: "BOSH_AGENT_CACHE_TOKEN",
     user: "BOSH_AGENT_CACHE_USER",
@@ -28,7 +30,8 @@ const OF_CACHES: Variables = Variables {
     header_file: "BOSH_AGENT_CACHE_HEADER_FILE",
 };
 
-/// Those for the server that compiles packages. Without them, those for shared caches are used: the server may be the same.
+/// The variables for the server that compiles packages. If they are not set, those for shared
+/// caches are used, because it may be the same server.
 const OF_EXECUTION: Variables = Variables {
     token: "BOSH_AGENT_REMOTE_TOKEN",
     user: "BOSH_AGENT_REMOTE_USER",
@@ -40,10 +43,10 @@ const OF_EXECUTION: Variables = Variables {
 /// The variable with the path of a certificate for the server that compiles packages, in PEM.
 pub const CERTIFICATE: &str = "BOSH_AGENT_REMOTE_CERTIFICATE";
 
-/// The variable with the path of its private key, in PEM.
+/// The variable with the path of that certificate's private key, in PEM.
 pub const CERTIFICATE_KEY: &str = "BOSH_AGENT_REMOTE_KEY";
 
-/// The variables with credentials.
+/// All variables with credentials.
 pub(in crate::cache) const VARIABLES: [&str; 12] = [
     OF_CACHES.token,
     OF_CACHES.user,
@@ -59,7 +62,7 @@ pub(in crate::cache) const VARIABLES: [&str; 12] = [
     CERTIFICATE_KEY,
 ];
 
-/// Headers that belong to the connection or to the protocol.
+/// Headers that must not be set, because they belong to the connection or to the protocol.
 const RESERVED: [&str; 13] = [
     "connection",
     "content-encoding",
@@ -79,13 +82,14 @@ const RESERVED: [&str; 13] = [
 /// The variable with the path of a netrc file.
 const NETRC: &str = "NETRC";
 
-/// What a run may use to identify itself to servers. Prints no secrets.
+/// The credentials for one kind of server. `Debug` prints no secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// `Bearer` with a token, or `Basic` with user name and password; with the variable.
+    /// A token (for `Bearer`) or a user name and password (for `Basic`), and the variable with it.
     given: Option<(Identity, &'static str)>,
     netrc: Option<PathBuf>,
-    /// Headers: `NAME: VALUE`, one a line; with the variable.
+    /// Headers, one `NAME: VALUE` per line, or the path of a file with them; and the variable with
+    /// it.
     fields: Option<(Fields, &'static str)>,
 }
 
@@ -102,19 +106,19 @@ enum Identity {
 }
 
 impl Credentials {
-    /// The credentials for shared caches that the environment names. Reads no file.
+    /// The credentials for shared caches. Does not read files.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
         Self::in_variables(environment, &[OF_CACHES])
     }
 
-    /// The credentials for the server that compiles packages. Reads no file.
+    /// The credentials for the server that compiles packages. Does not read files.
     #[must_use]
     pub fn for_execution(environment: &Environment) -> Self {
         Self::in_variables(environment, &[OF_EXECUTION, OF_CACHES])
     }
 
-    /// The credentials in the first variables that are set.
+    /// The credentials from the first set of variables in which one is defined.
     fn in_variables(environment: &Environment, all: &[Variables]) -> Self {
         let text = |name: &str| {
             let value = environment.get(name)?.to_str()?.trim();
@@ -143,7 +147,8 @@ impl Credentials {
         }
     }
 
-    /// The headers that identify the agent to the server of `url`. Reads the files that the environment names.
+    /// The headers that identify the agent to the server of `url`. Reads the files that the
+    /// variables name.
     pub(crate) fn headers(&self, url: &Url) -> Headers {
         let identity = self.identity(url);
         match &self.fields {
@@ -162,7 +167,8 @@ impl Credentials {
         }
     }
 
-    /// The header with a token, or a user name and password. Reads the netrc file if the environment names neither.
+    /// The `Authorization` header. Reads the netrc file if the variables contain neither a token
+    /// nor a user name.
     fn identity(&self, url: &Url) -> Headers {
         let of_netrc = || Some((self.of_netrc(url.host())?, NETRC));
         match self.given.clone().or_else(of_netrc) {
@@ -195,7 +201,8 @@ impl Credentials {
     }
 }
 
-/// Adds the headers of a text to others. A line that is not a header is reported by its number: it may contain a secret.
+/// Adds the headers in `text` to `headers`. An invalid line is reported by its number only, because
+/// it may contain a secret.
 fn with_fields(headers: Headers, text: &str, variable: &str) -> Headers {
     let lines = text.lines().map(str::trim).enumerate();
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -215,11 +222,12 @@ fn with_fields(headers: Headers, text: &str, variable: &str) -> Headers {
     })
 }
 
-/// The entry for a host, or the default entry. An entry with an unknown word is not used: what follows may belong to another host.
+/// Finds the entry for a host, or the default entry. An entry with an unknown word is not used,
+/// because the words after it may belong to another host.
 fn in_netrc(text: &str, host: &str) -> Option<Identity> {
     let mut words = Words { rest: text };
     let mut entry: Option<(Option<String>, Secret)> = None;
-    // Whether the words that follow belong to the entry that is searched.
+    // Whether the current words belong to the entry for `host`.
     let mut is_ours = false;
     while let Some(keyword) = words.keyword() {
         match keyword.as_str() {
@@ -245,13 +253,13 @@ fn in_netrc(text: &str, host: &str) -> Option<Identity> {
     Some(Identity::User(login.unwrap_or_default(), password))
 }
 
-/// The words of a netrc file. A word may be in double quotes.
+/// Iterates over the words of a netrc file. A word may be in double quotes.
 struct Words<'a> {
     rest: &'a str,
 }
 
 impl Words<'_> {
-    /// The next word where a keyword is expected: comments and macros are skipped.
+    /// The next word where a keyword is expected. Comments and macros are skipped.
     fn keyword(&mut self) -> Option<String> {
         loop {
             self.rest = self.rest.trim_start();
@@ -268,7 +276,7 @@ impl Words<'_> {
         }
     }
 
-    /// The next word, whatever it is.
+    /// The next word where a value is expected.
     fn value(&mut self) -> Option<String> {
         self.rest = self.rest.trim_start();
         let line = self.rest.lines().next()?;

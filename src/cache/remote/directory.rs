@@ -1,4 +1,5 @@
-//! A shared cache in a directory, such as a network file system. It has the form of a local cache.
+//! A shared cache in a directory, such as a network file system. It has the same layout as a local
+//! cache.
 
 use std::collections::HashSet;
 use std::io::Read as _;
@@ -16,14 +17,14 @@ use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, Cancellable};
 
-/// The size of the parts in which a file is copied.
+/// The size, in bytes, of the parts in which a file is copied.
 const CHUNK: usize = 128 * 1024;
 
-/// Whether packages can be stored in a directory.
+/// Whether packages can be stored in a shared directory.
 #[derive(Debug)]
 pub(super) enum Prepared {
     Writable,
-    /// It has packages, which can be read.
+    /// Packages can only be read, because of this error.
     OnlyRead(fs::Error),
 }
 
@@ -39,7 +40,7 @@ impl Directory {
         }
     }
 
-    /// Creates the directory itself, if it is missing and this user may do that.
+    /// Creates the directory if it is missing and this user may create it.
     pub(super) async fn create(&self) {
         let cache = Arc::clone(&self.cache);
         let creating = runtime::spawn_blocking("create", move || fs::create_dir_all(cache.root()));
@@ -48,7 +49,7 @@ impl Directory {
         }
     }
 
-    /// Creates the directory.
+    /// Creates the directory and the layout of a cache in it.
     pub(super) async fn prepare(&self) -> Result<Prepared, RemoteError> {
         let cache = Arc::clone(&self.cache);
         let preparing = runtime::spawn_blocking("prepare", move || match cache.prepare() {
@@ -59,7 +60,7 @@ impl Directory {
         preparing.await?
     }
 
-    /// Removes what no package uses, if that was not done for a day.
+    /// Removes contents that no package uses, at most once a day.
     pub(super) async fn tidy(&self) -> Result<(), RemoteError> {
         let cache = Arc::clone(&self.cache);
         let stop = CancellationToken::new();
@@ -68,7 +69,8 @@ impl Directory {
         Ok(tidying.await??)
     }
 
-    /// Records that a package is in use, so that it is pruned after others.
+    /// Sets the time of a package's last use, because pruning removes the least recently used
+    /// packages first.
     pub(super) async fn mark_used(&self, entry: &Entry) -> Result<(), RemoteError> {
         let cache = Arc::clone(&self.cache);
         let file = cache.entry(&entry.parts.name, &entry.key());
@@ -92,7 +94,7 @@ impl Directory {
         into: &Arc<LocalCache>,
     ) -> Result<bool, RemoteError> {
         let (from, into, content) = (Arc::clone(&self.cache), Arc::clone(into), content.clone());
-        // Stops the copy when its caller no longer waits for it.
+        // Stops the copy if the caller drops this future.
         let stop = CancellationToken::new();
         let _stop = stop.clone().drop_guard();
         let copying = runtime::spawn_blocking("copy", move || {
@@ -125,7 +127,7 @@ impl Directory {
         copying.await?
     }
 
-    /// Stores a package. `damaged` are contents that are replaced.
+    /// Stores a package. Contents that are in `damaged` are replaced.
     pub(super) async fn store(
         &self,
         entry: &Entry,

@@ -1,4 +1,4 @@
-//! Why a shared cache did not do what it was asked.
+//! Errors of operations on a shared cache.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::http::{StatusCode, is_busy, is_timeout};
 use crate::reapi::CallError;
 use crate::{fs, http, runtime};
 
-/// Why a shared cache did not do what it was asked. The texts contain no query and no header.
+/// Why an operation on a shared cache failed. The texts contain no query and no header.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RemoteError {
     /// The server responded with an error.
@@ -33,34 +33,35 @@ pub(super) enum RemoteError {
     /// The server lacks a feature.
     #[error("{0}")]
     Unsuitable(&'static str),
-    /// It took too long.
+    /// The operation took longer than its time limit.
     #[error("no result after {}", Elapsed(*limit))]
     Slow { limit: Duration },
     /// The file system of a shared directory does not respond.
     #[error("its file system does not respond: no result after {}", Elapsed(*limit))]
     NoResponse { limit: Duration },
-    /// An entry or content is not what was stored: a miss.
+    /// An entry or content is not what was stored. This counts as a cache miss.
     #[error("`{file}` {problem}")]
     Wrong { file: String, problem: String },
-    /// A content or an entry cannot be written to the local cache, for which the shared cache is not to blame.
+    /// A content or an entry cannot be written to the local cache. The shared cache is not to
+    /// blame.
     #[error(transparent)]
     Local(fs::Error),
     /// The local cache has too little space.
     #[error("the packages need {}, and its file system has {} free", Bytes(*needed), Bytes(*free))]
     NoSpace { needed: u64, free: u64 },
-    /// A file operation failed in a shared directory, or with a file that is stored.
+    /// A file operation failed in a shared directory, or on a file that is to be stored.
     #[error(transparent)]
     Files(#[from] fs::Error),
     /// The description of a package cannot be written.
     #[error("failed to write the description of a package")]
     Encode(#[from] serde_json::Error),
-    /// A part of this program broke.
+    /// A task of this program panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
 }
 
 impl RemoteError {
-    /// The bytes of a content are wrong.
+    /// The error for a content with wrong bytes.
     pub(super) fn wrong(content: &Content) -> Self {
         Self::Wrong {
             file: content.sha256.clone(),
@@ -68,7 +69,8 @@ impl RemoteError {
         }
     }
 
-    /// Whether an immediate retry may succeed. Waiting for a silent server again would only double the delay.
+    /// Whether an immediate retry may succeed. This is false for a server that does not respond,
+    /// because waiting again would only double the delay.
     pub(super) fn is_temporary(&self) -> bool {
         match self {
             Self::Status { status, .. } => is_busy(*status),
@@ -87,7 +89,8 @@ impl RemoteError {
         }
     }
 
-    /// Whether a later operation may succeed: after a time limit, a lost connection, or a response of a busy server.
+    /// Whether a later operation may succeed. This is true after a time limit, a lost connection,
+    /// or the response of a busy server.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Slow { .. } => true,

@@ -1,5 +1,5 @@
-//! A shared cache on a server of the Remote Execution API: its action cache has the descriptions of packages, its content-addressable
-//! storage (CAS) their files.
+//! A shared cache on a server of the Remote Execution API. The server's action cache stores the
+//! entries of packages, and its content-addressable storage (CAS) stores their files.
 //!
 //! ```text
 //! messages  what is stored for a package, and under which digest (pure)
@@ -19,7 +19,7 @@ use crate::cache::local::LocalCache;
 use crate::http::{Body, Client, Timeouts, Url};
 use crate::reapi::{Blob, Code, Digest, Server};
 
-/// A description that is longer than this is not ours, in bytes.
+/// The maximum length of an entry in bytes. The agent writes no longer one.
 const LONGEST_ENTRY: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct GrpcServer {
 }
 
 impl GrpcServer {
-    /// Reads the netrc file, if there is one.
+    /// Creates a client. Reads the netrc file, if there is one.
     pub(super) fn new(
         url: &Url,
         credentials: &Credentials,
@@ -62,7 +62,7 @@ impl GrpcServer {
         })
     }
 
-    /// Receives a content; `false` if it is missing.
+    /// Receives a content into `receiver`; `false` if the content is missing.
     pub(super) async fn fetch(
         &self,
         content: &Content,
@@ -84,7 +84,8 @@ impl GrpcServer {
         receiver.finish().await.map(|()| true)
     }
 
-    /// Stores a package: its files, the action that its digest belongs to, and then its description.
+    /// Stores a package: its files, the blobs of its action, and then the action's result with the
+    /// package's entry.
     pub(super) async fn store(
         &self,
         entry: &Entry,
@@ -123,7 +124,7 @@ impl GrpcServer {
         let (name, key) = (&entry.parts.name, entry.key());
         match error.code() {
             Some(Code::AlreadyExists) => Ok(()),
-            // Some servers refuse to overwrite a result.
+            // Some servers refuse to overwrite an existing result.
             Some(Code::PermissionDenied | Code::FailedPrecondition | Code::Aborted) if matches!(self.find(name, &key).await, Ok(Some(found)) if found.serves(entry)) => {
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! Counts and reports the failures of a shared cache, and decides when it is not used any longer.
+//! Counts and reports the failures of a shared cache, and decides when a run stops using the cache.
 
 use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +11,26 @@ use super::error::RemoteError;
 use crate::diag::{Chain, printable};
 use crate::fs;
 
-/// After this many failures in succession, a cache is not used any longer.
+/// After this many consecutive failures, a run stops using a cache.
 const MOST_FAILURES: usize = 3;
 
-/// The failures of a shared cache. At most one warning about them is printed in a run.
+/// The failures of a shared cache. A run prints at most one warning about them.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// The cache in messages.
+    /// The name of the cache in messages.
     cache: String,
-    /// How long failed operations may take together.
+    /// The maximum total time of failed operations.
     patience: Duration,
-    /// Canceled when the cache is not used any longer.
+    /// Canceled when the run stops using the cache.
     broken: CancellationToken,
-    /// Whether packages can be read, but not stored.
+    /// Whether packages can be read but not stored.
     is_only_read: AtomicBool,
     /// The state of the local cache.
     local: Arc<LocalHealth>,
     failures: Mutex<Failures>,
 }
 
-/// The failures of the local cache to take packages, for which no shared cache is to blame.
+/// The failures to write packages to the local cache, for which no shared cache is to blame.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct LocalHealth {
     /// Whether a package could not be written.
@@ -46,26 +46,26 @@ impl LocalHealth {
     }
 }
 
-/// Failures that do not end the use of a cache.
+/// Failures after which a cache is still used.
 #[derive(Debug, Default)]
 struct Failures {
-    /// How many time limits and lost connections there were since the last success.
+    /// The number of time limits and lost connections since the last success.
     in_succession: usize,
-    /// How many there were.
+    /// The number of all failures.
     all: usize,
-    /// How long they took. Operations that ran concurrently are counted once.
+    /// The total time of failed operations. Concurrent operations are counted once.
     lost: Duration,
-    /// The end of the last one.
+    /// The end of the last failed operation.
     last: Option<Instant>,
-    /// The first failure and its reason, until it is reported.
+    /// The first problem and its reason, until it is reported.
     first: Option<(Problem, String)>,
     is_reported: bool,
 }
 
-/// What is wrong with a cache that is still used.
+/// The kinds of problems after which a cache is still used.
 #[derive(Debug, Clone, Copy)]
 enum Problem {
-    /// Time limits and lost connections.
+    /// Requests failed by time limits or lost connections.
     Requests,
     /// A file has wrong bytes.
     File,
@@ -97,7 +97,7 @@ impl Health {
         self.local.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Runs an operation, but not longer than the cache is used.
+    /// Runs an operation. Returns `None` as soon as the run stops using the cache.
     pub(super) async fn while_used<T>(&self, operation: impl Future<Output = T>) -> Option<T> {
         self.broken.run_until_cancelled(operation).await
     }
@@ -106,8 +106,9 @@ impl Health {
         self.failures().in_succession = 0;
     }
 
-    /// Records an error of an operation that began at `start`. The cache is no longer used, except after three kinds of errors: wrong
-    /// bytes, a failure of the local cache, and a temporary failure while there were few of them.
+    /// Records an error of an operation that began at `start`. The run then stops using the cache,
+    /// except after wrong bytes, after a failure of the local cache, and after one of the first
+    /// temporary failures.
     pub(super) fn note(&self, error: &RemoteError, start: Instant) {
         match error {
             RemoteError::Wrong { .. } => self.note_problem(Problem::File, error),
@@ -121,13 +122,13 @@ impl Health {
         }
     }
 
-    /// Notes a request without a result, for which the cache is not to blame.
+    /// Records a request without a result, if the cache is not to blame.
     pub(super) fn note_miss(&self, error: &RemoteError) {
         self.failures().all += 1;
         self.note_problem(Problem::Requests, error);
     }
 
-    /// Counts a failure that may pass.
+    /// Counts a temporary failure.
     fn count(&self, error: &RemoteError, start: Instant) {
         let now = Instant::now();
         let mut failures = self.failures();
@@ -144,14 +145,15 @@ impl Health {
         }
     }
 
-    /// Remembers the first problem for the report.
+    /// Remembers the problem for the report if it is the first.
     fn note_problem(&self, problem: Problem, error: &dyn StdError) {
         let text = printable(&Chain(error));
         tracing::debug!(cache = %self.cache, error = %text, "an operation of the shared cache failed");
         self.failures().first.get_or_insert((problem, text));
     }
 
-    /// Reports the first failure that did not end the use of the cache, once: at the end of a run, because the cache may be given up later.
+    /// Reports the first problem, unless the run has stopped using the cache. Called at the end of
+    /// a run.
     pub(super) fn report(&self) {
         let mut failures = self.failures();
         if self.is_broken() || failures.is_reported {
@@ -181,7 +183,7 @@ impl Health {
         }
     }
 
-    /// Reports that the local cache cannot take packages, once in a run.
+    /// Reports that the local cache cannot take packages, once per run.
     fn blame_local(&self, error: &RemoteError) {
         if self.local.is_first() {
             tracing::warn!(
@@ -192,15 +194,15 @@ impl Health {
         }
     }
 
-    /// Records that no packages can be stored.
+    /// Records that packages cannot be stored, and why.
     pub(super) fn only_read(&self, error: &fs::Error) {
         self.is_only_read.store(true, Ordering::Relaxed);
         self.note_problem(Problem::OnlyRead, error);
     }
 
-    /// Reports the failure after which the cache is not used any longer.
+    /// Stops the use of the cache, and reports the failure that caused this.
     pub(super) fn give_up(&self, error: &RemoteError) {
-        // One at a time, so that the report is printed once.
+        // Hold the lock, so that the report is printed only once.
         let failures = self.failures();
         if self.broken.is_cancelled() {
             return;

@@ -1,5 +1,5 @@
-//! A shared cache on an HTTP server that accepts GET, HEAD and PUT. Below the base URL, the paths are those of a local cache, so a server
-//! can also serve the directory of a local cache.
+//! A shared cache on an HTTP server that accepts GET, HEAD and PUT. The paths below the base URL
+//! are those of a local cache, so a server can also serve the directory of a local cache.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::cache::key::Key;
 use crate::cache::local::{JSON, LocalCache, VERSION};
 use crate::http::{Body, Client, Headers, Response, StatusCode, Timeouts, Url};
 
-/// The maximum length of a description, in bytes. No agent writes a longer one.
+/// The maximum length of an entry in bytes. The agent writes no longer one.
 pub(super) const LONGEST_ENTRY: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Reads the netrc file, if there is one.
+    /// Creates a client. Reads the netrc file, if there is one.
     pub(super) fn new(
         base: &Url,
         credentials: &Credentials,
@@ -62,7 +62,7 @@ impl HttpServer {
             .map_err(|kind: DamageKind| wrong(kind.to_string()))
     }
 
-    /// Receives a content; `false` if it is missing.
+    /// Receives a content into `receiver`; `false` if the content is missing.
     pub(super) async fn fetch(
         &self,
         content: &Content,
@@ -87,7 +87,8 @@ impl HttpServer {
         }
     }
 
-    /// Stores a package, unless the server has it: the files that the server lacks and those that are `damaged`, then its description.
+    /// Stores a package, unless the server has it. Sends the files that the server lacks and those
+    /// in `damaged`, then the entry.
     pub(super) async fn store(
         &self,
         entry: &Entry,
@@ -121,7 +122,8 @@ impl HttpServer {
         Ok(())
     }
 
-    /// Whether the server has a package with all its files. Many servers refuse to overwrite a file.
+    /// Whether the server has a package with all its files. Checked after a refusal, because many
+    /// servers refuse to overwrite a file.
     async fn has_package(&self, wanted: &Entry) -> Result<bool, RemoteError> {
         let (name, key) = (&wanted.parts.name, wanted.key());
         let url = self.url(&entry_path(name, &key));
@@ -145,11 +147,11 @@ impl HttpServer {
         Ok(true)
     }
 
-    /// Whether the server has a file, of this size if it is known.
+    /// Whether the server has a file. The size is compared if it is known.
     async fn has(&self, file: &[String; PARTS], size: Option<u64>) -> Result<bool, RemoteError> {
         let url = self.url(file);
         let mut response = self.fetching.head(&url, &self.headers).await?;
-        // The server may accept only GET and PUT. The body is not read.
+        // The server does not support HEAD, so send GET without reading the body.
         if matches!(response.status().as_u16(), 403 | 405 | 501) {
             response = self.fetching.get(&url, &self.headers).await?;
         }
@@ -159,7 +161,7 @@ impl HttpServer {
         Ok(response.status() == StatusCode::OK && is_right)
     }
 
-    /// Sends a file. A server may refuse it because it has the file already.
+    /// Sends a file. A server may refuse a file that already exists.
     async fn put(
         &self,
         file: &[String; PARTS],
@@ -183,14 +185,15 @@ impl HttpServer {
     }
 }
 
-/// A file that a server did not take.
+/// A file that a server refused to store.
 struct Refusal {
     file: [String; PARTS],
     status: StatusCode,
 }
 
 impl Refusal {
-    /// Accepts the refusal if the server has the file and its content is right. A damaged file that cannot be replaced is only a cache miss for later runs.
+    /// Ignores the refusal if the server has the file with the right contents. A damaged file that
+    /// cannot be replaced is also ignored; it is only a cache miss for later runs.
     async fn unless_there<F>(
         self,
         is_there: impl FnOnce() -> F,
@@ -213,12 +216,13 @@ impl Refusal {
     }
 }
 
-/// Whether a server may respond so because a file exists already: there is no common status for that.
+/// Whether this may be a server's status for refusing to overwrite a file. No status is used by all
+/// servers.
 fn refuses_overwrites(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 403 | 405 | 409 | 412 | 423)
 }
 
-/// The number of names in a path below the base.
+/// The number of path segments below the base URL.
 const PARTS: usize = 4;
 
 fn entry_path(name: &str, key: &Key) -> [String; PARTS] {
@@ -228,7 +232,7 @@ fn entry_path(name: &str, key: &Key) -> [String; PARTS] {
 
 fn content_path(content: &Content) -> [String; PARTS] {
     let sha256 = content.sha256.as_str();
-    // Checked when the entry was decoded: 64 hex digits.
+    // The digest was checked when the entry was decoded, so it has 64 hex digits.
     let first = sha256.get(..2).unwrap_or_default();
     [VERSION, "content", first, sha256].map(str::to_owned)
 }

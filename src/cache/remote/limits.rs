@@ -1,29 +1,29 @@
-//! The time limits of shared caches.
+//! The time limits of operations on shared caches.
 
 use std::time::Duration;
 
 use crate::http::Timeouts;
 
-/// The lowest rate at which a content is transferred, in bytes per second. A slower server is not worth waiting for.
+/// The lowest acceptable transfer rate in bytes per second.
 const SLOWEST: u64 = 1 << 20;
 
 /// The time limits of a shared cache.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cache) struct Limits {
-    /// For a description, and for the part of a transfer that does not depend on its size.
+    /// For one entry, and for the part of a transfer's time that does not depend on the size.
     pub(super) base: Duration,
-    /// For all descriptions of a run.
+    /// For all searches for entries in a run together.
     pub(super) lookups: Duration,
-    /// For all operations that fail.
+    /// For all failed operations together.
     pub(super) patience: Duration,
-    /// For the steps of a download.
+    /// For the individual steps of a download.
     pub(super) fetching: Timeouts,
-    /// For the steps of an upload. A server may need a moment to confirm a large file.
+    /// For the individual steps of an upload. A server may need some time to confirm a large file.
     pub(super) storing: Timeouts,
 }
 
 impl Limits {
-    /// The limits of the product.
+    /// The limits that the agent uses. Tests use shorter ones.
     pub(in crate::cache) const USUAL: Self = {
         let fetching = Timeouts {
             connect: Duration::from_secs(5),
@@ -43,13 +43,13 @@ impl Limits {
         }
     };
 
-    /// For the transfer of a content of this size, or of several.
+    /// The time limit for transferring this number of bytes.
     pub(super) fn transfer(&self, size: u64) -> Duration {
         self.base + Duration::from_secs(size / SLOWEST)
     }
 }
 
-/// How long the transfer of a content of this size may take.
+/// The time limit for transferring this number of bytes at the lowest acceptable rate.
 #[must_use]
 pub fn time_limit(size: u64) -> Duration {
     Limits::USUAL.transfer(size)

@@ -1,18 +1,20 @@
-//! Where a shared cache is. Pure.
+//! The locations of shared caches, and how they are parsed. No I/O.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::http::{InvalidUrl, Url};
 
-/// Where a shared cache is. It prints without secrets: a URL never contains a user name or a password, and prints without its query.
+/// The location of a shared cache. It can be printed without revealing secrets: it contains no user
+/// name and no password, and a URL is printed without its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A directory.
     Directory(PathBuf),
     /// An HTTP server that accepts GET, HEAD and PUT.
     Http(Url),
-    /// A server of the Remote Execution API. The URL has the scheme `http` for `grpc`, and `https` for `grpcs`.
+    /// A server of the Remote Execution API. The URL's scheme is `http` instead of `grpc`, and
+    /// `https` instead of `grpcs`.
     Grpc(Url),
 }
 
@@ -22,16 +24,16 @@ pub enum InvalidLocation {
     /// The text is empty.
     #[error("the location of a shared cache is empty")]
     Empty,
-    /// It contains a user name or a password.
+    /// The URL contains a user name or a password.
     #[error("the URL of a shared cache contains a user name or a password")]
     UserInfo,
-    /// It is a URL of another kind.
+    /// The URL has an unsupported scheme.
     #[error("the scheme `{0}` of the URL is not supported")]
     Scheme(String),
-    /// It is neither a path nor a URL.
+    /// The text is neither a path nor a URL.
     #[error("the URL of a shared cache does not begin with a scheme")]
     NoScheme,
-    /// It is not a URL.
+    /// The text is not a valid URL.
     #[error("the URL of a shared cache cannot be used: {0}")]
     Malformed(InvalidUrl),
 }
@@ -40,7 +42,7 @@ impl Location {
     /// Parses a URL or the path of a directory.
     ///
     /// # Errors
-    /// If it is empty, a URL that cannot be used, or a URL with a user name or a password.
+    /// If the text is empty, is an unusable URL, or contains a user name or a password.
     pub fn parse(text: &str) -> Result<Self, InvalidLocation> {
         if text.trim().is_empty() {
             return Err(InvalidLocation::Empty);
@@ -63,7 +65,7 @@ impl Location {
         }
     }
 
-    /// The directory, if it is one.
+    /// The directory, if the location is one.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         match self {
@@ -104,7 +106,7 @@ fn checked(text: &str) -> Result<Url, InvalidLocation> {
 }
 
 impl InvalidLocation {
-    /// What to do about it.
+    /// What the user can do about the error.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! Receives a content from a server into a local cache, while a blocking thread writes and hashes it.
+//! Receives a content (compiled blob or log) from a server into a local cache. A blocking thread
+//! writes and hashes the received parts.
 
 use std::sync::Arc;
 
@@ -10,13 +11,13 @@ use crate::cache::entry::Content;
 use crate::cache::local::LocalCache;
 use crate::runtime;
 
-/// How many chunks are received ahead of the disk.
+/// The maximum number of received parts that wait to be written.
 const AHEAD: usize = 4;
 
-/// A content that is received. Nothing remains of it if it is dropped or has wrong bytes.
+/// A content that is being received. If it is dropped or has wrong bytes, it is discarded.
 pub(super) struct Receiver {
     content: Content,
-    /// How many bytes are missing.
+    /// The number of bytes that have not arrived yet.
     missing: u64,
     chunks: mpsc::Sender<Bytes>,
     writing: runtime::Task<Result<(), RemoteError>>,
@@ -46,18 +47,18 @@ impl Receiver {
         }
     }
 
-    /// Takes the next part. Fails if the server sends more than it announced.
+    /// Adds the next part. Fails if the server sends more than it announced.
     pub(super) async fn push(&mut self, chunk: Bytes) -> Result<(), RemoteError> {
         let left = self.missing.checked_sub(chunk.len() as u64);
         self.missing = left.ok_or_else(|| RemoteError::wrong(&self.content))?;
         if self.chunks.send(chunk).await.is_err() {
-            // Writing failed.
+            // The writing thread has ended early, so it has an error.
             (&mut self.writing).await??;
         }
         Ok(())
     }
 
-    /// Adds the content to the cache, if it is complete and right.
+    /// Adds the content to the local cache, if it is complete and its digest is right.
     pub(super) async fn finish(self) -> Result<(), RemoteError> {
         drop(self.chunks);
         self.writing.await?

@@ -4,8 +4,9 @@ use std::fmt;
 
 /// The ID of an agent: a UUID, `bm-` and a UUID, or a name that the user of a CPI chose.
 ///
-/// The ID becomes a part of NATS subjects and of file contents, so characters with a meaning there are not allowed: wildcards, white
-/// space, slashes, control characters, and empty tokens between dots.
+/// The ID becomes part of NATS subjects and of file contents. So characters that have a meaning
+/// there are not allowed: wildcards, white space, slashes, control characters, and empty parts
+/// between dots.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AgentId(String);
 
@@ -26,10 +27,10 @@ pub enum AgentIdError {
         "the agent_id contains {character:?}; only letters, digits, `.`, `_` and `-` are allowed"
     )]
     Character {
-        /// The first such character.
+        /// The first character that is not allowed.
         character: char,
     },
-    /// The ID starts or ends with a dot, or has two in a row.
+    /// The ID starts or ends with a dot, or contains two consecutive dots.
     #[error("the agent_id starts or ends with a dot, or has two dots in a row")]
     Dots,
 }
@@ -41,7 +42,7 @@ impl AgentId {
     /// Checks an ID.
     ///
     /// # Errors
-    /// The text cannot be a part of a NATS subject or of a path.
+    /// If the text cannot be part of a NATS subject or of a path.
     pub fn parse(text: &str) -> Result<Self, AgentIdError> {
         if text.is_empty() {
             return Err(AgentIdError::Missing);

@@ -1,4 +1,4 @@
-//! Values that may contain secrets.
+//! A wrapper for values that may contain secrets.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ impl<T> Hidden<T> {
         Self(value)
     }
 
-    /// The value. It may be sent to its peer or written to its file, never to a log or an error.
+    /// Returns the value. It may be sent to the peer or written to the file for which it is meant,
+    /// but never to a log or an error.
     pub const fn expose(&self) -> &T {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Parts of settings and of their updates.
+//! Types that occur both in settings and in updates of settings.
 
 use serde_json::{Map, Value, json};
 
@@ -37,14 +37,14 @@ impl Blobstore {
     }
 }
 
-/// The certificates for the message bus, in PEM. A missing one is empty.
+/// The certificates for the message bus, in PEM. A missing certificate is an empty string.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BusCertificate {
-    /// The CAs that issue the server's certificate.
+    /// The CA certificates that verify the server's certificate.
     pub ca: String,
     /// The agent's certificate.
     pub certificate: String,
-    /// The key of the agent's certificate.
+    /// The private key of the agent's certificate.
     pub private_key: Secret,
 }
 
@@ -93,7 +93,7 @@ impl Bus {
 pub struct Network {
     /// `manual`, `dynamic` or `vip`; empty means manual.
     pub kind: String,
-    /// The address, empty if only the machine knows it.
+    /// The address; empty if it is not in the settings and must be determined by the machine.
     pub ip: String,
     /// The mask in dotted decimal notation.
     pub netmask: String,
@@ -105,7 +105,7 @@ pub struct Network {
     pub default: Vec<String>,
     /// Whether the machine gets the address by DHCP.
     pub use_dhcp: bool,
-    /// Whether the address was copied from the machine.
+    /// Whether the address was determined by the machine.
     pub(crate) resolved: bool,
 }
 
@@ -123,8 +123,9 @@ impl Network {
         })
     }
 
-    /// Whether only the machine knows the address, by the Go agent's rule: the network is dynamic, uses DHCP, or lacks an address or a
-    /// mask. A `vip` never is, because no interface has it.
+    /// Whether the machine must determine the address itself. By the Go agent's rule, this is so if
+    /// the network is dynamic, uses DHCP, or lacks an address or a mask. It is never so for a
+    /// `vip`, because no interface has that address.
     #[must_use]
     pub(crate) fn is_dhcp(&self) -> bool {
         let incomplete = self.ip.is_empty() || self.netmask.is_empty();
@@ -132,7 +133,8 @@ impl Network {
             && (self.kind == "dynamic" || self.use_dhcp || self.resolved || incomplete)
     }
 
-    /// Whether the prefix is unknown or that of a single address, so that the machine's own address can replace it.
+    /// Whether the prefix is missing or covers only a single address. The machine's own address can
+    /// then replace the one in the settings.
     #[must_use]
     pub(crate) fn is_single_address(&self) -> bool {
         matches!(self.prefix.as_str(), "" | "32" | "128")

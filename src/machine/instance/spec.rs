@@ -1,4 +1,4 @@
-//! The apply spec: the state that a Director wants a machine to have.
+//! The apply spec: a JSON document with the state that a Director wants a machine to have.
 
 use serde_json::{Map, Value};
 
@@ -6,25 +6,25 @@ use crate::config::json::{JsonError, Object};
 use crate::config::{Hidden, Settings};
 use crate::machine::network::DefaultNetwork;
 
-/// An apply spec: the values that an agent without jobs uses, and the whole document.
+/// An apply spec. It contains the document, and those values that an agent without jobs uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApplySpec {
-    /// `deployment`.
+    /// The document's `deployment`.
     pub deployment: String,
-    /// `name` of the instance group; a compilation VM has none.
+    /// The document's `name`, that of the instance group. The spec of a compilation VM has none.
     pub name: String,
-    /// `id` of the instance.
+    /// The document's `id`, that of the instance.
     pub id: String,
-    /// `az`; a compilation VM has none.
+    /// The document's `az`. The spec of a compilation VM has none.
     pub(crate) az: String,
-    /// `job.name`.
+    /// The document's `job.name`.
     pub(crate) job_name: Option<String>,
-    /// `configuration_hash`, set if there are jobs to configure.
+    /// The document's `configuration_hash`. It is set if there are jobs to configure.
     pub configuration_hash: String,
     raw: Hidden<Value>,
 }
 
-/// A network of the spec is missing in the settings. The Go agent's text.
+/// A network of the spec is missing in the settings. The text is that of the Go agent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Network '{name}' is not found in settings")]
 pub(crate) struct NetworkNotFound {
@@ -36,7 +36,7 @@ impl ApplySpec {
     /// Parses a spec.
     ///
     /// # Errors
-    /// When a used value has the wrong type.
+    /// If a value that the agent uses has the wrong type.
     pub fn parse(document: Value) -> Result<Self, JsonError> {
         let spec = Object::document(&document, "apply spec")?;
         let job = spec.object_or_empty("job")?;
@@ -54,13 +54,14 @@ impl ApplySpec {
         })
     }
 
-    /// The document, with unknown members.
+    /// The whole document, including unknown members.
     #[must_use]
     pub fn document(&self) -> &Hidden<Value> {
         &self.raw
     }
 
-    /// A part of the spec that needs an agent with jobs. `None` for the spec of a compilation VM.
+    /// The part of the spec that an agent without jobs cannot apply; `None` if there is none, as in
+    /// the spec of a compilation VM.
     #[must_use]
     pub fn unsupported_work(&self) -> Option<&'static str> {
         let is_there = |value: Option<&Value>| match value {
@@ -82,7 +83,7 @@ impl ApplySpec {
         }
     }
 
-    /// `index`: an integer or null.
+    /// The document's `index`: an integer or null.
     #[must_use]
     pub fn index(&self) -> Value {
         self.member("index")
@@ -91,17 +92,19 @@ impl ApplySpec {
             .unwrap_or_default()
     }
 
-    /// The networks, unchanged.
+    /// The document's networks, unchanged.
     #[must_use]
     pub fn networks(&self) -> Map<String, Value> {
         self.object("networks")
     }
 
-    /// Checks that the settings have every network of the spec, and adds ip, netmask and gateway to networks with DHCP: from the settings,
-    /// or the address of `machine` if the network has only one. Other values stay unchanged, because a Director compares them.
+    /// Checks that the settings contain every network of the spec. Networks with DHCP get `ip`,
+    /// `netmask` and `gateway`: those of `machine` if the settings contain no prefix or that of a
+    /// single address, otherwise those of the settings. Other values stay unchanged, because a
+    /// Director compares them.
     ///
     /// # Errors
-    /// When the settings lack a network.
+    /// If the settings lack a network.
     pub(crate) fn resolve_networks(
         mut self,
         settings: &Settings,
@@ -109,7 +112,7 @@ impl ApplySpec {
     ) -> Result<Self, NetworkNotFound> {
         let mut networks = self.networks();
         for (name, network) in &mut networks {
-            // Added by old versions of the CLI; it is in no CPI's settings.
+            // Old versions of the CLI add this network, which is not in the settings of any CPI.
             let is_local = name == "local" && network.get("ip").is_some_and(|ip| ip == "127.0.0.1");
             if is_local || network.is_null() {
                 continue;
@@ -145,12 +148,12 @@ impl ApplySpec {
         Ok(self)
     }
 
-    /// A member; `None` for null.
+    /// The value of a member; `None` if it is null.
     pub(super) fn member(&self, name: &str) -> Option<&Value> {
         Object::of(self.raw.expose().as_object()?).get(name)
     }
 
-    /// A member that is an object; empty for other values.
+    /// The value of a member that is an object; empty for other values.
     pub(super) fn object(&self, name: &str) -> Map<String, Value> {
         let object = self.member(name).and_then(Value::as_object);
         object.cloned().unwrap_or_default()

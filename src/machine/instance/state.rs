@@ -1,4 +1,4 @@
-//! The reply to `get_state`.
+//! Builds the reply to `get_state`.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -8,8 +8,8 @@ use crate::config::Settings;
 use crate::config::json::Object;
 use crate::machine::vitals::Vitals;
 
-/// The state of a machine without jobs. The fields have the names and the order of the Go agent's. `networks` is that of the spec,
-/// because a Director compares it.
+/// The state of a machine without jobs. The fields have the same names and order as in the Go
+/// agent. `networks` is copied from the spec, because a Director compares the two.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct MachineState {
     properties: Properties,
@@ -57,7 +57,8 @@ struct Vm {
 }
 
 impl MachineState {
-    /// The state with an applied spec, or without one. `vitals` are part of the reply to `get_state` with the argument `full`.
+    /// Builds the state. `spec` is the applied spec, if there is one. `vitals` are included if the
+    /// argument of `get_state` is `full`.
     #[must_use]
     pub(crate) fn new(
         spec: Option<&ApplySpec>,

@@ -1,4 +1,5 @@
-//! Metadata services: web servers next to a virtual machine, always reached by plain HTTP and without a proxy.
+//! Fetches settings from a metadata service, a web server that a cloud provides for its virtual
+//! machines. It is always accessed by plain HTTP and without a proxy.
 
 use std::time::Duration;
 
@@ -10,25 +11,25 @@ use crate::config::{Environment, HttpSource, Secret};
 use crate::http::{self, Body, Client, Headers, InvalidHeaders, Response, StatusCode, Url};
 use crate::tls::TlsError;
 
-/// How long one request may take. These servers are one hop away.
+/// The time limit of one request. The server is at most one network hop away.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The maximum length of a response, in bytes. User data of clouds is smaller.
+/// The maximum length of a response in bytes. Clouds limit user data to less.
 const SIZE_LIMIT: usize = 4 << 20;
 
 /// The header that sets the lifetime of an EC2 token, in seconds.
 const TOKEN_LIFETIME: (&str, &str) = ("x-aws-ec2-metadata-token-ttl-seconds", "300");
 
-/// The header that carries the token.
+/// The header that contains the token.
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 
-/// Why a metadata service gave no settings.
+/// Why a metadata service did not provide settings.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetadataError {
-    /// The configuration's URL is invalid, or has another scheme.
+    /// The URL in the configuration is invalid, or its scheme is not supported.
     #[error("its URL is not one that starts with `http://`")]
     Url,
-    /// The configuration or the token has a header that cannot be sent.
+    /// A header from the configuration, or the one with the token, is invalid.
     #[error("a header cannot be sent")]
     Header(#[from] InvalidHeaders),
     /// The request failed.
@@ -37,12 +38,12 @@ pub(crate) enum MetadataError {
     /// The request took too long.
     #[error("it did not answer within {} s", LIMIT.as_secs())]
     TimedOut,
-    /// The response has another status than 200.
+    /// The status of the response is not 200.
     #[error("it answered with status {0}")]
     Status(u16),
 }
 
-/// Fetches the settings of this machine, after a token if the service needs one.
+/// Fetches the settings of this machine. First fetches a token, if the service requires one.
 pub(super) async fn fetch(source: &HttpSource) -> Result<Vec<u8>, MetadataError> {
     let no_tls = TlsError::SystemRoots("metadata services use plain HTTP".to_owned());
     let client = Client::new(Err(no_tls), &Environment::default());
@@ -61,7 +62,7 @@ pub(super) async fn fetch(source: &HttpSource) -> Result<Vec<u8>, MetadataError>
     read(client.get(&url(source, &source.path)?, &headers)).await
 }
 
-/// The URL of the service without its secrets.
+/// The URL of the service, without its secrets.
 pub(super) fn shown(source: &HttpSource) -> String {
     match url(source, &source.path) {
         Ok(url) => url.to_string(),
@@ -69,7 +70,7 @@ pub(super) fn shown(source: &HttpSource) -> String {
     }
 }
 
-/// Decodes settings in base64, with or without quotes around it.
+/// Decodes settings in base64, which may be in quotes.
 pub(super) fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .iter()

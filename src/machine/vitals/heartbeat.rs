@@ -1,4 +1,4 @@
-//! The heartbeats that the health monitor receives.
+//! The heartbeat message for the health monitor, the part of BOSH that watches VMs.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Vitals;
 use crate::machine::instance::ApplySpec;
 
-/// One heartbeat. Its fields have the names and the order that the Go agent sends.
+/// One heartbeat. The fields have the same names and order as in the Go agent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Heartbeat {
     deployment: String,
@@ -19,7 +19,8 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A heartbeat of a machine without processes of jobs. `spec` is the applied spec, if there is one.
+    /// The heartbeat of a machine without processes of jobs. `spec` is the applied spec, if there
+    /// is one.
     #[must_use]
     pub(crate) fn new(spec: Option<&ApplySpec>, vitals: Vitals, job_state: &str) -> Self {
         Self {
@@ -33,10 +34,10 @@ impl Heartbeat {
         }
     }
 
-    /// The message's bytes.
+    /// The heartbeat as JSON.
     #[must_use]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        // Strings and numbers can always be serialized.
+        // Serializing strings and numbers cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }

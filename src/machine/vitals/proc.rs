@@ -1,8 +1,8 @@
-//! Parses files below `/proc`, see proc(5).
+//! Parses files in `/proc`; see proc(5).
 
 use super::report::{Cpu, Memory, percent};
 
-/// CPU time since boot, in ticks, of all CPUs.
+/// The CPU time of all CPUs since boot, in clock ticks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CpuTicks {
     user: u64,
@@ -23,7 +23,7 @@ impl CpuTicks {
     }
 }
 
-/// The CPU time in `/proc/stat`.
+/// Parses the CPU times in `/proc/stat`.
 pub(super) fn ticks(stat: &str) -> CpuTicks {
     let fields: Vec<u64> = stat
         .lines()
@@ -34,16 +34,17 @@ pub(super) fn ticks(stat: &str) -> CpuTicks {
         .collect();
     let field = |index: usize| fields.get(index).copied().unwrap_or(0);
     CpuTicks {
-        // Includes niced processes, as in the Go agent.
+        // Includes the time of niced processes, as in the Go agent.
         user: field(0).saturating_add(field(1)),
         sys: field(2),
         wait: field(4),
-        // The guest times that follow are included in user and nice.
+        // The first eight fields. The guest times that follow are already included in user and
+        // nice.
         total: fields.iter().take(8).copied().fold(0, u64::saturating_add),
     }
 }
 
-/// The load averages in `/proc/loadavg`; empty if the format is unknown.
+/// Parses the load averages in `/proc/loadavg`. Empty if the format is unknown.
 pub(super) fn load(loadavg: &str) -> Vec<String> {
     loadavg
         .split_whitespace()
@@ -53,7 +54,7 @@ pub(super) fn load(loadavg: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Memory and swap space in use, from `/proc/meminfo`.
+/// Parses the memory and swap space in use from `/proc/meminfo`.
 pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
     let value = |name: &str| -> Option<u64> {
         let line = meminfo
@@ -69,7 +70,8 @@ pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
             percent: percent(used, total, 0),
         }
     };
-    // Memory that the kernel can reclaim is not in use. Linux before 3.14 has no `MemAvailable`.
+    // Memory that the kernel can reclaim does not count as used. Linux before 3.14 has no
+    // `MemAvailable`.
     let free = value("MemAvailable")
         .unwrap_or_else(|| or_zero("MemFree") + or_zero("Buffers") + or_zero("Cached"));
     (
@@ -78,7 +80,7 @@ pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
     )
 }
 
-/// The whole seconds in `/proc/uptime`.
+/// Parses the whole seconds in `/proc/uptime`.
 pub(super) fn uptime(uptime: &str) -> u64 {
     uptime
         .split(['.', ' ', '\n'])

@@ -1,33 +1,34 @@
-//! The vitals as the health monitor reads them: strings, except for the uptime.
+//! The vitals in the format of the health monitor: all values are strings, except the uptime.
 
 use serde::Serialize;
 
-/// Load, memory and disks of this machine. The fields have the names and the order of the Go agent's.
+/// Load, memory and disks of this machine. The fields have the same names and order as in the Go
+/// agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Vitals {
-    /// CPU time since the previous measurement.
+    /// CPU usage since the previous measurement.
     pub cpu: Cpu,
     /// The file systems of the machine.
     pub disk: Disks,
-    /// Load averages of 1, 5 and 15 minutes, with two decimals.
+    /// The load averages over 1, 5 and 15 minutes, with two decimals.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub load: Vec<String>,
     /// Memory in use.
     pub mem: Memory,
     /// Swap space in use.
     pub swap: Memory,
-    /// The time since the machine's start.
+    /// The time since boot.
     pub uptime: Uptime,
 }
 
-/// CPU time in percent, with one decimal.
+/// CPU usage in percent, with one decimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Cpu {
-    /// In the kernel.
+    /// Time in the kernel.
     pub sys: String,
-    /// In user space.
+    /// Time in user space.
     pub user: String,
-    /// Waiting for I/O.
+    /// Time waiting for I/O.
     pub wait: String,
 }
 
@@ -40,16 +41,16 @@ pub(crate) struct Memory {
     pub percent: String,
 }
 
-/// The file systems that BOSH names. Those that are not mounted are left out.
+/// The file systems that BOSH names. Those that are not mounted are omitted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Disks {
-    /// `/`.
+    /// The file system at `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<Disk>,
-    /// `/var/vcap/data`.
+    /// The file system at `/var/vcap/data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<Disk>,
-    /// `/var/vcap/store`.
+    /// The file system at `/var/vcap/store`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<Disk>,
 }
@@ -63,10 +64,10 @@ pub(crate) struct Disk {
     pub percent: String,
 }
 
-/// The time since the machine's start.
+/// The time since boot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Uptime {
-    /// In seconds.
+    /// The time in seconds.
     pub secs: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Blobs that clients upload and download, one file each. Unlike in the Go agent, a file appears when its upload is complete.
+//! Stores the blobs that clients upload over HTTPS, one file each, and sends them back. Unlike in
+//! the Go agent, the file appears only when the upload is complete.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,10 +23,10 @@ const UNFINISHED: &str = ".bosh-agent-upload-";
 /// The mode of a blob's file, as in the Go agent.
 const MODE: u32 = 0o640;
 
-/// How many bytes of a file are read at a time.
+/// How many bytes of a file are read at once.
 const PIECE: usize = 256 << 10;
 
-/// How many pieces of an upload can wait for the disk.
+/// The maximum number of received pieces that wait to be written.
 const QUEUE_LEN: usize = 4;
 
 /// The body of a response.
@@ -55,12 +56,12 @@ pub(super) enum UploadedBlobError {
     /// A file operation failed.
     #[error("failed to access the file of the blob")]
     File(#[source] fs::Error),
-    /// The task panicked.
+    /// The task that writes the file panicked.
     #[error("the transfer of the blob failed")]
     Lost(#[source] TaskFailed),
 }
 
-/// A blob to send.
+/// A stored blob that is open for sending.
 #[derive(Debug)]
 pub(super) struct OpenBlob {
     file: File,
@@ -76,7 +77,8 @@ enum UploadPiece {
 }
 
 impl UploadedBlobs {
-    /// Creates the directory and removes unfinished uploads of an earlier process.
+    /// Opens the directory, which is created if missing, and removes unfinished uploads of an
+    /// earlier process.
     pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
         let directory: Arc<Path> = directory.into();
         let path = Arc::clone(&directory);
@@ -91,11 +93,11 @@ impl UploadedBlobs {
         Ok(Self(directory))
     }
 
-    /// The blob of this name, if there is one.
+    /// Opens the blob with this name, if it exists.
     pub(super) async fn read(&self, name: &str) -> Result<Option<OpenBlob>, UploadedBlobError> {
         let path = self.0.join(name);
         runtime::spawn_blocking("blob", move || {
-            // Opening something else than a file could block.
+            // Opening a file of another kind, such as a FIFO, could block.
             if !fs::lookup(&path)?.is_some_and(|metadata| metadata.is_file()) {
                 return Ok(None);
             }
@@ -108,7 +110,7 @@ impl UploadedBlobs {
         .map_err(UploadedBlobError::File)
     }
 
-    /// Stores the body under this name, replacing an existing blob.
+    /// Stores the body as a blob with this name, replacing an existing blob.
     pub(super) async fn write(
         &self,
         name: String,
@@ -122,7 +124,7 @@ impl UploadedBlobs {
         let received = loop {
             let next = tokio::select! {
                 next = body.next() => next,
-                // Writing failed and accepts no more pieces.
+                // Writing has failed, so no more pieces are accepted.
                 () = pieces.closed() => break Ok(()),
             };
             let (piece, is_last) = match next {
@@ -140,7 +142,7 @@ impl UploadedBlobs {
     }
 }
 
-/// Writes the pieces to a temporary file and renames it after the last one.
+/// Writes the pieces to a temporary file, and renames the file after the last one.
 fn store(
     directory: &Path,
     name: &str,
@@ -164,7 +166,7 @@ fn store(
                 }
             }
         }
-        // The upload is incomplete. The sender knows why.
+        // The upload is incomplete. The sender of the pieces reports why.
         Ok(())
     };
     write().map_err(UploadedBlobError::File)
@@ -176,7 +178,7 @@ impl OpenBlob {
         self.length
     }
 
-    /// The content, read at the client's pace.
+    /// The blob's bytes as a response body. The file is read as fast as the client receives.
     pub(super) fn into_body(self) -> ResponseBody {
         let pieces = stream::try_unfold(self, |blob| async move {
             let OpenBlob {
@@ -192,7 +194,7 @@ impl OpenBlob {
                 let limit = length.min(PIECE as u64);
                 let read = (&mut file).take(limit).read_to_end(&mut piece);
                 let read = read.and_then(|read| match read {
-                    // The file is shorter than the length in the response's header.
+                    // The file became shorter than the length that the response announced.
                     0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
                     read => Ok(read as u64),
                 });

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
-/// How long a client may pause within a body.
+/// The maximum pause of a client within a body.
 const IDLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The body of a request.
@@ -35,19 +35,19 @@ impl RequestBody {
         Self(body)
     }
 
-    /// The length that the client announced, in bytes; 0 if it did not.
+    /// The length that the client announced, in bytes; 0 if none.
     pub(super) fn announced(&self) -> u64 {
         self.0.size_hint().lower()
     }
 
-    /// The next bytes, `None` at the end.
+    /// The next bytes; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, RequestBodyError> {
         loop {
             let frame = tokio::time::timeout(IDLE_LIMIT, self.0.frame());
             match frame.await.map_err(|_| RequestBodyError::Idle)? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(RequestBodyError::Broken(error)),
-                // Trailers are skipped.
+                // Skip trailers.
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         return Ok(Some(bytes));

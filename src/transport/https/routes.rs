@@ -1,4 +1,4 @@
-//! Routes by path and method.
+//! Answers HTTPS requests according to their path and method.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -19,11 +19,11 @@ use crate::diag::Chain;
 use crate::runtime::{self, Task};
 use crate::transport::{Answer, Handle, InvalidRequest};
 
-/// The maximum length of a request, which is held in memory. The largest ones contain a file of some MiB in base64 (`upload_blob`); NATS
-/// allows 1 MiB.
+/// The maximum length of a request, which is kept in memory. The largest requests are
+/// `upload_blob`, which contain a file of some MiB in base64. NATS allows only 1 MiB.
 const REQUEST_LIMIT: usize = 64 << 20;
 
-/// The server's routes: `/agent` and `/blobs/`, as the Go agent has them.
+/// The paths of the server, `/agent` and `/blobs/`, which are those of the Go agent.
 pub(super) struct Routes {
     authorization: Secret,
     blobs: UploadedBlobs,
@@ -32,7 +32,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// `tasks` receives the tasks of running requests; their owner outlives the connections.
+    /// `tasks` receives the tasks of running requests, which must outlive their connections.
     pub(super) fn new(
         authorization: Secret,
         blobs: UploadedBlobs,
@@ -47,7 +47,7 @@ impl Routes {
         }
     }
 
-    /// Answers one request. The right password logs the connection in.
+    /// Answers one request. The right password marks the connection as logged in.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -62,7 +62,7 @@ impl Routes {
             return unauthorized();
         }
         if !login.succeed() {
-            // The connection is being closed, so a request that starts now would get no reply.
+            // The connection is being closed. A request that starts now would get no reply.
             return closing(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         match (blob, request.method()) {
@@ -73,7 +73,7 @@ impl Routes {
         }
     }
 
-    /// Compares the whole header in constant time.
+    /// Compares the `Authorization` header in constant time.
     fn is_authorized(&self, request: &Request<Incoming>) -> bool {
         let given = request.headers().get(AUTHORIZATION);
         let given = given.map_or(&b""[..], HeaderValue::as_bytes);
@@ -102,12 +102,13 @@ impl Routes {
         }
     }
 
-    /// Handles a request in its own task, so that a client that disconnects does not interrupt it. `None` if it panicked.
+    /// Handles a request in a separate task, which continues if the client disconnects. `None` if
+    /// the task panicked.
     async fn handled(&self, bytes: Bytes) -> Option<Result<Answer, InvalidRequest>> {
         let (done, result) = oneshot::channel();
         let handling = (self.handle)(bytes, None);
         let task = runtime::spawn("request", async move {
-            // The client may be gone.
+            // Sending fails if the client has disconnected.
             let _ = done.send(handling.await);
         });
         self.tasks.send(task).ok()?;
@@ -145,7 +146,7 @@ impl Routes {
     }
 }
 
-/// The blob's name: the last segment of the path, if it is a valid file name.
+/// The name of a blob: the last segment of the path, if it is a valid file name.
 fn file_name(path: &str) -> Option<String> {
     let path = percent_decode_str(path).decode_utf8().ok()?;
     let name = path.rsplit('/').next()?;
@@ -169,14 +170,14 @@ fn unauthorized() -> Response<ResponseBody> {
     response
 }
 
-/// A response that closes the connection, as the rest of the request is not read.
+/// Makes a response close the connection, because the rest of the request is not read.
 fn closing(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Status 500 with the error's text.
+/// A response with status 500 and the error's text.
 fn failed(error: &(dyn std::error::Error + 'static)) -> Response<ResponseBody> {
     let error = Chain(error).to_string();
     tracing::warn!(error, "failed to serve a blob");

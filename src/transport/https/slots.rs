@@ -1,5 +1,6 @@
-//! Limits the number of connections. Anyone who reaches the port can open connections, so a connection that has not logged in is closed to
-//! make room for a new one. Pure.
+//! Limits the number of connections. Anyone who reaches the port can open connections, so a
+//! connection that has not logged in (sent the password) is closed to make room for a new one. No
+//! I/O.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Slots {
     limit: usize,
-    /// In the order of arrival.
+    /// The connections by their numbers, in the order of arrival.
     open: BTreeMap<u64, Slot>,
     next: u64,
 }
@@ -23,7 +24,7 @@ struct Slot {
     login: Arc<Login>,
 }
 
-/// Whether a connection has logged in or has been closed, whichever came first.
+/// Records which came first for a connection: its login, or its closing.
 #[derive(Debug, Default)]
 pub(super) struct Login {
     state: AtomicU8,
@@ -35,12 +36,13 @@ const LOGGED_IN: u8 = 1;
 const CLOSED: u8 = 2;
 
 impl Login {
-    /// Marks the connection as logged in, so that it is never closed for another one. Returns `false` if it is closed already.
+    /// Marks the connection as logged in, so that it is not closed for another one. Returns `false`
+    /// if it is already closed.
     pub(super) fn succeed(&self) -> bool {
         self.change(LOGGED_IN) != CLOSED
     }
 
-    /// Returns when the connection must make room for another one.
+    /// Waits until the connection must be closed to make room for another one.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
     }
@@ -57,7 +59,8 @@ impl Login {
         self.state.load(Ordering::Acquire) == NEW
     }
 
-    /// Only a new connection changes. Returns the state before.
+    /// Changes the state of a connection that is neither logged in nor closed. Returns the state
+    /// before the change.
     fn change(&self, to: u8) -> u8 {
         let changed = self
             .state
@@ -81,8 +84,9 @@ impl Slots {
         self.open.len() < self.limit || self.open.values().any(|slot| slot.login.is_new())
     }
 
-    /// Adds a connection. If there are too many, [closes one](Self::close_one), which is the new one if all others have logged in. Returns
-    /// the number of the slot and the login of the connection.
+    /// Adds a connection. If there are too many, [closes one](Self::close_one). That is the new
+    /// connection if all others have logged in. Returns the number and the login state of the
+    /// connection.
     pub(super) fn open(&mut self, peer: IpAddr) -> (u64, Arc<Login>) {
         let (number, login) = (self.next, Arc::new(Login::default()));
         self.next += 1;
@@ -97,10 +101,11 @@ impl Slots {
         (number, login)
     }
 
-    /// Closes a connection that has not logged in: the oldest one of the peer with the most such connections.
+    /// Closes one connection that has not logged in. Chooses the peer with the most such
+    /// connections, and of these the oldest one.
     pub(super) fn close_one(&mut self) {
         while let Some(number) = self.oldest_of_largest_peer() {
-            // If not, it has just logged in.
+            // If this is false, the connection has just logged in.
             let is_closed = self
                 .open
                 .get(&number)
@@ -112,13 +117,14 @@ impl Slots {
         }
     }
 
-    /// Frees the slot of a connection that has ended.
+    /// Removes a connection that has ended.
     pub(super) fn end(&mut self, number: u64) {
         self.open.remove(&number);
     }
 
     fn oldest_of_largest_peer(&self) -> Option<u64> {
-        // `peers` has, for each peer, the number of connections that have not logged in, and the oldest of them.
+        // For each peer, `peers` has the number of connections that have not logged in, and the
+        // number of the oldest one.
         let mut peers: HashMap<IpAddr, (usize, u64)> = HashMap::new();
         for (number, slot) in &self.open {
             if slot.login.is_new() {
@@ -132,7 +138,7 @@ impl Slots {
     }
 }
 
-/// Identifies a peer: its IPv4 address, or the 64-bit network prefix of its IPv6 address.
+/// The peer as it is counted: the IPv4 address, or the 64-bit network prefix of the IPv6 address.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,4 +1,5 @@
-//! The queue of messages to publish, of limited size. Messages wait here while the server is unavailable.
+//! A queue of messages to be published over NATS. Its size is limited, and messages wait in it
+//! while the server is unavailable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use crate::runtime::{self, Task};
 /// The maximum size of the queue in bytes, as in the Go client.
 const MAX_BYTES: usize = 8 << 20;
 
-/// The memory of a message in addition to its texts, in bytes.
+/// The memory that a message takes in addition to its subject and payload, in bytes.
 const OVERHEAD: usize = 256;
 
 /// How long a reply waits for space in the queue. A Director waits 45 s for a reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The maximum number of messages per flush.
+/// The maximum number of messages that are sent before a flush.
 const BATCH: usize = 64;
 
 /// Publishes messages. Clones share the queue.
@@ -53,7 +54,7 @@ enum QueueItem {
         payload: Bytes,
         _space: OwnedSemaphorePermit,
     },
-    /// The end of the queue. Later messages are rejected.
+    /// Ends the queue. Later messages are rejected.
     Close,
 }
 
@@ -68,10 +69,10 @@ impl Outbox {
         (outbox, runtime::spawn("nats outbox", send(client, items)))
     }
 
-    /// Publishes a message, now or when the server is available. Messages keep their order.
+    /// Queues a message, which is sent when the server is available. The order of messages is kept.
     ///
     /// # Errors
-    /// The subject is invalid, or the queue would have more than 8 MiB.
+    /// If the subject is invalid, or the queue would exceed 8 MiB.
     pub fn publish(&self, subject: String, payload: Vec<u8>) -> Result<(), PublishError> {
         let bytes = cost(&subject, &payload)?;
         let space = Arc::clone(&self.space)
@@ -94,9 +95,9 @@ impl Outbox {
         }
     }
 
-    /// Rejects further messages. The task ends after sending the earlier ones.
+    /// Rejects further messages. The task ends after it has sent the earlier ones.
     pub(super) fn close(&self) {
-        // Fails if the task has ended.
+        // This fails if the task has already ended.
         let _ = self.queue.send(QueueItem::Close);
     }
 
@@ -126,7 +127,7 @@ fn cost(subject: &str, payload: &[u8]) -> Result<u32, PublishError> {
     }
 }
 
-/// Sends the queued messages. A message occupies its space until it is flushed.
+/// Sends the queued messages. A message takes up space in the queue until it is flushed.
 async fn send(client: Client, mut items: mpsc::UnboundedReceiver<QueueItem>) {
     let mut batch = Vec::with_capacity(BATCH);
     while items.recv_many(&mut batch, BATCH).await > 0 {
@@ -148,7 +149,7 @@ async fn send(client: Client, mut items: mpsc::UnboundedReceiver<QueueItem>) {
             }
             spaces.push(space);
         }
-        // Waits for a server if there is none.
+        // If no server is connected, this waits for one.
         let lost = !spaces.is_empty() && client.flush().await.is_err();
         drop(spaces);
         if closed || lost {

@@ -1,4 +1,5 @@
-//! Selects the server and the time of the next attempt. The client library asks before each attempt.
+//! Decides which NATS server the client connects to next, and when. The client library asks for
+//! this before each attempt.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::throttle::Throttle;
 
-/// The pause after the first pass over the servers without a connection. Each further pause is longer by the same time, as in the Go agent.
+/// The pause after the first pass over all servers without a connection. Each further pause is
+/// longer by this time, as in the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The maximum pause between two passes, as in the Go agent.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The servers of the bus.
+/// The servers of the message bus.
 #[derive(Debug)]
 pub(super) struct Pool {
     servers: Vec<ServerAddr>,
@@ -26,7 +28,7 @@ pub(super) struct Pool {
     stop: CancellationToken,
 }
 
-/// An attempt to connect. The pool sees its result before the next one.
+/// An attempt to connect. Its result is known when the library asks for the next attempt.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     server: usize,
@@ -35,7 +37,7 @@ struct Attempt {
 }
 
 impl Pool {
-    /// Starts with a random server, to distribute agents over all servers.
+    /// Starts with a random server, so that agents are distributed over all servers.
     pub(super) fn new(mut servers: Vec<ServerAddr>, stop: CancellationToken) -> Self {
         if !servers.is_empty() {
             let start = uuid::Uuid::new_v4().as_u128() % servers.len() as u128;
@@ -51,17 +53,17 @@ impl Pool {
         }
     }
 
-    /// All servers, for the client library.
+    /// All servers, as the library needs them.
     pub(super) fn servers(&self) -> Vec<ServerAddr> {
         self.servers.clone()
     }
 
-    /// Sets the library's counters, which exist only after its start.
+    /// Sets the library's counters, which are created after this pool.
     pub(super) fn set_statistics(&self, statistics: Arc<Statistics>) {
         let _ = self.statistics.set(statistics);
     }
 
-    /// Host and port of the selected server; empty before the first attempt.
+    /// Host and port of the current server; empty before the first attempt.
     pub(super) fn current(&self) -> String {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.map_or_else(String::new, |attempt| {
@@ -69,8 +71,9 @@ impl Pool {
         })
     }
 
-    /// Selects the next server and the pause before it. `known` is the library's state of the servers. After a stop, this never returns,
-    /// because the library has no other way to end the attempts.
+    /// Selects the next server, and the pause before the attempt. `known` is the library's state of
+    /// the servers. After a stop, this never returns, because the library offers no other way to
+    /// end the attempts.
     pub(super) async fn next(&self, known: Vec<Server>) -> Option<ReconnectToServer> {
         if self.stop.is_cancelled() {
             std::future::pending::<()>().await;
@@ -108,7 +111,7 @@ impl Pool {
         let reason = find(known, addr)
             .filter(|server| server.failed_attempts != attempt.failures)
             .and_then(|server| server.last_error.as_deref())
-            // The library records all other errors.
+            // The library records all other errors itself.
             .unwrap_or("failed to resolve the host name");
         let server = address(addr);
         if self.logged.is_news(&format!("{server} {reason}")) {
@@ -129,13 +132,14 @@ fn address(server: &ServerAddr) -> String {
     format!("{}:{}", server.host(), server.port())
 }
 
-/// The order of attempts: all servers without a pause, then a pause before the next pass.
+/// The order of attempts: all servers without a pause in between, then a pause before the next
+/// pass.
 #[derive(Debug)]
 struct Rotation {
     servers: usize,
-    /// Attempts in this pass.
+    /// The number of attempts in this pass.
     tried: usize,
-    /// Complete passes without a connection.
+    /// The number of complete passes without a connection.
     passes: u32,
     current: usize,
     started: Option<Instant>,
@@ -152,13 +156,14 @@ impl Rotation {
         }
     }
 
-    /// `connected` tells whether the last attempt succeeded (and the connection was lost later).
+    /// Selects the next server and the pause. `connected` means that the last attempt succeeded,
+    /// and the connection was lost later.
     fn next(&mut self, connected: bool, now: Instant) -> (usize, Duration) {
         let mut delay = Duration::ZERO;
         if connected {
             self.tried = 0;
             self.passes = 0;
-            // The server closed the connection immediately.
+            // The server closed the connection immediately after it was established.
             if self
                 .started
                 .is_some_and(|started| now.duration_since(started) < PAUSE)

@@ -1,11 +1,11 @@
-//! Validation of subjects.
+//! Validates NATS subjects, the addresses of messages.
 
-/// The maximum length of a subject in bytes. A server closes the connection after a protocol line of more than 4,096 bytes; the reply
-/// subject of a Director has about 130.
+/// The maximum length of a subject in bytes. A server closes the connection after a protocol line
+/// of more than 4,096 bytes. The reply subjects of a Director have about 130 bytes.
 const MAX_LEN: usize = 1024;
 
-/// Why a text is not a valid subject for publishing; `None` if it is valid. An invalid subject would break the protocol or have another
-/// meaning.
+/// Why a text is not a valid subject for publishing; `None` if it is valid. An invalid subject
+/// would corrupt the protocol or have another meaning.
 pub(super) fn problem(subject: &str) -> Option<&'static str> {
     if subject.is_empty() {
         Some("it is empty")

@@ -1,8 +1,9 @@
-//! What is stored for a package on a server of the Remote Execution API, and under which digest. Pure.
+//! The messages that describe a package on a server of the Remote Execution API. No I/O.
 //!
-//! The action of a package has no inputs. Its command, which is never run, is `bosh-agent package NAME KEY`, so that the digest of the
-//! action follows from name and key. The standard output of its result is the description of the package, as in a local cache. The
-//! files of the package are output files, so that servers keep them as long as the result.
+//! The API finds a result by the digest of an *action*. A package's action has no inputs, and its
+//! command, `bosh-agent package NAME KEY`, is never run, so the digest follows from name and key.
+//! The standard output in the action's result is the package's entry, as in a local cache. The
+//! files of the package are output files, so servers keep them as long as the result.
 
 use prost::Message as _;
 
@@ -10,7 +11,7 @@ use crate::cache::entry::{Content, Entry};
 use crate::cache::key::Key;
 use crate::reapi::{Blob, Digest, messages as api};
 
-/// The action of a package, and its command.
+/// The action of a package and the action's command.
 pub(super) fn action(name: &str, key: &Key) -> [Blob; 2] {
     let command = api::Command {
         arguments: ["bosh-agent", "package", name, key.as_str()]
@@ -27,7 +28,7 @@ pub(super) fn action(name: &str, key: &Key) -> [Blob; 2] {
     [Blob::new(action.encode_to_vec()), command]
 }
 
-/// The result of a package's action. `text` is its description.
+/// The result of a package's action. `text` is the package's entry.
 pub(super) fn result(entry: &Entry, text: &Blob) -> api::ActionResult {
     let file = |path: &str, content| api::OutputFile {
         path: path.to_owned(),
