@@ -64,7 +64,7 @@ fn is_tar(beginning: &[u8]) -> bool {
     {
         return true;
     }
-    // An archive that is older than `ustar`, or an empty one.
+    // Also accept an archive in a format before `ustar`, and an empty archive.
     beginning
         .get(..BLOCK)
         .and_then(|block| <&[u8; BLOCK]>::try_from(block).ok())
@@ -83,19 +83,19 @@ pub(crate) enum DecodeError {
     /// The input ends before the compressed data does.
     #[error("{compression} data ends early")]
     EndsEarly {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
     },
     /// The checksum does not match the decoded data.
     #[error("{compression} data is damaged: checksum does not match")]
     Checksum {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
     },
     /// The data cannot be decoded.
     #[error("{compression} data is damaged")]
     Damaged {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
         /// The error of the decoder.
         #[source]
@@ -104,7 +104,7 @@ pub(crate) enum DecodeError {
     /// Decoding needs more memory than is allowed, because the input is not trusted.
     #[error("{compression} data needs more than {limit} MiB of memory to decode")]
     Memory {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
         /// The allowed memory, in MiB.
         limit: u64,
@@ -112,13 +112,13 @@ pub(crate) enum DecodeError {
     /// The compressed data is followed by something else.
     #[error("{compression} data is followed by other bytes")]
     TrailingBytes {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
     },
     /// The decoder failed before and was read again.
     #[error("{compression} data is damaged, as already reported")]
     Failed {
-        /// How it is compressed.
+        /// The compression of the data.
         compression: Compression,
     },
 }

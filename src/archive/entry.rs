@@ -17,7 +17,7 @@ pub enum Kind {
     Directory,
     /// A symbolic link; its target may be any text.
     Symlink,
-    /// Another name of an earlier file.
+    /// A hard link: another name of an earlier file.
     HardLink,
     /// A named pipe.
     Fifo,

@@ -1,10 +1,8 @@
-//! Writes gzip: one member, with the same bytes for the same content, compressed on all idle cores.
+//! Writes gzip files with one member. Content is divided into blocks of a fixed size, which are compressed separately, on all idle cores,
+//! and joined; the output depends only on the content and the level, not on the number of threads.
 //!
-//! There is only one member because Ruby's `Zlib::GzipReader` silently stops after the first one. The header has no name and no time;
-//! XFL is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip`.
-//!
-//! Content is divided into blocks of a fixed size, which are compressed separately and joined. The output depends only on the content
-//! and the level, not on the number of threads.
+//! There is only one member because Ruby's `Zlib::GzipReader` silently stops after the first one. The header has no name and no time; XFL
+//! is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip`.
 
 mod blocks;
 mod deflate;
@@ -25,7 +23,7 @@ pub use joint::make_appendable;
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// The size of a block, in bytes: large enough that the division does not make the output larger.
+/// The size of a block, in bytes. With blocks of this size, the division does not make the output larger.
 const BLOCK: usize = 1 << 20;
 
 /// Compresses the content that is written to it. Without a call of [`GzipWriter::finish`] the output is incomplete.
@@ -37,19 +35,19 @@ pub struct GzipWriter<W: Write> {
     /// The length of the content so far, in bytes, modulo 2^32.
     length: u32,
     content: Vec<u8>,
-    /// Whether the content that comes next is compressed already.
+    /// Whether the caller has marked the following content as already compressed (*dense*).
     is_dense: bool,
-    /// Whether all content of the current block is.
+    /// Whether all content of the current block is dense.
     is_block_dense: bool,
-    /// The blocks that helpers compress, in order.
+    /// The results of the blocks that helper threads compress, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     helpers: Helpers,
-    /// Compresses the blocks that are not given to a helper.
+    /// Compresses the blocks that are not given to a helper thread.
     own: Option<Compressor>,
 }
 
 impl<W: Write> GzipWriter<W> {
-    /// The default of the `gzip` program.
+    /// The default level of the `gzip` program.
     pub(crate) const DEFAULT_LEVEL: u32 = 6;
 
     /// Writes the header. `level` is from 0 (stored) to 9 (smallest), roughly equivalent to the levels of the `gzip` program; larger
@@ -61,7 +59,7 @@ impl<W: Write> GzipWriter<W> {
         Self::with_helpers(out, level, Helpers::on_idle_cores())
     }
 
-    /// The same with at most `threads` threads in addition to the caller's.
+    /// As [`new`](Self::new), with at most `threads` threads in addition to the caller's.
     #[cfg(test)]
     pub(super) fn with_threads(out: W, level: u32, threads: usize) -> io::Result<Self> {
         Self::with_helpers(out, level, Helpers::at_most(threads))

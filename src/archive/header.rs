@@ -1,4 +1,4 @@
-//! Writes headers in GNU format, with the same bytes as GNU tar.
+//! Writes the headers of tar entries in GNU format, with the same bytes as GNU tar.
 
 use std::io::{self, Write};
 
@@ -26,7 +26,7 @@ pub(crate) struct EntryHeader<'a> {
     pub gid: u32,
     /// The name of the user; empty if it has none. It is truncated to 32 bytes, as in GNU tar.
     pub user: &'a str,
-    /// The name of the group; the same rules apply.
+    /// The name of the group, with the same rules as for `user`.
     pub group: &'a str,
     /// The modification time, in seconds since 1970.
     pub mtime: i64,
@@ -62,7 +62,7 @@ pub(super) fn write(
     entry: &EntryHeader<'_>,
     pieces: Option<&[Piece]>,
 ) -> io::Result<()> {
-    // The order of GNU tar.
+    // GNU tar writes the link target before the name.
     write_long(out, b'K', entry.link)?;
     write_long(out, b'L', entry.name)?;
 
@@ -121,7 +121,7 @@ pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
     ((1 + long(entry.name) + long(entry.link) + extensions) * BLOCK) as u64
 }
 
-/// The largest length of a name in a header, in bytes. Such a name has no NUL at its end.
+/// The largest length of a name in a header, in bytes. A name of this length has no NUL at its end.
 const NAME: usize = 100;
 
 /// Writes a name that is too long for a header as an entry that precedes it.
@@ -150,7 +150,7 @@ fn write_block(out: &mut impl Write, header: &mut Header) -> io::Result<()> {
     let checksum = &mut header.as_old_mut().cksum;
     checksum.fill(b' ');
     let sum: u64 = header.as_bytes().iter().map(|byte| u64::from(*byte)).sum();
-    // The only field with a different format: six digits, a NUL and a space.
+    // The checksum is the only field with a different format: six digits, a NUL and a space.
     number::write(&mut header.as_old_mut().cksum[..7], sum);
     out.write_all(header.as_bytes())
 }

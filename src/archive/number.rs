@@ -1,7 +1,7 @@
-//! Numbers in header fields: octal text, or base-256 where octal has too few digits.
+//! Reads and writes numbers in header fields: octal text, or base-256 if the number has too many octal digits for the field.
 //!
-//! Base-256 is GNU's: the first bit is set and the rest is a big-endian number in two's complement
-//! (GNU tar's manual, "Extensions to the archive format"; star and libarchive read and write the same).
+//! Base-256 is an extension of GNU tar: the first bit is set and the rest is a big-endian number in two's complement (GNU tar's manual,
+//! "Extensions to the archive format"). star and libarchive read and write the same format.
 
 /// Parses a field; `None` if it is not a number or too large. An empty field is 0.
 pub(super) fn parse(field: &[u8]) -> Option<i64> {
@@ -44,8 +44,8 @@ fn parse_base_256(field: &[u8]) -> Option<i64> {
 
 /// Writes octal digits and a NUL, or base-256 if there are too many digits.
 ///
-/// Fields are 8 or 12 bytes long: base-256 has room for each `u32` in a short field and each `u64` in a long one. The highest bits of
-/// larger numbers are lost.
+/// Fields have 8 or 12 bytes. In base-256, every `u32` fits into a short field and every `u64` into a long one. The highest bits of larger
+/// numbers are lost.
 pub(super) fn write(field: &mut [u8], value: u64) {
     let Some(digits) = field.len().checked_sub(1) else {
         return;
@@ -72,7 +72,7 @@ pub(super) fn write_signed(field: &mut [u8], value: i64) {
             let mut rest = value;
             for byte in field.iter_mut().rev() {
                 *byte = rest.to_le_bytes()[0];
-                // An arithmetic shift, which extends the sign.
+                // This is an arithmetic shift, which extends the sign.
                 rest >>= 8;
             }
         }

@@ -42,8 +42,8 @@ pub struct Packed {
     pub bytes: u64,
 }
 
-/// Packs the directory `tree` into `out`, which should be buffered and is not flushed. Later times than `newest`, in seconds since 1970,
-/// are written as `newest`.
+/// Packs the directory `tree` into `out`, which should be buffered and is not flushed. Times after `newest`, in seconds since 1970, are
+/// written as `newest`.
 ///
 /// # Errors
 /// If a file cannot be read or changes while it is packed, or if `out` cannot be written. The archive is then incomplete.
@@ -101,7 +101,7 @@ pub fn pack<W: Write>(
     Ok(packed)
 }
 
-/// A file that was listed and no longer exists has changed.
+/// Converts the error of a file operation. A file that was listed and no longer exists counts as changed.
 fn changed_or_failed(error: fs::Error) -> PackError {
     if error.is_not_found() {
         content::changed(&error.path)
@@ -115,14 +115,14 @@ struct Packer<'a, W, O: ?Sized> {
     owners: &'a mut O,
     /// The newest time that is written, in seconds since 1970.
     newest: i64,
-    /// Files with several names, by device and inode: the first name, and how many names are still to come.
+    /// For each file with several hard links, by device and inode: the first name, and the number of links that were not added yet.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
     buffer: Vec<u8>,
     packed: Packed,
 }
 
 impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
-    /// Adds an entry of the walk's directory, or the directory itself without its entries.
+    /// Adds one file of the directory that the walk has reached, or this directory itself without its entries.
     fn add(
         &mut self,
         walk: &Walk,
@@ -224,7 +224,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
     }
 }
 
-/// The kind of a file's entry; `None` for a socket, which does not work without its process.
+/// The kind of a file's entry. `None` for a socket, which is omitted because it does not work without its process.
 fn kind(found: &Found) -> Option<Kind> {
     Some(match found.kind() {
         FileType::Socket => return None,

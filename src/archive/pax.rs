@@ -1,11 +1,11 @@
-//! PAX records: the contents of an extended header, for the entry that follows it.
+//! Parses PAX records: the contents of an extended header, which apply to the entry after it.
 //!
 //! A record is `LENGTH KEY=VALUE\n`, where the length is that of the whole record, so a value may contain line ends (POSIX `pax`, "pax
 //! Extended Header"). An empty value deletes an earlier one.
 
 use crate::archive::sparse::{self, Piece};
 
-/// The records that are used; others (access times, attributes) are ignored.
+/// The records that are used. Others, such as access times and attributes, are ignored.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -16,7 +16,7 @@ pub(super) struct Pax {
     pub(super) sparse: SparseRecords,
 }
 
-/// The records of the owner.
+/// The records about the entry's owner.
 #[derive(Debug, Default)]
 pub(super) struct OwnerRecords {
     pub(super) uid: Option<u64>,
@@ -25,7 +25,7 @@ pub(super) struct OwnerRecords {
     pub(super) group: Option<Vec<u8>>,
 }
 
-/// The `GNU.sparse.*` records (GNU tar's manual, "Storing Sparse Files").
+/// The `GNU.sparse.*` records (GNU tar's manual, "Storing Sparse Files"). Numbers such as 0.1 are versions of the format.
 #[derive(Debug, Default)]
 pub(super) struct SparseRecords {
     pub(super) name: Option<Vec<u8>>,
@@ -46,7 +46,7 @@ pub(super) struct SparseRecords {
 /// Where the pieces of a sparse file are listed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PieceList {
-    /// Nowhere: the file is not sparse.
+    /// Nowhere, because the file is not sparse.
     None,
     /// In the records (0.0 and 0.1).
     Records,

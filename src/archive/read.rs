@@ -33,7 +33,7 @@ const MAX_PAX: u64 = 32 << 20;
 /// An entry: its header and the records that precede it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name in the archive: any bytes, see `archive::entry::normalize`.
+    /// The name in the archive, which can be any bytes. `archive::entry::normalize` converts it to a path.
     pub name: Vec<u8>,
     /// The target of a link in the archive; empty for other kinds.
     pub link: Vec<u8>,
@@ -78,7 +78,7 @@ impl Entry {
 pub struct Owner {
     /// The number of the user. Numbers that are too large for a system are replaced by the largest valid one.
     pub uid: u32,
-    /// The number of the group; the same rule applies.
+    /// The number of the group, with the same rule as for `uid`.
     pub gid: u32,
     /// The name of the user, which may be empty.
     pub user: String,
@@ -87,7 +87,7 @@ pub struct Owner {
 }
 
 impl Default for Owner {
-    /// Root.
+    /// The owner root.
     fn default() -> Self {
         Self {
             uid: 0,
@@ -106,7 +106,7 @@ pub struct Reader<R> {
     offset: u64,
     /// The unread content of the current entry, in bytes.
     left: u64,
-    /// The padding after it to a whole block, in bytes.
+    /// The padding after the content, up to a whole block, in bytes.
     padding: u64,
     /// The name of the current entry.
     current: PathBuf,
@@ -140,7 +140,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The input.
+    /// Returns the input.
     pub(crate) fn into_inner(self) -> R {
         self.input
     }
@@ -226,7 +226,7 @@ impl<R: Read> Reader<R> {
         Ok(entry)
     }
 
-    /// Sets how much content follows the header that was read; a PAX record replaces the size in the header.
+    /// Sets how much content follows the current header. A size in a PAX record takes precedence over that in the header.
     fn start_content(&mut self, kind: Kind, pax_size: Option<u64>) {
         if let Some(size) = pax_size {
             self.left = size;
@@ -279,7 +279,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Reads the long name after a header, without the NULs at its end.
+    /// Reads the long name that follows a header, without the NULs at its end.
     fn long_name(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
         let mut name = self.bytes(limit, start)?;
         while name.last() == Some(&0) {
@@ -288,7 +288,7 @@ impl<R: Read> Reader<R> {
         Ok(name)
     }
 
-    /// Reads the content after a header that precedes an entry.
+    /// Reads the content of a header that describes the next entry.
     fn bytes(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
         if self.left > limit {
             return Err(ReadError::TooLong {
@@ -338,7 +338,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(header))
     }
 
-    /// Fills a block; returns `false` if the input ended before it.
+    /// Reads a block. Returns `false` if the input has ended.
     fn block(&mut self, block: &mut [u8], start: u64) -> Result<bool, ReadError> {
         let mut filled = 0;
         while filled < block.len() {
@@ -408,7 +408,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// The target of a link: from the records before the header, or from the header.
+/// The target of a link, from the records before the header or from the header itself.
 fn link_target(header: &Header, kind: Kind, announced: Option<Vec<u8>>) -> Vec<u8> {
     match kind {
         Kind::HardLink | Kind::Symlink => {

@@ -1,4 +1,4 @@
-//! The size of an archive's contents, estimated without unpacking, and whether an archive is complete.
+//! Estimates the size of an archive's contents without unpacking it, and checks whether an archive is complete.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -9,8 +9,8 @@ use crate::fs::{self, Context as _};
 /// The smallest size of a gzip file, in bytes.
 const GZIP_LEAST: u64 = 18;
 
-/// A lower bound for the unpacked size of an archive, in bytes. The last four bytes of a gzip file are its unpacked size modulo 4 GiB; for
-/// other files it is their own size.
+/// A lower bound for the unpacked size of an archive, in bytes. For a gzip file, this is the number in the last four bytes, the unpacked
+/// size modulo 4 GiB. For other files, it is the size of the file.
 ///
 /// # Errors
 /// If the file cannot be read.

@@ -1,11 +1,11 @@
-//! The pieces of a sparse file that an archive contains.
+//! The pieces of sparse files. An archive contains only the pieces between a sparse file's holes, and a list of their places.
 //!
-//! There are four formats: the old GNU one (`S` headers, which [`pack()`](crate::archive::pack()) writes) and three PAX ones (0.0
-//! and 0.1 in the records, 1.0 before the content). GNU tar's manual describes them in "Storing Sparse Files".
+//! There are four formats: the old GNU one (`S` headers, which [`pack()`](crate::archive::pack()) writes) and three PAX ones (0.0 and 0.1
+//! in the records, 1.0 before the content). GNU tar's manual describes them in "Storing Sparse Files".
 
 use crate::archive::BLOCK;
 
-/// The largest number of pieces, in reading and writing, because the list is in memory (16 bytes for each piece).
+/// The maximum number of pieces of a file. The limit exists because the list is in memory, with 16 bytes for each piece.
 pub(super) const MAX_PIECES: usize = 1 << 20;
 
 /// A piece of a file between holes, in bytes.
@@ -15,7 +15,7 @@ pub(super) struct Piece {
     pub(super) length: u64,
 }
 
-/// Adds a piece, which must follow the others.
+/// Adds a piece, which must begin after the others.
 pub(super) fn push(pieces: &mut Vec<Piece>, offset: u64, length: u64) -> Result<(), &'static str> {
     let end = pieces.last().map_or(0, |last| last.offset + last.length);
     if offset < end {
@@ -55,7 +55,7 @@ pub(super) fn check(pieces: &[Piece], size: u64, stored: u64) -> Result<(), &'st
     {
         return Err("a piece lies beyond the end of the file");
     }
-    // The sum cannot overflow: the pieces do not overlap and end below the size.
+    // The sum cannot overflow, because the pieces do not overlap and end within the size.
     if pieces.iter().map(|piece| piece.length).sum::<u64>() != stored {
         return Err("its pieces are not as long as its content");
     }

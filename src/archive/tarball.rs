@@ -56,7 +56,7 @@ impl<W: Write> EntryWriter<W> {
         Self { out, written: 0 }
     }
 
-    /// The output, to tell it what comes next.
+    /// The output. The caller uses it to announce the following content.
     pub(crate) fn output(&mut self) -> &mut W {
         &mut self.out
     }

@@ -13,8 +13,8 @@
 //!   ignored.
 //! - Holes of sparse files stay holes.
 //!
-//! No other process should change the destination at the same time; if one does, links are still not followed. After an error the
-//! destination is incomplete.
+//! No other process should change the destination at the same time. If one does, the links that it creates are not followed. After an error
+//! the destination is incomplete.
 
 mod error;
 mod files;
@@ -52,7 +52,7 @@ pub struct Unpacked {
 /// The device nodes of an archive, which are not created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// Their number.
+    /// The number of device nodes.
     pub count: u64,
     /// The paths of the first twenty, relative to the destination.
     pub first: Vec<PathBuf>,

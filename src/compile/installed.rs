@@ -129,7 +129,8 @@ impl Installed {
         self.lock().tree.clone()
     }
 
-    /// Records that the package, or one that it was compiled against, is the result of an unrestricted run. Call this before its dependents
+    /// Records that the package, or one that it was compiled against, is the result of an unrestricted run, whose result may differ from
+    /// that of a restricted one (see [`Compiled::unrestricted`](super::job::Compiled::unrestricted)). Call this before its dependents
     /// start.
     pub(super) fn mark_unrestricted(&self) {
         self.0.is_unrestricted.store(true, Ordering::Relaxed);

@@ -120,7 +120,7 @@ impl Kept {
     /// Reads the description of a kept package and its variables.
     ///
     /// # Errors
-    /// It cannot be read, or is not valid.
+    /// The description cannot be read, or is not valid.
     pub fn read(directory: &Path) -> Result<(Self, Environment), KeptError> {
         let path = directory.join(DESCRIPTION);
         let kept: Self = match serde_json::from_slice(&fs::read(&path)?) {

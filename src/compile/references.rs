@@ -38,7 +38,7 @@ pub enum ReferenceKind {
     Interpreter,
     /// A program or a library names it as a place for libraries (RPATH, RUNPATH).
     Libraries,
-    /// It is a symbolic link.
+    /// The file is a symbolic link to it.
     Link,
     /// A `.pc` or `.la` file names it for dependents.
     Description,

@@ -37,16 +37,15 @@ use crate::sandbox::SandboxError;
 /// A package of a schedule.
 #[derive(Debug, Clone)]
 pub struct Package {
-    /// Its name.
+    /// The package's name.
     pub name: Name,
-    /// Its version.
+    /// The package's version.
     pub version: Version,
     /// How the package is obtained.
     pub origin: Origin,
-    /// Its direct dependencies, in manifest order.
+    /// The direct dependencies, in manifest order.
     pub dependencies: Vec<Id>,
-    /// Its expected duration, for the critical path. If no package of a schedule has a duration, packages run in the order of
-    /// adding.
+    /// The expected duration, for the critical path. If no package of a schedule has a duration, packages run in the order of adding.
     pub expected: Duration,
 }
 

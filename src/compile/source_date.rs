@@ -92,7 +92,7 @@ pub enum SourceDates {
     /// None: the times of installed files are packed as they are.
     #[default]
     None,
-    /// The same for all.
+    /// The same date for all packages.
     Given(SourceDate),
     /// For each package, the newest time in its source. A package then has the same bytes in every release.
     OfEachSource,

@@ -1,11 +1,12 @@
-//! Commands to the CI system in the output, and protection from commands in the output of scripts.
+//! Formats output for CI systems, which read commands such as `::error::` in the output of a run. Protects the output of scripts from being
+//! read as commands.
 
 use std::borrow::Cow;
 
 /// Which CI system reads the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Annotations {
-    /// None, or one without commands.
+    /// No CI system, or one without commands.
     #[default]
     None,
     /// GitHub Actions: `::group::`, `::error::`.
@@ -13,14 +14,15 @@ pub enum Annotations {
 }
 
 impl Annotations {
-    /// The text without commands. GitHub's runner obeys `::` at the start of a line, after spaces, and `##[` anywhere in a line.
+    /// The text with all commands made ineffective. GitHub's runner obeys `::` at the start of a line, after spaces, and `##[` anywhere in
+    /// a line.
     #[must_use]
     pub fn plain(self, text: &str) -> Cow<'_, str> {
         if self == Self::None || !(text.contains("::") || text.contains("##[")) {
             return Cow::Borrowed(text);
         }
         let mut plain = String::with_capacity(text.len());
-        // The runner also ends lines at a carriage return.
+        // The runner also treats a carriage return as a line end.
         for line in text.split_inclusive(['\n', '\r']) {
             let start = line.trim_start();
             if let Some(command) = start.strip_prefix("::") {
@@ -47,7 +49,7 @@ impl Annotations {
         }
     }
 
-    /// The command that reports an error; empty if there is none. Ends with a line end.
+    /// The command that reports an error, with a line end. Empty if the CI system has no such command.
     #[must_use]
     pub fn error(self, title: &str, message: &str) -> String {
         match self {

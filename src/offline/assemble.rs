@@ -1,8 +1,8 @@
 //! Writes the compiled release to a temporary file, reads it back and renames it.
 //!
-//! Entries come in the source's order under canonical names (`./release.MF`), the compiled packages in place of the source
-//! packages, with the modes and times that the Go agent gives them. Most blobs inside are compressed already, and the compressor takes
-//! them over as they are.
+//! The entries have the order of the source release and canonical names (`./release.MF`). The compiled packages replace the source
+//! packages, with the modes and times that the Go agent gives them. Most blobs are compressed already; the compressor stores these without
+//! compressing them again.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -23,15 +23,15 @@ use crate::release::digest::BlobDigests;
 use crate::release::{Manifest, Name};
 use crate::runtime::Cancellable;
 
-/// What an unfinished output is called: hidden, and no `*.tgz`.
+/// The prefix of an unfinished output's name, which is hidden and does not match `*.tgz`.
 pub(super) const PARTIAL_PREFIX: &str = ".bosh-agent-partial-";
 
 const BUFFER: usize = 128 * 1024;
 
-/// The size of blobs that fill blocks of the compressor, in bytes.
+/// The size from which a blob fills whole blocks of the compressor, in bytes.
 const LARGE: u64 = 2 << 20;
 
-/// How much of a tarball that is passed on is copied at once, in bytes.
+/// How many bytes of an already compiled release are copied at once.
 const PIECE: u64 = 64 << 20;
 
 /// Why a compiled release has not been written.
@@ -43,13 +43,13 @@ pub enum AssembleError {
     /// An entry could not be written.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// What was written is not what was meant.
+    /// The written file does not have the expected contents.
     #[error("verification of the written file failed")]
     Verify(#[from] VerifyError),
     /// The disk is full.
     #[error("not enough space for a file of about {}", Bytes(*size))]
     NoSpace {
-        /// The size of the result without compression, in bytes. Its packages are compressed already.
+        /// The size of the result in bytes, with the packages as they are compressed and the rest uncompressed.
         size: u64,
         /// The error of the system.
         source: Box<AssembleError>,
@@ -57,7 +57,7 @@ pub enum AssembleError {
 }
 
 impl AssembleError {
-    /// Whether the files that the result is made of are no longer what they were.
+    /// Whether the cause is that another program changed files from which the result is made.
     pub(super) fn is_of_changed_files(&self) -> bool {
         match self {
             Self::Files(error) => error.is_not_found(),
@@ -132,7 +132,7 @@ pub(super) fn assemble(
     })
 }
 
-/// Copies a release that is compiled already and whose bytes have been checked: `digests` tells which those were.
+/// Copies a release that is compiled already. `digests` are those of the bytes that were checked.
 pub(super) fn pass_on(
     tarball: &Path,
     digests: &BlobDigests,
@@ -142,7 +142,7 @@ pub(super) fn pass_on(
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let (source, mut file) = (fs::open(tarball)?, target.file());
-    // In pieces, so that a stop takes effect between them. The kernel copies them, or has both files share them where it can.
+    // Copy in pieces, so that a cancellation takes effect between them. The kernel copies each piece, or lets both files share it.
     while io::copy(&mut (&source).take(PIECE), &mut file).at("copy", tarball)? > 0 {
         if cancel.is_cancelled() {
             return Err(io::Error::other("stopped")).at("copy", tarball)?;
@@ -153,14 +153,14 @@ pub(super) fn pass_on(
     Ok(target.persist(output)?)
 }
 
-/// The temporary file that becomes a result, in the directory of the result.
+/// Creates the temporary file that becomes a result, in the directory of the result.
 pub(super) fn partial(output: &Path) -> fs::Result<LeasedFile> {
     let file = LeasedFile::create(fs::parent(output), PARTIAL_PREFIX, "")?;
     fs::set_mode(file.path(), fs::mode_of_results())?;
     Ok(file)
 }
 
-/// Writes a new file, has it read back, and only then gives it its name.
+/// Writes a temporary file, reads it back, and then renames it.
 fn replace(
     output: &Path,
     cancel: &CancellationToken,
@@ -177,7 +177,8 @@ fn replace(
     Ok(target.persist(output)?)
 }
 
-/// Writes a file to the disk on a thread of its own while `work` runs: reading back needs a CPU, and writing the disk.
+/// Writes a file's data to the disk on another thread while `work` runs. The two are concurrent because reading back needs a CPU, and
+/// writing needs the disk.
 fn while_syncing<T>(file: &File, work: impl FnOnce() -> T) -> (io::Result<()>, T) {
     thread::scope(|scope| {
         let syncing = thread::Builder::new()
@@ -188,7 +189,7 @@ fn while_syncing<T>(file: &File, work: impl FnOnce() -> T) -> (io::Result<()>, T
             Ok(syncing) => syncing
                 .join()
                 .unwrap_or_else(|panic| panic::resume_unwind(panic)),
-            // The system refuses a thread.
+            // No thread could be started.
             Err(_) => file.sync_all(),
         };
         (synced, done)
@@ -226,8 +227,8 @@ fn write<W: Compress>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleErr
         .map_err(|source| AppendError::Output { source }.into())
 }
 
-/// Whether a blob fills blocks of its own that need not be compressed again. To find that out from samples takes most of the CPU time of
-/// writing a result.
+/// Whether a blob is compressed and so large that its blocks of the compressor need not be compressed again. Without this check, the
+/// compressor takes samples, which need most of the CPU time of writing a result.
 fn is_dense(mut file: &File, size: u64) -> io::Result<bool> {
     if size < LARGE {
         return Ok(false);
@@ -240,7 +241,7 @@ fn is_dense(mut file: &File, size: u64) -> io::Result<bool> {
     Ok(!matches!(compression, None | Some(Compression::None)))
 }
 
-/// `./path`, with a slash behind a directory.
+/// The name of an entry: `./path`, with a slash after a directory.
 fn archived_name(entry: &TarballEntry) -> Vec<u8> {
     let mut name = b"./".to_vec();
     name.extend_from_slice(entry.path.as_os_str().as_bytes());
@@ -280,7 +281,7 @@ fn entries(
 fn entry_of(source: &Carried) -> TarballEntry {
     let entry = &source.entry;
     let (kind, content) = match &source.blob {
-        // A hard link is carried over as the file that it is.
+        // A hard link becomes a file.
         Some(blob) => (Kind::File, Content::Blob(blob.clone())),
         None => (entry.kind, Content::None),
     };
@@ -302,7 +303,7 @@ fn entry_of(source: &Carried) -> TarballEntry {
     }
 }
 
-/// The directory of compiled packages and what is in it. Owner and mode are those of the source's directory of packages.
+/// The entries of the directory of compiled packages, which has the owner and mode of the source's directory of packages, and of its files.
 fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<TarballEntry> {
     let like = carried
         .iter()

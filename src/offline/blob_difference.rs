@@ -36,7 +36,7 @@ struct PackageFiles {
 /// How the files of two compiled packages differ. Empty if they have the same files in the same order.
 ///
 /// # Errors
-/// One of them, which is named, cannot be read.
+/// A package cannot be read. The error names it.
 pub(super) fn compare(
     first: &Path,
     second: &Path,
@@ -71,7 +71,7 @@ fn differences(first: &PackageFiles, second: &PackageFiles) -> Vec<FileDifferenc
     found
 }
 
-/// How two files differ: in the first of these points.
+/// The first difference of two files.
 fn difference(first: &FileFacts, second: &FileFacts) -> String {
     if first.kind != second.kind {
         return format!("{} and {}", kind(first.kind), kind(second.kind));

@@ -1,5 +1,5 @@
-//! The directories of caches. Their file system may not respond, like that of a network file system whose server is gone. A thread that waits
-//! for it may keep the agent from exiting, so another process looks each directory up first (`sandbox::Look`).
+//! Checks whether the file systems of cache directories respond, and prepares the directories. A network file system whose server is gone
+//! may block a thread, which then keeps the agent from exiting, so another process accesses each directory first (`sandbox::Look`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::sandbox::{Look, LookError, SeenPaths};
 /// How long a file system may take to respond.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The options without a local cache whose file system does not respond. Reports such a cache.
+/// Returns the options. If the file system of the local cache does not respond, reports it and removes the cache from the options.
 pub(super) async fn without_silent_cache(
     options: &Options,
     cancel: &CancellationToken,
@@ -36,7 +36,7 @@ pub(super) async fn without_silent_cache(
     Ok(options)
 }
 
-/// Gives up the shared caches whose file systems do not respond.
+/// Reports the shared caches whose file systems do not respond, and stops using them.
 pub(super) async fn check(
     remotes: &Remotes,
     agent: &ForkServer,
@@ -55,7 +55,7 @@ async fn responds(
     directory: &Path,
     with: (&ForkServer, &CancellationToken),
 ) -> Result<bool, TaskFailed> {
-    // The attributes of the directory itself may be known without the server.
+    // The kernel may know the attributes of the directory itself without the server, so look up an entry.
     let below = directory.join("v1");
     let looked = look(&below, with, |look, path| look.kind(path)).await?;
     Ok(looked.is_some())
@@ -84,8 +84,8 @@ pub(super) async fn prepare(
     Ok(found)
 }
 
-/// Asks about a path in another process. `None` if there is no response, and `Some(None)` after another failure, which the use of the
-/// directory reports.
+/// Examines a path in another process. Returns `None` if there is no response, and `Some(None)` after another failure, which is reported
+/// when the directory is used.
 async fn look<T: Send + 'static>(
     path: &Path,
     (agent, cancel): (&ForkServer, &CancellationToken),

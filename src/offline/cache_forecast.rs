@@ -1,4 +1,4 @@
-//! What a run would find in its caches, for `--dry-run`. Changes nothing there.
+//! Predicts for `--dry-run` which packages a run would find in its caches. Does not change the caches.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::runtime;
 /// What a run would do with a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expectation {
-    /// Compile it; if it has a cache, with the reason for the miss.
+    /// Compile it. If the run has a cache, with the reason why the package is not in it.
     Compile(Option<String>),
     /// Take it from the local cache.
     Cached,
     /// Fetch it from this shared cache.
     Shared(String),
-    /// Nothing: it is compiled already.
+    /// Nothing, because it is compiled already.
     Nothing,
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn expectations(
     }
 }
 
-/// What the local cache has.
+/// Looks for the packages in the local cache.
 async fn locally(
     cache: Option<Arc<LocalCache>>,
     keyed: Vec<Option<Keyed>>,
@@ -95,7 +95,7 @@ async fn locally(
     Ok(runtime::map_blocking("cache", process::processors(), keyed, find).await?)
 }
 
-/// Adds what the shared caches have.
+/// Looks for the remaining packages in the shared caches.
 async fn in_shared(
     mut expectations: Vec<Expectation>,
     keyed: &[Option<Keyed>],

@@ -1,4 +1,4 @@
-//! Whether a package is in the cache, and why not, in words.
+//! Finds a package in the cache. If it is missing, explains why.
 
 use std::cmp::Reverse;
 
@@ -14,7 +14,7 @@ pub(super) enum Found {
     /// The package was compiled before in the same way.
     Hit(Box<Entry>),
     Miss {
-        /// Why, as the end of a sentence.
+        /// Why the package was not found, as the end of a sentence.
         reason: String,
         damage: Option<Damage>,
     },

@@ -1,4 +1,5 @@
-//! The packages of a run that are in the cache, and those that are stored there as they are compiled.
+//! The packages of a run and the caches: which packages were found (hits) or not (misses), which can be fetched from shared caches, and
+//! which are being stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,16 +30,17 @@ use crate::runtime::{self, TaskSet};
 /// Why a package is compiled if the task that fetched it broke.
 const NOT_FETCHED: &str = "it could not be fetched";
 
-/// The packages of a run, as far as its cache knows them.
+/// For each package of a run, the result of its search in the caches.
 #[derive(Debug)]
 pub(super) struct CachedPackages<'a> {
     cache: Option<&'a CallCache>,
     searched: Vec<Searched>,
     /// The dependencies of each package.
     dependencies: Vec<Vec<NodeId>>,
-    /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled without restrictions.
+    /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled by a script without
+    /// Landlock rules.
     unrestricted: Vec<bool>,
-    /// Each has the size of its package.
+    /// The tasks that store packages, each with the size of its package.
     storing: TaskSet<u64, fs::Result<()>>,
     has_stored: bool,
     uploads: Option<Uploads>,
@@ -88,7 +90,7 @@ impl<'a> CachedPackages<'a> {
         }
     }
 
-    /// The package in the cache.
+    /// The package, if it was found in the cache.
     pub(super) fn hit(&self, node: NodeId) -> Option<&Hit> {
         match self.searched.get(node.index())? {
             Searched::Known(Known::Hit(hit)) => Some(hit),
@@ -96,7 +98,7 @@ impl<'a> CachedPackages<'a> {
         }
     }
 
-    /// The package in a shared cache that was not fetched yet.
+    /// The package, if it is in a shared cache and was not fetched yet.
     pub(super) fn fetchable(&self, node: NodeId) -> Option<&Fetchable> {
         match self.searched.get(node.index())? {
             Searched::Shared(fetchable) => Some(fetchable),
@@ -115,10 +117,10 @@ impl<'a> CachedPackages<'a> {
         self.hits().count() + self.fetchables().count()
     }
 
-    /// The fetch of a package has ended: it is a hit or a miss now. Reports damaged files.
+    /// Records the end of a package's fetch, after which the package is a hit or a miss. Reports damaged files.
     ///
     /// # Errors
-    /// If its files could not be written.
+    /// The package's files could not be written.
     pub(super) fn set_arrived(
         &mut self,
         node: NodeId,
@@ -127,7 +129,7 @@ impl<'a> CachedPackages<'a> {
         let Some(fetchable) = self.fetchable(node) else {
             return Ok(());
         };
-        // Without a result, its task panicked.
+        // If there is no result, the task panicked.
         let arrival = fetchable.take();
         let arrival = arrival.unwrap_or_else(|| Ok((fetchable.missed(NOT_FETCHED), Vec::new())));
         let (known, damaged) = arrival?;

@@ -1,4 +1,6 @@
-//! The caches of a run: finds packages of earlier runs, and stores those of this one.
+//! The caches of a run: finds packages of earlier runs, and stores those of this one. A local cache is a directory of this machine, and
+//! several machines use a shared cache. A package from an unrestricted run, in which its script was not confined by Landlock rules, is used
+//! and stored only on request.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -26,18 +28,18 @@ use crate::process;
 use crate::release::{Name, Slug};
 use crate::runtime;
 
-/// How long a content that no entry names is kept: another process may be about to write the entry.
+/// How long a file that no entry of the cache names is kept. Another process may be about to write the entry.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// The local cache in the work directory, which receives packages if the run has no other one that can be written to.
+/// The directory of a temporary cache in the work directory. It receives packages if the run has no writable local cache.
 const RECEIVED: &str = "received";
 
 /// The caches of a run.
 #[derive(Debug)]
 pub(super) struct CallCache {
-    /// The local cache; without one, that in the work directory.
+    /// The local cache or, without one, a temporary cache in the work directory.
     cache: Arc<LocalCache>,
-    /// Where packages of shared caches arrive: the local cache, or one in the work directory.
+    /// The cache that receives packages of shared caches: the local one, or a temporary one in the work directory.
     receiving: Arc<LocalCache>,
     remotes: Remotes,
     common: CommonParts,
@@ -46,7 +48,7 @@ pub(super) struct CallCache {
     is_writable: bool,
     /// Whether results are stored in the local cache.
     stores: bool,
-    /// Whether results are stored in a shared cache, if there is one for them.
+    /// Whether results are stored in a shared cache, if the run has one to store them in.
     shares: bool,
     limit: Option<u64>,
     level: u32,
@@ -116,7 +118,7 @@ impl OpenedCache {
     }
 }
 
-/// Prepares a local cache. Returns it and whether it can be written to; `None` if it cannot be created, because the disk is full.
+/// Prepares a local cache. Returns it and whether it can be written to; Returns `None` if the disk is full, so that it cannot be created.
 fn prepare(
     directory: &Path,
     progress: &Progress,
@@ -154,7 +156,7 @@ impl CallCache {
             is_kept,
             is_writable,
         } = opened;
-        // What a user does in a shell is not part of the key.
+        // The key of a package does not depend on what a user does in a shell.
         let mut shares = options.shell.is_none();
         if isolation == "none" && jobs > 1 {
             progress.warn(
@@ -274,13 +276,13 @@ impl CallCache {
         Ok(package_keys::keyed(nodes, &sources, &self.common))
     }
 
-    /// What stores packages in a shared cache, if there is one for them.
+    /// The uploads to a shared cache, if the run has one to store packages in.
     pub(super) fn uploads(&self) -> Option<Uploads> {
         let to = self.remotes.to.as_ref();
         to.filter(|_| self.shares).map(Uploads::new)
     }
 
-    /// Reports failures of the shared caches that did not end their use.
+    /// Reports failures of the shared caches after which the run continued to use them.
     pub(super) fn report_failures(&self) {
         self.remotes.report();
     }
@@ -327,7 +329,7 @@ impl CallCache {
         }
     }
 
-    /// What stores a package that was compiled in this run in the local cache. Its blob is kept until then.
+    /// Returns a function that stores a package of this run in the local cache. It keeps the package's blob until then.
     pub(super) fn storing(
         &self,
         entry: Entry,
@@ -341,7 +343,8 @@ impl CallCache {
         }
     }
 
-    /// Removes what no entry names, and if the cache is too large, the packages that were used least recently. Blocks.
+    /// Returns a function that removes files that no entry names and, if the cache is too large, the least recently used packages. The
+    /// function blocks.
     pub(super) fn pruning(
         &self,
         cancel: CancellationToken,
@@ -365,12 +368,12 @@ impl CallCache {
     }
 }
 
-/// The files that could not be read and were reported. They stay where they are, so that they may be found again after a fetch.
+/// The unreadable files that were reported. They stay in the cache, so a later search may find them again.
 #[derive(Debug, Default)]
 struct Reported(Mutex<HashSet<PathBuf>>);
 
 impl Reported {
-    /// Whether to report a damage: it is a new one, or lasting.
+    /// Whether to report a damage. A damage that is not lasting is reported only once.
     fn is_new(&self, damage: &Damage) -> bool {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         damage.kind.is_lasting() || files.insert(damage.file.clone())

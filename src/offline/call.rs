@@ -36,7 +36,7 @@ use crate::fs::MadeDirectories;
 use crate::release::Slug;
 use crate::runtime;
 
-/// Compiles the releases of a run, or only checks or plans that.
+/// Compiles the releases of a run or, as the options say, only checks them or prints the plan.
 pub(super) async fn compile(
     options: Options,
     progress: Arc<Progress>,
@@ -207,7 +207,7 @@ impl Call<'_> {
         checking.await?
     }
 
-    /// Takes over the packages that earlier results have.
+    /// Takes packages from results of earlier runs (`--reuse`).
     async fn reuse(
         &self,
         earlier: Vec<Input<Opened>>,
@@ -328,7 +328,7 @@ impl Call<'_> {
                 self.pass_on(release, &output).await?;
                 Ok(Some((id, output)))
             }
-            // Compiled together with the others.
+            // These releases are compiled together.
             Task::Compile { .. } => Ok(None),
         }
     }
@@ -353,9 +353,9 @@ impl Call<'_> {
         })
     }
 
-    /// Prints which packages took the time.
+    /// Prints the slowest packages.
     fn summarize(&self, is_complete: bool) {
-        // The packages of a run that opens a shell, or that was stopped, say little about a complete run.
+        // Print nothing after a stop or a shell, because the times then say little about a complete run.
         if self.check_canceled().is_err() || shell::package(&self.options).is_some() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Collects what happens in a run for its report.
+//! Collects the facts of a run for its report: releases, packages, events and errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ struct Facts {
     inputs: Vec<PathBuf>,
     releases: BTreeMap<ReleaseId, Release>,
     written: Vec<ReleaseId>,
-    /// By the index of the package.
+    /// What each package did, by the index of the package.
     runs: BTreeMap<usize, PackageEvents>,
     /// The packages from caches, the last lines of their logs, and the names of the caches, by their indices.
     cached: BTreeMap<usize, (Blob, Vec<String>, String)>,
@@ -78,7 +78,7 @@ impl CallRecord {
         (facts.isolation, facts.jobs) = (Some(isolation), Some(jobs));
     }
 
-    /// Adds a release. `status` is its status when it is written.
+    /// Adds a release. `status` is its status after its result was written.
     pub(super) fn add_release(
         &self,
         id: ReleaseId,
@@ -116,7 +116,7 @@ impl CallRecord {
         self.facts().written = releases.collect();
     }
 
-    /// `is_source` is whether the package is compiled, not only installed.
+    /// Records the start of a package. `is_source` is whether it is compiled, not only installed.
     pub(super) fn set_started(&self, node: NodeId, is_source: bool) {
         let first = match is_source {
             true => PhaseName::Wait,
@@ -144,7 +144,7 @@ impl CallRecord {
     }
 
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
-        // Another user may have written these lines.
+        // Another user may have written these lines to the cache, so limit and escape them.
         let lines = hit.entry.last_lines.iter().take(LOG_LINES);
         let lines = lines.map(|line| printable(line.as_bytes())).collect();
         let cache = hit.origin.name();
@@ -157,7 +157,7 @@ impl CallRecord {
         self.facts().cache_misses.insert(node.index(), reason);
     }
 
-    /// Records the events of the core.
+    /// Returns a listener that records the events of `compile`.
     pub(super) fn listener(self: &Arc<Self>) -> Listener {
         let record = Arc::clone(self);
         Arc::new(move |event| record.hear(event))
@@ -303,7 +303,7 @@ fn blob(blob: &tarball::Blob) -> Blob {
     }
 }
 
-/// Adds a failure to its package.
+/// Adds a failure to the package that failed.
 fn add_failure(packages: &mut [Package], failed: &PackageFailure, error: &OfflineError) {
     let (name, version) = (failed.package.0.to_string(), failed.package.1.to_string());
     let releases = failed.releases.iter();

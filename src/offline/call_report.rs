@@ -35,7 +35,7 @@ pub(super) struct CallReport {
     pub summary: Option<Summary>,
 }
 
-/// The packages of the run together.
+/// The sums over all packages of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Summary {
     /// How many packages were compiled.
@@ -90,11 +90,11 @@ pub(super) struct Release {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ReleaseStatus {
-    /// It was compiled and written.
+    /// The release was compiled and written.
     Written,
-    /// It was compiled before, and was copied.
+    /// The release was compiled before, and was copied.
     Copied,
-    /// It was compiled before, and is where its result belongs.
+    /// The release was compiled before, and already has the path of its result.
     Unchanged,
     Unfinished,
 }
@@ -104,9 +104,9 @@ pub(super) enum ReleaseStatus {
 pub(super) struct ReleasePackage {
     pub name: String,
     pub version: String,
-    /// Whether it was compiled before.
+    /// Whether the package was compiled before the run.
     pub precompiled: bool,
-    /// The earlier result from which it was taken over.
+    /// The earlier result from which the package was taken.
     pub reused_from: Option<String>,
 }
 
@@ -120,17 +120,17 @@ pub(super) struct Package {
     pub releases: Vec<String>,
     pub status: PackageStatus,
     pub precompiled: bool,
-    /// Whether it was found in the cache, so that it was not compiled in this run.
+    /// Whether the package was found in a cache, so that it was not compiled in this run.
     pub cached: bool,
-    /// The cache in which it was found.
+    /// The cache in which the package was found.
     pub cached_from: Option<String>,
-    /// Why it was not in the cache, if one is used.
+    /// Why the package was not in the cache, if a cache is used.
     pub cache_miss: Option<String>,
-    /// The ids of its direct dependencies.
+    /// The ids of the direct dependencies.
     pub dependencies: Vec<usize>,
     pub source: Blob,
     pub compiled: Option<Blob>,
-    /// When it started, in seconds after the start of the run.
+    /// The package's start, in seconds after the start of the run.
     pub started: Option<f64>,
     pub seconds: Option<Seconds>,
     pub phases: Vec<Phase>,
@@ -138,7 +138,7 @@ pub(super) struct Package {
     pub second_run: Option<SecondRun>,
     pub log: Option<String>,
     pub first_log: Option<String>,
-    /// The last lines that its script printed, if it was compiled. A failure has its own.
+    /// The last lines that the script printed, if the package was compiled. A failed package has them in its failure.
     pub last_lines: Vec<String>,
     pub failure: Option<Failure>,
 }
@@ -147,10 +147,10 @@ pub(super) struct Package {
 #[serde(rename_all = "snake_case")]
 pub(super) enum PackageStatus {
     Compiled,
-    /// It was compiled before, and was installed for its dependents.
+    /// The package was compiled before, and was installed for its dependents.
     Installed,
     Failed,
-    /// One of its dependencies failed.
+    /// A dependency of the package failed.
     Skipped,
     Stopped,
     NotStarted,

@@ -1,9 +1,9 @@
-//! Warnings about installed packages that were changed.
+//! Warnings about installed packages and copies of them that were changed after they had been installed.
 
 use crate::compile::Changed;
 use crate::release::Name;
 
-/// A sealed tree was changed and has been reinstalled.
+/// The files of an installed package were changed and have been reinstalled.
 pub(super) fn tree(package: &Name, changed: &Changed) -> String {
     format!(
         "Warning: the files of package {package} were changed after it was installed: {}. It is reinstalled from its compiled package.\n\
@@ -12,7 +12,7 @@ pub(super) fn tree(package: &Name, changed: &Changed) -> String {
     )
 }
 
-/// A copy of a sealed tree was changed and has been replaced.
+/// A copy of an installed package was changed and has been replaced.
 pub(super) fn copy(package: &Name, changed: &Changed) -> String {
     format!(
         "Warning: the copy of package {package} that its dependents share was changed: {}. It is copied again.\n\

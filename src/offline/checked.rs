@@ -11,12 +11,12 @@ use crate::release::{CompiledPackage, Manifest, Name, Package, Version, graph};
 #[derive(Debug)]
 pub(super) struct CheckedRelease {
     pub tarball: PathBuf,
-    /// Of the whole tarball.
+    /// The digests of the whole tarball.
     pub digests: BlobDigests,
     pub manifest: Manifest,
     /// The entries, in the tarball's order.
     pub carried: Vec<Carried>,
-    /// In compile order.
+    /// The packages, in compile order.
     pub packages: Vec<Arc<CheckedPackage>>,
 }
 
@@ -24,10 +24,10 @@ pub(super) struct CheckedRelease {
 #[derive(Debug, Clone)]
 pub(super) struct CheckedPackage {
     pub listed: Listed,
-    /// Its path in the tarball.
+    /// The package's path in the tarball.
     pub path: PathBuf,
     pub blob: Blob,
-    /// The earlier result from which it was taken over.
+    /// The earlier result from which the package was taken.
     pub reused_from: Option<PathBuf>,
 }
 
@@ -48,7 +48,7 @@ impl CheckedRelease {
         (self.manifest.name.clone(), self.manifest.version.clone())
     }
 
-    /// The graph of its packages.
+    /// The packages as nodes of a dependency graph.
     pub(super) fn graph(&self) -> Vec<graph::PackageNode<'_>> {
         let packages = self.packages.iter();
         packages.map(|it| (it.name(), it.dependencies())).collect()

@@ -1,4 +1,4 @@
-//! What a compiled release consists of.
+//! Determines the contents of a compiled release: its manifest and its packages.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::release::{
 /// The blob of a package that was compiled in this run.
 #[derive(Debug)]
 pub(super) struct CompiledBlob {
-    /// A bare SHA-1, which every Director and agent reads.
+    /// The digest for the manifest: a SHA-1 without prefix, which every Director and agent reads.
     pub digest: MultiDigest,
     pub blob: Blob,
 }

@@ -1,28 +1,29 @@
-//! The critical path of packages: the dependencies that take longest one after another. A higher `--jobs` cannot compile them faster. Pure.
+//! Finds the critical path of packages: the chain of dependencies that takes longest. A higher `--jobs` cannot make it faster. No I/O.
 
 use std::time::Duration;
 
 /// The times of a package.
 #[derive(Debug, Clone)]
 pub(super) struct Timed {
-    /// The indices of its direct dependencies, which are smaller than its own.
+    /// The indices of the direct dependencies, which are smaller than the package's own index.
     pub dependencies: Vec<usize>,
-    /// The time from its start until its dependents can start.
+    /// The time from the package's start until dependents can start.
     pub until_installed: Duration,
-    /// The time from its start until it is done.
+    /// The time from the package's start until it is done.
     pub total: Duration,
 }
 
 /// The critical path.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct CriticalPath {
-    /// The indices of its packages. Each package follows its dependency.
+    /// The indices of the packages on the path. Each package follows its dependency.
     pub packages: Vec<usize>,
-    /// The time that they take together.
+    /// The total time of the path.
     pub time: Duration,
 }
 
-/// The critical path of a graph; empty if no package takes time. Of several equal ones, the path whose last package comes first.
+/// The critical path of a graph; empty if no package takes time. Of several paths with the same time, the one whose last package has the
+/// smallest index.
 pub(super) fn of(packages: &[Timed]) -> CriticalPath {
     // For each package: when it can be installed at the earliest, and the dependency that decides it.
     let mut earliest: Vec<(Duration, Option<usize>)> = Vec::with_capacity(packages.len());

@@ -1,9 +1,9 @@
-//! The dependency graph of a run in Graphviz's DOT language: pure.
+//! Writes the dependency graph of a run in Graphviz's DOT language. No I/O.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// How many characters of a version are shown: most are digests.
+/// How many characters of a version are shown. Most versions are long digests.
 const VERSION_LENGTH: usize = 12;
 
 /// The fill color of packages that are compiled already.
@@ -17,22 +17,22 @@ const CRITICAL: &str = "red";
 pub(super) struct DotNode {
     pub name: String,
     pub version: String,
-    /// `NAME/VERSION` of each release that has it, at least one.
+    /// `NAME/VERSION` of each release that has the package, at least one.
     pub releases: Vec<String>,
-    /// The time that it is expected to take, such as `12.0s`.
+    /// The expected time, such as `12.0s`.
     pub time: Option<String>,
-    /// Whether it was compiled before.
+    /// Whether the package was compiled before.
     pub is_compiled: bool,
-    /// Whether it is on the critical path.
+    /// Whether the package is on the critical path.
     pub is_critical: bool,
-    /// The dependency that comes before it on the critical path.
+    /// The dependency that precedes the package on the critical path.
     pub critical_dependency: Option<usize>,
-    /// The indices of its direct dependencies.
+    /// The indices of the direct dependencies.
     pub dependencies: Vec<usize>,
 }
 
-/// The text of a graph. An arrow leads from a package to its dependency. If there are several releases, each is a cluster; a package that
-/// several of them have is outside, and its label names them.
+/// The text of a graph. An arrow leads from a package to its dependency. If there are several releases, each is a cluster. A package that
+/// several releases share is outside the clusters, and its label names the releases.
 pub(super) fn text(nodes: &[DotNode]) -> String {
     let mut clusters: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -105,7 +105,7 @@ fn attributes(node: &DotNode) -> String {
     attributes
 }
 
-/// A string of the language. In a label, a backslash begins an escape.
+/// A quoted string of the DOT language. Backslashes are escaped, because they begin escapes in labels.
 fn quoted(text: &str) -> String {
     let escaped = text
         .replace('\\', "\\\\")

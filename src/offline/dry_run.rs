@@ -44,7 +44,7 @@ pub(super) struct PlannedPackages {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compilation {
     pub jobs: NonZeroUsize,
-    /// Whether packages share one tree.
+    /// Whether all packages use the same directories, so that some cannot be compiled concurrently.
     pub is_shared: bool,
 }
 
@@ -96,7 +96,7 @@ impl PlannedPackages {
         })
     }
 
-    /// Looks into the cache of the run, if it has one.
+    /// Determines which packages are in the run's caches, if it has any.
     pub(super) async fn look_into_cache(
         &mut self,
         options: &Options,
@@ -112,7 +112,7 @@ impl PlannedPackages {
         matches!(self.expectations[index], Expectation::Compile(_))
     }
 
-    /// The times of all packages. Installing one that is compiled already takes almost no time.
+    /// The times of all packages. The time of a compiled package is zero, because installing it takes almost no time.
     fn times(&self) -> Vec<Duration> {
         let expected = self.expected.iter().enumerate();
         expected
@@ -237,7 +237,7 @@ impl PlannedPackages {
         text
     }
 
-    /// The package and, in a run with several releases, the releases that have it.
+    /// The title of a package. In a run with several releases, it includes the releases that have the package.
     fn title(&self, node: &PackageNode) -> String {
         let package = node.package();
         let name = format!("{}/{}", package.name(), package.version());
@@ -253,7 +253,7 @@ impl PlannedPackages {
             .collect()
     }
 
-    /// The graph, as text, and the number of its packages.
+    /// The graph as DOT text, and the number of packages in it.
     fn dot(&self) -> (String, usize) {
         let critical = self.critical_path().packages;
         // Compiled packages take no time, so they are not part of the path that is shown.

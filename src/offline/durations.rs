@@ -1,4 +1,4 @@
-//! How long packages took in earlier runs, kept in the directory of logs, so that the slowest start first.
+//! Remembers how long packages took, in a file in the directory of logs, so that later runs start the slowest packages first.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,10 +19,10 @@ const PARTIAL_PREFIX: &str = ".bosh-agent-durations-";
 /// How many versions of a package are kept.
 const VERSIONS: usize = 8;
 
-/// The estimate for everything but the script, in seconds.
+/// The estimated time of everything except the script, in seconds.
 const BASE: f64 = 0.2;
 
-/// The estimate for compressed source if no duration is known, in seconds per byte: 1 MB/s.
+/// The estimated time of a script if no duration is known, in seconds per byte of compressed source: 1 MB/s.
 const PER_BYTE: f64 = 1e-6;
 
 /// The durations of earlier runs, and those of this run.
@@ -37,7 +37,7 @@ pub(super) struct Durations {
 pub(super) struct Measured<'a> {
     pub name: &'a Name,
     pub version: &'a Version,
-    /// The size of its source.
+    /// The size of the package's source.
     pub bytes: u64,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Measured<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
     pub time: Duration,
-    /// Whether an earlier run has measured the package. Otherwise the time is an estimate by its size.
+    /// Whether an earlier run has measured the package. Otherwise the time is estimated from the package's size.
     pub is_measured: bool,
 }
 
-/// The file.
+/// The contents of the file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Remembered {
-    /// By package name; the version that was compiled last comes first.
+    /// The durations by package name. The version that was compiled last comes first.
     packages: BTreeMap<String, Vec<RecordedDuration>>,
 }
 
@@ -75,7 +75,7 @@ pub(super) enum Unusable {
 }
 
 impl Durations {
-    /// The file in a directory.
+    /// The path of the file in a directory.
     pub(super) fn path(directory: &Path) -> PathBuf {
         directory.join(FILE)
     }
@@ -95,7 +95,7 @@ impl Durations {
         })
     }
 
-    /// Estimates how long each package will take: by its own earlier durations, or by its size and the durations of the others.
+    /// Estimates how long each package will take, by its own earlier durations, or by its size and the durations of other packages.
     pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Expected> {
         let known: Vec<Option<f64>> = packages.iter().map(|it| self.seconds(it)).collect();
         let (mut seconds, mut bytes) = (0.0, 0.0);
@@ -105,7 +105,7 @@ impl Durations {
                 bytes += package.bytes as f64;
             }
         }
-        // This machine's speed, if a package of this run was compiled on it before.
+        // The speed of this machine, if an earlier run has measured a package of this run.
         let per_byte = if bytes > 0.0 {
             seconds / bytes
         } else {
@@ -124,7 +124,7 @@ impl Durations {
             .collect()
     }
 
-    /// Seconds of the same version, else of the version that was compiled last.
+    /// The seconds that the same version took, or else the version that was compiled last.
     fn seconds(&self, package: &Measured<'_>) -> Option<f64> {
         let entries = self.earlier.packages.get(package.name.as_str())?;
         let same = entries
@@ -139,7 +139,7 @@ impl Durations {
         self.new.push((name.clone(), version.clone(), took));
     }
 
-    /// Writes the durations. Those that another run has written in the meantime are kept.
+    /// Writes the durations. Durations that another run has written in the meantime are kept.
     pub(super) fn write(self, directory: &Path) -> Result<(), Unusable> {
         if self.new.is_empty() {
             return Ok(());

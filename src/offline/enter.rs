@@ -54,7 +54,7 @@ impl KeptPackage {
     }
 }
 
-/// Opens a shell in the sandbox of a kept package, and keeps what it changes in the package's directories.
+/// Opens a shell in the sandbox of a kept package. Changes in the package's directories are kept.
 pub async fn enter(
     package: KeptPackage,
     options: Options,
@@ -78,7 +78,7 @@ async fn enter_kept(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<(), OfflineError> {
-    // Each shell saves its changes at its end.
+    // Each shell saves its changes at its end, so only one at a time can use the directory.
     let lock = {
         let directory = package.directory.clone();
         runtime::spawn_blocking("lock", move || Kept::lock(&directory)).await??

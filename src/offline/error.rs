@@ -1,4 +1,4 @@
-//! Why a run of `bosh-agent compile` failed.
+//! The reasons why a run of `bosh-agent compile` or `compile-package` failed.
 
 use std::path::PathBuf;
 
@@ -18,33 +18,33 @@ use crate::release::{ManifestProblem, Name};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
-/// Why a run failed.
+/// The reason why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
-    /// It is not known what to compile for.
+    /// The stemcell to compile for is unknown.
     #[error(transparent)]
     Stemcell(#[from] UnknownStemcell),
     /// The stemcell image cannot be used.
     #[error(transparent)]
     Image(Box<ImageError>),
-    /// The releases of the run are not in order. Nothing has been compiled.
+    /// The input releases have problems. Nothing has been compiled.
     #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),
     /// The user selected jobs or packages that no release of the run has. Nothing has been compiled.
     #[error("nothing was compiled: no release of this run has {}", unknown(.0))]
     Unknown(Vec<UnknownName>),
-    /// What is in a tarball cannot be written to the work directory.
+    /// The contents of a tarball cannot be written to the work directory.
     #[error("failed to extract `{}`", tarball.display())]
     Spool {
         /// The tarball.
         tarball: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: fs::Error,
     },
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// The tree in which packages are compiled is not available.
+    /// The directories in which packages are compiled are not available.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// Not every release was written.
@@ -56,9 +56,9 @@ pub enum OfflineError {
     /// A compiled release has not been written.
     #[error("failed to write the compiled release `{}`", output.display())]
     Assemble {
-        /// Where it should have been.
+        /// The path of the result.
         output: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: AssembleError,
     },
     /// The source or a dependency of a single package cannot be read.
@@ -92,12 +92,12 @@ pub enum OfflineError {
     /// A single compiled package has not been written.
     #[error("failed to write the compiled package `{}`", output.display())]
     Place {
-        /// Where it should have been.
+        /// The path of the result.
         output: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: AssembleError,
     },
-    /// A package was compiled without the digests that its release needs: a bug.
+    /// A package was compiled without the digests that its release needs. This is a bug.
     #[error("the digests of compiled package {package} were not computed")]
     NoDigest {
         /// The package.
@@ -122,10 +122,10 @@ pub enum OfflineError {
     Compare {
         /// The file.
         file: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: Box<OpenError>,
     },
-    /// Packages were not the same when they were compiled again.
+    /// A second compilation gave other packages (`--verify-rebuild`).
     #[error("{} when compiled again", differing(.0))]
     NotReproducible(Box<RebuildDifferences>),
     /// Packages cannot be compiled on other machines.
@@ -136,7 +136,7 @@ pub enum OfflineError {
         /// Why.
         source: Box<RemoteFailure>,
     },
-    /// A part of this program broke.
+    /// A task of this program panicked.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
     /// The user stopped the run.
@@ -145,7 +145,7 @@ pub enum OfflineError {
 }
 
 impl OfflineError {
-    /// Everything that failed, the first failure first.
+    /// All failures, in the order in which they occurred.
     pub(super) fn failures(&self) -> &[Self] {
         match self {
             Self::Incomplete(incomplete) => &incomplete.failures,
@@ -197,40 +197,40 @@ fn count(problems: usize) -> String {
     }
 }
 
-/// A problem with one of the tarballs, or with where its result would go.
+/// A problem with an input tarball, or with the place of its result.
 #[derive(Debug)]
 pub struct InputProblem {
     /// The tarball or directory.
     pub path: PathBuf,
-    /// What is wrong.
+    /// The problem.
     pub kind: InputProblemKind,
 }
 
 /// What is wrong with an input.
 #[derive(Debug, thiserror::Error)]
 pub enum InputProblemKind {
-    /// It is not a release.
+    /// The input is not a release.
     #[error(transparent)]
     Open(OpenError),
-    /// Its manifest is wrong in one point.
+    /// The manifest has a problem.
     #[error("release.MF: {0}")]
     Manifest(ManifestProblem),
-    /// It is not the release that it says.
+    /// The contents of the release do not match its manifest.
     #[error(transparent)]
     Release(Problem),
-    /// A release that is compiled already is read twice, and this cannot be.
+    /// The input is a compiled release that can be read only once, such as a pipe. Compiled releases are read twice.
     #[error("it is already compiled, so it would be copied, but it is not a regular file")]
     NotAFile,
     /// An earlier result from which packages are to be taken has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]
     NothingToReuse,
-    /// It cannot be read for a second compilation.
+    /// The input can be read only once, but `--verify-rebuild` needs it for a second compilation.
     #[error("--verify-rebuild would read it twice, but it is not a regular file")]
     NotReadTwice,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]
     GivenTwice {
-        /// How it was given before.
+        /// The path by which it was given before.
         earlier: PathBuf,
     },
     /// Two inputs would be written to one file.
@@ -247,7 +247,7 @@ pub enum InputProblemKind {
         /// The file.
         output: PathBuf,
     },
-    /// A directory is where the output should be.
+    /// A directory has the path of the output.
     #[error("its result cannot be written to `{}`, which is a directory", output.display())]
     OverDirectory {
         /// The directory.
@@ -267,7 +267,7 @@ pub enum InputProblemKind {
     /// The output directory cannot be used.
     #[error("the output directory cannot be used")]
     OutputDirectory(#[source] fs::Error),
-    /// It has not the source of the package that `--shell` names.
+    /// The release has no source of the package that `--shell` names.
     #[error(
         "it has no source of package `{package}` to compile (--shell){}",
         listed(sources)
@@ -275,27 +275,27 @@ pub enum InputProblemKind {
     NoSource {
         /// The package.
         package: Name,
-        /// The packages that it has sources of.
+        /// The packages of which the release has sources.
         sources: Vec<Name>,
     },
-    /// Nothing of any input is selected.
+    /// The selection contains nothing of any input.
     #[error("it has no jobs, so no package is needed (--only-needed)")]
     NothingSelected,
-    /// A part of a compiled release was asked for.
+    /// The user selected a part of a compiled release.
     #[error("--job and --package need the source release, and this one is compiled")]
     SelectionOfCompiled,
-    /// A disk has not the least that is needed.
+    /// A disk has less free space than the run certainly needs.
     #[error(
         "not enough space: at least {} {purpose}, {} free",
         Bytes(*needed),
         Bytes(*free)
     )]
     NoSpace {
-        /// What it is needed for.
+        /// The purpose of the space.
         purpose: &'static str,
-        /// Bytes that are surely needed.
+        /// The bytes that are certainly needed.
         needed: u64,
-        /// Bytes that are free.
+        /// The bytes that are free.
         free: u64,
     },
 }
@@ -308,10 +308,10 @@ fn listed(sources: &[Name]) -> String {
     }
 }
 
-/// A run of which not every release was written.
+/// A run in which not every release was written.
 #[derive(Debug)]
 pub struct Incomplete {
-    /// Everything that failed, the first failure first; at least one.
+    /// All failures, at least one, in the order in which they occurred.
     pub failures: Vec<OfflineError>,
     /// The releases whose packages have not all been compiled, in the order of the inputs.
     pub releases: Vec<UnfinishedRelease>,

@@ -1,4 +1,5 @@
-//! Finds the first error in the output of a packaging script: hundreds of lines of other jobs may follow it.
+//! Finds the first error in the output of a packaging script. It is not always near the end, because hundreds of lines of other jobs may
+//! follow it.
 
 use std::path::Path;
 
@@ -6,24 +7,25 @@ use crate::compile::PrintedLine;
 use crate::fs;
 use crate::process::{LineKind, Trace, printable};
 
-/// No more of a line is kept, in characters.
+/// The length to which a line is shortened, in characters.
 const LINE_LIMIT: usize = 400;
 
 /// How many lines after an error of the shell or of a basic command `make` may report the failure of that command.
 const CONSEQUENCE: usize = 10;
 
-/// Searches a log for the line that most likely says why a script failed: the first error of a build tool, or else the last error of the shell or of a basic command: scripts often continue
-/// after a basic command fails. The line with which a tool reports that a command failed is the last choice.
+/// Searches a log for the line that most likely says why a script failed. This is the first error of a build tool, or else the last error
+/// of the shell or a basic command, because scripts often continue after these. The last choice is a line in which a tool reports that a
+/// command failed.
 ///
 /// # Errors
-/// What the system answered.
+/// The log cannot be read.
 pub(super) fn find(log: &Path) -> fs::Result<Option<PrintedLine>> {
     let (mut search, mut trace) = (Search::default(), Trace::default());
     fs::for_each_block(log, |block| {
         for line in block.split_inclusive('\n') {
             search.lines += 1;
             let line = line.trim_end();
-            // Commands that `bash -x` traces contain anything.
+            // Skip commands that `bash -x` traces, because they can contain any text.
             if trace.read(line.as_bytes(), false) == LineKind::Printed {
                 search.read(line);
             }
@@ -81,8 +83,8 @@ impl Search {
     }
 }
 
-/// Whether a line with the mark of an error reports none: failures that make ignores are expected, and configure prints a directory
-/// before the error itself.
+/// Whether a line looks like an error and reports none: a failure that make ignores, or the directory that configure prints before the
+/// error.
 fn is_no_error(line: &str) -> bool {
     line.ends_with("(ignored)") || line.starts_with("configure: error: in `")
 }
@@ -107,7 +109,7 @@ enum Mark {
     Of(&'static str, &'static str),
     /// The line starts with `go: ` and is not about progress.
     Go,
-    /// The line is `FILE.go:LINE:COLUMN: MESSAGE`: Go's compiler has no word for an error.
+    /// The line is `FILE.go:LINE:COLUMN: MESSAGE`. Go's compiler marks errors in no other way.
     GoPosition,
     /// The line is `SCRIPT: line NUMBER: MESSAGE`.
     Bash,
@@ -117,7 +119,7 @@ enum Mark {
 
 use Mark::{Bash, End, Go, GoPosition, Of, Sh, Start, Within};
 
-/// Build tools. A line that is not an error must not match: warnings and the names of files often contain the word.
+/// The marks of build tools. They must match only errors; warnings and file names often contain the word "error".
 const TOOLS: &[Mark] = &[
     // GCC, Clang, rustc's linker, as, ld
     Within(": error: "),
@@ -182,7 +184,7 @@ const TOOLS: &[Mark] = &[
     Start("patch: **** "),
 ];
 
-/// Tools that report the failure of another command, which has printed the reason itself.
+/// The marks of tools that report the failure of another command, which has printed the reason itself.
 const COMMANDS: &[Mark] = &[
     Of("make", ": *** ["),
     Of("gmake", ": *** ["),
@@ -192,7 +194,7 @@ const COMMANDS: &[Mark] = &[
     Start("tar: Exiting with failure status"),
 ];
 
-/// The shell and basic commands.
+/// The marks of the shell and of basic commands.
 const SHELL: &[Mark] = &[
     // bash, coreutils
     Bash,

@@ -1,4 +1,4 @@
-//! The expected results of a run: its stemcell, and the paths of its results. Only manifests are read, and no file is changed.
+//! Predicts the results of a run from the manifests of its inputs: the stemcell, and the paths of the results. Changes no file.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use super::select::{Wanted, result_paths};
 use super::stemcell::{self, CallStemcell};
 use crate::diag::Chain;
 
-/// The stemcell of a run, or why it is unknown, with all problems that the manifests show.
+/// Returns the stemcell of a run. The error contains all problems of the manifests.
 pub(super) async fn stemcell(
     options: &Options,
     progress: &Progress,

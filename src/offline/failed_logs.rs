@@ -1,4 +1,4 @@
-//! Copies the logs of failed packages to the output directory: in a container, the directory of logs is lost when the run ends.
+//! Copies the logs of failed packages to the output directory, because in a container the directory of logs is lost when the run ends.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl FailedLogs {
     }
 }
 
-/// A reader never sees a partial copy.
+/// Copies a file so that readers never see a partial copy.
 fn copy_file(from: &Path, to: &Path) -> fs::Result<()> {
     let mut source = fs::open_file(from)?;
     let mut temporary = fs::temporary_next_to(to)?;

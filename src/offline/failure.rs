@@ -1,4 +1,4 @@
-//! The packages of a run that failed.
+//! The failures of a run's packages, and the releases that are therefore incomplete.
 
 use std::path::{Path, PathBuf};
 
@@ -11,27 +11,27 @@ use crate::release::{Name, Version};
 #[derive(Debug, thiserror::Error)]
 #[error("failed to compile package {}/{}{}", package.0, package.1, of_releases(releases))]
 pub struct PackageFailure {
-    /// Names and versions of the releases that have it; none if it was compiled without a release.
+    /// Names and versions of the releases that have the package. Empty if it was compiled without a release.
     pub releases: Vec<(Name, Version)>,
     /// Name and version of the package.
     pub package: (Name, Version),
-    /// Its blob in the tarball or, without a release, the damaged file, and how large that is, in bytes.
+    /// The package's blob in the tarball or, without a release, the damaged file, with its size in bytes.
     pub blob: (PathBuf, u64),
-    /// The log of its script, if it was started.
+    /// The script's log, if the script was started.
     pub log: Option<PathBuf>,
-    /// The line of the log that most likely says why its script failed.
+    /// The line of the log that most likely says why the script failed.
     pub error_line: Option<PrintedLine>,
-    /// Why.
+    /// The cause.
     pub source: FailureCause,
 }
 
 /// Why a package has not been compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum FailureCause {
-    /// It failed on this machine.
+    /// The package failed on this machine.
     #[error(transparent)]
     Local(#[from] CompileError),
-    /// It failed on another machine.
+    /// The package failed on another machine.
     #[error(transparent)]
     Remote(#[from] RemoteFailure),
 }

@@ -1,4 +1,4 @@
-//! What is to blame for a failure, and the exit code that reports it.
+//! Determines the cause of a failure (script, input, or machine), and the exit code that reports it.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::package_job::Blame;
 /// The order is that of the exit codes: if there are several failures, the smallest one is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailureKind {
-    /// A packaging script, or what it installed.
+    /// A packaging script, or the files that it installed.
     Script,
     /// A release.
     Input,
@@ -73,7 +73,7 @@ impl FailureKind {
     }
 }
 
-/// The kind, as reports have it.
+/// The kind of a failure in the notation of reports.
 pub(super) fn blame(kind: FailureKind) -> Blame {
     match kind {
         FailureKind::Script => Blame::Script,
@@ -94,16 +94,17 @@ fn of_problem(problem: &InputProblem) -> FailureKind {
     }
 }
 
-/// An input that is missing or not a regular file is not to be retried on another machine.
+/// The kind of an input's file error. An input that is missing or not a regular file counts as a wrong input, because a retry on another
+/// machine cannot succeed.
 fn of_input(error: &fs::Error) -> FailureKind {
-    // An error without a code is not the system's: the path is not that of a regular file.
+    // An error without a system's code means that the path is not that of a regular file.
     match is_wrong_path(error) || error.source.raw_os_error().is_none() {
         true => FailureKind::Input,
         false => FailureKind::Machine,
     }
 }
 
-/// Whether an input's path is a mistake: nothing, or something that is not a file, has this path.
+/// Whether an input's path is wrong: it does not exist, or it is not a file.
 pub(crate) fn is_wrong_path(error: &fs::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
     matches!(error.source.kind(), NotFound | IsADirectory | NotADirectory)
@@ -146,7 +147,7 @@ fn of_package(error: &CompileError) -> FailureKind {
     }
 }
 
-/// What another machine blamed. Without its report, the machines are to blame.
+/// The kind that another machine reported. Without a report, the machines are to blame.
 fn of_remote(failure: &RemoteFailure) -> FailureKind {
     match failure.report().and_then(|report| report.failure_kind) {
         Some(Blame::Script) => FailureKind::Script,

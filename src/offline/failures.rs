@@ -12,11 +12,11 @@ use crate::diag::Chain;
 use crate::fs;
 use crate::runtime::TaskSet;
 
-/// What has failed, the first failure first.
+/// The failures, in the order in which they occurred.
 #[derive(Debug)]
 pub(super) struct Failures {
     failures: Vec<OfflineError>,
-    /// By the index of the failure.
+    /// The tasks that examine logs, by the index of the failure.
     logs: TaskSet<usize, Examined>,
 }
 
@@ -38,7 +38,7 @@ impl Failures {
         self.failures.push(failure);
     }
 
-    /// Adds the failure of a package. Its log is read, and copied to `copies`.
+    /// Adds the failure of a package. Starts to read the package's log and to copy it to `copies`.
     pub(super) fn push_package(&mut self, failure: PackageFailure, copies: Option<FailedLogs>) {
         if let Some(log) = failure.log.clone() {
             let package = failure.package.0.clone();
@@ -56,7 +56,7 @@ impl Failures {
         self.failures.push(OfflineError::Package(Box::new(failure)));
     }
 
-    /// All failures, with what their logs say and where these were copied to.
+    /// Waits for the logs. Returns all failures, with error lines and with the paths of the copies.
     pub(super) async fn finish(mut self, progress: &Progress) -> Vec<OfflineError> {
         while let Some((index, result)) = self.logs.next().await {
             let OfflineError::Package(failure) = &mut self.failures[index] else {

@@ -1,4 +1,4 @@
-//! Packages of shared caches: each is fetched when the schedule needs it, while others are compiled.
+//! Fetches packages from shared caches. Each package is fetched when the schedule needs it, while others are compiled.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ type Arrival = Result<(Known, Vec<Damage>), OfflineError>;
 #[derive(Debug)]
 pub(super) enum Searched {
     Known(Known),
-    /// It is in a shared cache, from which it is fetched if it is needed.
+    /// The package is in a shared cache, from which it is fetched if it is needed.
     Shared(Box<Fetchable>),
 }
 
@@ -31,9 +31,9 @@ pub(super) enum Searched {
 #[derive(Debug, Clone)]
 pub(super) struct Fetchable {
     shared: InShared,
-    /// Searched in the local cache after the fetch.
+    /// The search for the package in the local cache, which follows the fetch.
     wanted: Wanted,
-    /// The local cache that receives it.
+    /// The local cache that receives the package.
     into: Arc<LocalCache>,
     arrival: Arc<Mutex<Option<Arrival>>>,
 }
@@ -48,12 +48,12 @@ impl Fetchable {
         }
     }
 
-    /// Its description in the shared cache.
+    /// The package's description in the shared cache.
     pub(super) fn entry(&self) -> &Entry {
         &self.shared.entry
     }
 
-    /// The package as one that is not fetched.
+    /// The package as a miss, because it was not fetched.
     pub(super) fn missed(&self, reason: &str) -> Known {
         match &self.wanted.keyed {
             Some(keyed) => Known::Miss {
@@ -71,7 +71,7 @@ impl Fetchable {
         arrival.take()
     }
 
-    /// What fetches the package, for the schedule.
+    /// The function with which the schedule fetches the package.
     pub(super) fn fetch(&self) -> Fetch {
         let fetchable = self.clone();
         Fetch::new(move |cancel| Box::pin(fetchable.clone().run(cancel)))
@@ -107,7 +107,7 @@ impl Fetchable {
         fetched
     }
 
-    /// Copies the package into the local cache. Returns the shared cache that it came from.
+    /// Copies the package into the local cache. Returns the shared cache from which it was copied.
     async fn transfer(&self) -> Option<Arc<Remote>> {
         let InShared {
             entry,
@@ -120,7 +120,7 @@ impl Fetchable {
         let wanted = [(entry.parts.name.clone(), entry.key())];
         for other in others {
             let found = shared_caches::find(other, &wanted, self.wanted.takes_unrestricted).await;
-            // The entry of another cache may name other files.
+            // Try the entry of each cache, because they may name different files.
             for entry in found {
                 if other.fetch(&entry, &self.into).await {
                     return Some(Arc::clone(other));
@@ -131,8 +131,8 @@ impl Fetchable {
     }
 }
 
-/// Prints how many packages are fetched from each shared cache, as far as is known. Without `is_result`, only those that others are compiled
-/// against.
+/// Prints how many packages are fetched from each shared cache, as far as is known. Without `is_result`, counts only packages that others
+/// are compiled against.
 pub(super) fn announce(
     nodes: &[(PackageNode, PackageLogs)],
     searched: &[Searched],

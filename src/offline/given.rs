@@ -1,4 +1,4 @@
-//! What the arguments of a run stand for: patterns that no shell expanded, and paths that do not exist.
+//! Interprets the arguments of a run. Expands patterns that no shell has expanded, and gives advice about paths that do not exist.
 
 use std::path::{Path, PathBuf};
 
@@ -6,14 +6,14 @@ use super::open_error::OpenError;
 use crate::diag::most_similar;
 use crate::fs;
 
-/// The beginning of a URL of each kind that is pasted for a path.
+/// The beginnings of URLs that users pass in place of a path.
 const SCHEMES: [&str; 6] = ["https://", "http://", "s3://", "gs://", "ftp://", "file://"];
 
-/// Ends of the names of tarballs.
+/// The suffixes of the names of tarballs.
 const TARBALLS: [&str; 3] = [".tgz", ".tar.gz", ".tar"];
 
-/// Replaces each pattern, such as `releases/*.tgz`, by the files that match it, in the order of their names. A path that exists is no
-/// pattern. `docker run` and task configurations pass patterns on as they are. Reads directories.
+/// Replaces each pattern, such as `releases/*.tgz`, by the files that match it, in the order of their names. A path that exists is not
+/// treated as a pattern. Patterns arrive here unexpanded from `docker run` and task configurations. Reads directories.
 pub(super) fn expand(given: Vec<PathBuf>) -> Vec<PathBuf> {
     given
         .into_iter()
@@ -24,7 +24,7 @@ pub(super) fn expand(given: Vec<PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files that match a pattern; none for a path that is no pattern.
+/// The files that match a pattern. Empty for a path without wildcards.
 fn matches(pattern: &Path) -> Vec<PathBuf> {
     if !is_pattern(pattern) || matches!(fs::lookup(pattern), Ok(Some(_))) {
         return Vec::new();
@@ -49,7 +49,7 @@ fn is_pattern(path: &Path) -> bool {
         .any(|byte| b"*?[".contains(byte))
 }
 
-/// The error for a path that does not exist, if more can be said about it than that. Reads its directory.
+/// The error for a path that does not exist, if there is advice about it. Reads the path's directory.
 pub(super) fn absent(path: &Path) -> Option<OpenError> {
     let text = path.to_string_lossy();
     if let Some(scheme) = SCHEMES.iter().find(|scheme| text.starts_with(**scheme)) {
@@ -116,7 +116,7 @@ pub(super) fn advice_on_directory(directory: &Path) -> Option<String> {
     }
 }
 
-/// The name of a tarball without `.tgz` or another end of its kind.
+/// The name of a tarball without its suffix, such as `.tgz`.
 fn without_end(name: &str) -> &str {
     TARBALLS
         .iter()
@@ -133,7 +133,7 @@ pub fn is_tarball(name: &str) -> bool {
 /// The contents of a directory.
 enum Listing {
     Empty,
-    /// The names of its tarballs, at least one.
+    /// The names of the tarballs in the directory, at least one.
     Tarballs(Vec<String>),
     NoTarballs,
 }

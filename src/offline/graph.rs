@@ -1,7 +1,7 @@
-//! Merges the packages of all releases of a run into one graph: a package that several releases have is one node.
+//! Merges the packages of all releases of a run into one graph, in which a package that several releases have is one node.
 //!
-//! Two packages are the same when everything that affects what they install is the same: name and version, which the script
-//! sees, the files of the source, and the dependencies, which must be the same in this sense, too.
+//! Two packages are the same if everything that affects their installed files is the same: name and version, which the script sees, the
+//! files of the source, and the dependencies, which must in turn be the same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::release::{Name, Version};
 /// A package of a run.
 #[derive(Debug)]
 pub(super) struct PackageNode {
-    /// The package that is compiled or installed, of the first release that has it.
+    /// The package as the first release has it. This one is compiled or installed.
     pub first: PackageUse,
     /// The same package in later releases.
     pub others: Vec<PackageUse>,
-    /// Direct dependencies, in manifest order, each once. All have smaller ids.
+    /// Direct dependencies, in manifest order, each once. Dependencies have smaller ids than their dependents.
     pub dependencies: Vec<NodeId>,
 }
 
@@ -40,13 +40,13 @@ impl PackageNode {
     }
 }
 
-/// What makes two packages the same: name, version, whether it is a source, its identity, sorted dependencies.
+/// Two packages with equal keys are the same: name, version, whether it is a source package, identity of the blob, sorted dependencies.
 type Key<'a> = (&'a Name, &'a Version, bool, &'a str, Vec<NodeId>);
 
 /// Which packages are nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Include {
-    /// Those that take part in a compilation: source packages and their compiled dependencies. A compiled package is only installed,
+    /// Packages that take part in a compilation: source packages and their compiled dependencies. A compiled package is only installed,
     /// without its own dependencies.
     Compilation,
     /// All of them, with all dependencies.

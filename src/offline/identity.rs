@@ -1,6 +1,6 @@
 //! Decides which source blobs of a run are the same: those with the same bytes, and those that unpack to the same files.
 //!
-//! Each release packs its packages itself, so the blobs of one package differ in times and owners from release to release.
+//! Each release archives its packages itself, so the blobs of one package differ in times and owners from release to release.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::runtime::Cancellable;
 pub(super) struct Identities(HashMap<(ReleaseId, Name), String>);
 
 impl Identities {
-    /// What two packages have in common when their sources are the same: the identity by content, or the SHA-256 of the blob.
+    /// The identity of a package's source, which is equal for equal sources. It is the digest of the contents, or the SHA-256 of the blob.
     pub(super) fn of<'a>(&'a self, release: ReleaseId, package: &'a CheckedPackage) -> &'a str {
         match self.0.get(&(release, package.name().clone())) {
             Some(identity) => identity,
@@ -34,7 +34,7 @@ impl Identities {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub package: (Name, Version),
-    /// The releases, each named once.
+    /// The releases that have the package, each named once.
     pub releases: Vec<String>,
 }
 
@@ -49,8 +49,9 @@ struct SourceBlob<'a> {
 /// The source blobs of one package name and version, by SHA-256.
 type SourceBlobs<'a> = BTreeMap<&'a str, SourceBlob<'a>>;
 
-/// Compares the sources that have the same name and version and different bytes. A blob that cannot be read is not compared:
-/// compiling it fails later. With source dates, the times in a source shape its package, so only sources with the same bytes are the same.
+/// Compares the sources that have the same name and version and different bytes. A blob that cannot be read is not compared, because
+/// compiling it fails later. With source dates, the times in a source affect the compiled package, so only sources with the same bytes are
+/// the same.
 pub(super) fn compare(
     releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
     dates: SourceDates,
@@ -114,7 +115,8 @@ fn source_blobs(
     packages
 }
 
-/// What a source unpacks to, and whether it is compressed, because that decides whether the compiled blob is.
+/// The identity of a source by content: a digest of the files, and whether the blob is compressed, because the compiled blob is then
+/// compressed as well.
 fn content_identity(blob: &Path, cancel: &CancellationToken) -> Option<String> {
     let open = || Some(Cancellable::new(fs::open(blob).ok()?, cancel));
     let content = content_digest(open()?).ok()??;

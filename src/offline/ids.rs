@@ -1,4 +1,4 @@
-//! The two numberings of a run: its releases and its packages.
+//! The ids of the releases and packages of a run.
 
 use crate::compile;
 

@@ -1,4 +1,4 @@
-//! Reads the tarballs of a run, and describes what they hold.
+//! Reads the tarballs of a run, and prints warnings about their contents.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -27,14 +27,14 @@ const CLUTTER_NAMED: usize = 10;
 /// How long a read of an input may continue after the run was canceled.
 const READ_GRACE: Duration = Duration::from_secs(2);
 
-/// Reads every tarball once. Each is given with the directory that its result goes to.
+/// Reads every tarball once. `tarballs` has each tarball with the output directory of its result.
 pub(super) async fn read(
     tarballs: Vec<(PathBuf, PathBuf)>,
     work_directory: &WorkDirectory,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Vec<Input<Opened>>, OfflineError> {
-    // The work directory itself will be gone when a person reads its name in an error.
+    // Errors name the tarball, because the work directory no longer exists when the user reads them.
     let paths = tarballs.iter().map(|(tarball, _)| tarball.as_path());
     space::check_for_tarballs(paths, fs::parent(work_directory.path()))?;
     let mut inputs = Vec::new();
@@ -71,7 +71,7 @@ pub(super) async fn read(
     Ok(inputs)
 }
 
-/// Reads only the manifest of each tarball. Each is given with the directory that its result goes to.
+/// Reads only the manifest of each tarball. `tarballs` has each tarball with the output directory of its result.
 pub(super) async fn read_manifests(
     tarballs: impl Iterator<Item = (PathBuf, PathBuf)>,
     cancel: &CancellationToken,

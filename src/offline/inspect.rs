@@ -1,4 +1,4 @@
-//! Checks a release's manifest against its tarball. Finds every problem, not only the first.
+//! Checks a release's manifest against its tarball. Reports all problems, not only the first.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,10 +10,10 @@ use super::tarball::{Blob, Carried, Opened, Role, path_of, shown};
 use crate::release::graph;
 use crate::release::{Manifest, MultiDigest, Name, Slug};
 
-/// Checks a release, for compilation on `stemcell`. Without a stemcell, does not check for which one packages are compiled.
+/// Checks a release. With a stemcell, also checks that the compiled packages are for this stemcell.
 ///
 /// # Errors
-/// Everything that is wrong with the release.
+/// All problems of the release.
 pub(super) fn check(
     opened: Opened,
     stemcell: Option<&Slug>,
@@ -50,7 +50,7 @@ pub(super) fn check(
     }
     problems.extend(missing_packages_of_jobs(manifest, &listed));
     match order {
-        // Without problems every listed package was found, so the order's indices are those of `packages`.
+        // If there are no problems, every listed package was found, so the indices in the order are those of `packages`.
         Ok(order) if problems.is_empty() => Ok(CheckedRelease {
             packages: order.iter().map(|it| Arc::clone(&packages[*it])).collect(),
             tarball: opened.tarball,
@@ -104,7 +104,7 @@ fn other_stemcell(listed: &Listed, stemcell: &Slug) -> Option<Problem> {
     }
 }
 
-/// The path and the blob of a role, if the blob is there and its digest is right.
+/// The path and the blob of a role, if the blob exists and has the right digest.
 fn find_blob<'a>(
     opened: &'a Opened,
     what: &str,
@@ -131,7 +131,7 @@ fn find_blob<'a>(
     }
 }
 
-/// Blobs of packages that the manifest does not list.
+/// The problems of package blobs that the manifest does not list.
 fn extra_packages<'a>(
     opened: &'a Opened,
     listed: &[Listed],
@@ -153,7 +153,7 @@ fn extra_packages<'a>(
         })
 }
 
-/// The packages that jobs list in the manifest and that the release does not have.
+/// The problems of packages that jobs list in the manifest and that the release does not have.
 pub(crate) fn missing_packages_of_jobs(manifest: &Manifest, listed: &[Listed]) -> Vec<Problem> {
     let names: HashSet<&Name> = listed.iter().map(Listed::name).collect();
     let mut problems = Vec::new();

@@ -70,7 +70,8 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         network: options.network,
         is_parallel: options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN),
         scratch: options.scratch.clone(),
-        // The directories of caches are not confidential, but scripts must not write to them. Secrets are closed to reads and writes.
+        // Cache directories are not confidential, but scripts must not write to them. Paths in `secrets` are closed to both reads and
+        // writes.
         secrets: cache.into_iter().chain(shared).collect(),
         vcap: options.vcap.clone(),
         image: options.image().map(|it| it.root.clone()),

@@ -1,10 +1,9 @@
-//! The checks that a Director makes on the jobs of an uploaded release. Making them first avoids
-//! compiling for hours a release that the Director then refuses.
+//! Makes the checks that a Director makes on the jobs of an uploaded release, so that a release that the Director would refuse is not
+//! compiled for hours first.
 //!
-//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. It wants a `job.MF`
-//! in it that has the job's name, every template that `job.MF` lists as a file below `templates`,
-//! and `monit` or another `*.monit` file. It does not read the license; a license that is not an
-//! archive is refused nevertheless, as the tool that created it has failed.
+//! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. The archive must contain a `job.MF` with the job's name,
+//! each template that `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. A Director does not read the
+//! license, but a license that is not an archive is refused here, because the tool that created it has failed.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -24,7 +23,7 @@ use crate::runtime::Cancellable;
 /// The size limit of `job.MF` in bytes. Long ones have a few hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
-/// The limit of memory for the names of an archive's entries, in bytes. Archives come from strangers.
+/// The limit of memory for the names of an archive's entries, in bytes. The limit exists because archives are not trusted.
 const NAMES_LIMIT: usize = 128 << 20;
 
 /// The memory that an entry needs in addition to its name, in bytes.
@@ -171,8 +170,7 @@ impl Contents {
         problems
     }
 
-    /// The tree of `job.MF`. `None` if it is not valid here: a Director's YAML parser accepts
-    /// slightly more than ours, so the check is left to it.
+    /// The YAML tree of `job.MF`. `None` if our parser rejects it. This is not reported, because a Director's parser accepts slightly more.
     fn root(&self) -> Option<yaml::Node> {
         let text = self.manifest.as_deref()?;
         yaml::parse(std::str::from_utf8(text).ok()?).ok()
@@ -213,8 +211,7 @@ impl Contents {
         self.manifest.is_some()
     }
 
-    /// The packages that `job.MF` lists; `None` if it is not valid YAML here. Without a list, there
-    /// are none, as in a Director.
+    /// The packages that `job.MF` lists. `None` if our parser rejects the file. A missing list counts as an empty one, as in a Director.
     pub(crate) fn packages_of_job(&self) -> Option<Vec<String>> {
         let packages = match self.root()? {
             yaml::Node::Mapping(mapping) => match mapping.get("packages") {

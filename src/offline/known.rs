@@ -1,4 +1,4 @@
-//! A package of a run, as far as the cache knows it.
+//! What is known about a package of a run after its search in the cache: a hit (found), a miss, or compiled before.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(super) struct Hit {
     pub origin: HitOrigin,
 }
 
-/// The cache of a package.
+/// The cache in which a package was found.
 #[derive(Debug, Clone)]
 pub(super) enum HitOrigin {
     /// The directory of the local cache.
@@ -36,7 +36,7 @@ impl HitOrigin {
 }
 
 impl Hit {
-    /// The line about the package. It starts as that of a compiled one.
+    /// The line about the package. It starts like the line about a compiled package.
     pub(super) fn line(&self, name: &Name, version: &Version) -> String {
         let from = match &self.origin {
             HitOrigin::Local(_) => String::new(),
@@ -50,17 +50,17 @@ impl Hit {
     }
 }
 
-/// A package of the run, as far as the cache knows it.
+/// The result of the search for a package.
 #[derive(Debug)]
 pub(super) enum Known {
-    /// It was compiled before the run.
+    /// The package was compiled before the run, so it is not searched.
     Compiled,
-    /// It is in the cache.
+    /// The package is in the cache.
     Hit(Box<Hit>),
-    /// It must be compiled.
+    /// The package must be compiled.
     Miss {
         keyed: Box<Keyed>,
-        /// Why, as the end of a sentence.
+        /// Why the package is not in the cache, as the end of a sentence.
         reason: String,
     },
 }

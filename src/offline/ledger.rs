@@ -1,4 +1,4 @@
-//! Keeps the state of all packages and releases of a run: which packages are compiled, which releases are complete.
+//! Tracks the state of all packages and releases of a run: which packages are compiled, and which releases are complete.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl ReleaseJob {
 pub(super) struct PackageRecord {
     pub node: PackageNode,
     pub logs: PackageLogs,
-    /// Whether it was found in the cache.
+    /// Whether the package was found in the cache.
     pub is_cached: bool,
     state: PackageState,
 }
@@ -51,7 +51,7 @@ pub(super) enum PackageState {
 }
 
 impl PackageRecord {
-    /// Whether it is compiled in this run.
+    /// Whether the package is compiled in this run.
     pub(super) fn is_compiled_here(&self) -> bool {
         self.node.package().is_source() && !self.is_cached
     }
@@ -65,20 +65,21 @@ impl PackageRecord {
 struct ReleaseRecord {
     job: ReleaseJob,
     stage: ReleaseStage,
-    /// When its first package started.
+    /// When the release's first package started.
     started: Option<Instant>,
 }
 
 #[derive(Debug)]
 enum ReleaseStage {
-    /// With the blobs of the packages that are compiled.
+    /// Packages are missing. Contains the blobs of those that are compiled.
     Compiling(HashMap<Name, Arc<CompiledBlob>>),
     /// All packages are done.
     Complete,
 }
 
 impl ReleaseStage {
-    /// Whether the blob of a source package is there. A package that is being installed for its dependents may have been compiled long ago.
+    /// Whether the blob of a source package exists. An earlier run may have compiled it, even if it is still being installed for its
+    /// dependents.
     fn has(&self, package: &Name) -> bool {
         match self {
             Self::Compiling(compiled) => compiled.contains_key(package),
@@ -94,9 +95,9 @@ pub(super) struct CompleteRelease {
     pub source: Arc<CheckedRelease>,
     pub compiled: CompiledRelease,
     pub output: PathBuf,
-    /// The blobs compiled in this run; releases that have the same package share its blob.
+    /// The blobs of compiled packages. Releases that have the same package share its blob.
     pub blobs: Vec<Arc<CompiledBlob>>,
-    /// When its first package started; `None` if it has no packages.
+    /// When the release's first package started. `None` if it has no packages.
     pub started: Option<Instant>,
 }
 
@@ -108,7 +109,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing is compiled yet. The index of each node is its id.
+    /// A ledger in which nothing is compiled yet. The index of each node must be its id.
     pub(super) fn new(
         releases: BTreeMap<ReleaseId, ReleaseJob>,
         nodes: Vec<(PackageNode, PackageLogs)>,
@@ -189,12 +190,12 @@ impl Ledger {
         }
     }
 
-    /// A compiled package was installed for its dependents.
+    /// Records that a compiled package was installed for its dependents.
     pub(super) fn set_installed(&mut self, node: NodeId) {
         self.packages[node.index()].state = PackageState::Done;
     }
 
-    /// A package was found in the cache.
+    /// Records that a package was found in the cache.
     pub(super) fn set_cached(&mut self, node: NodeId, blob: &Arc<CompiledBlob>) {
         self.set_started(node);
         self.packages[node.index()].is_cached = true;
@@ -303,7 +304,7 @@ impl Ledger {
                 PackageState::Waiting => unfinished.not_begun.push(name),
             }
         }
-        // A package whose packing failed was installed, so its dependents may be compiled.
+        // A package whose packing failed was installed before, so some of its dependents may be compiled.
         for (_, dependents) in &mut unfinished.dependents {
             dependents.retain(|name| !unfinished.compiled.contains(name));
         }

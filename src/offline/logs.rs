@@ -16,7 +16,7 @@ use crate::fs;
 pub(super) struct PackageLogs {
     /// Where the log is written.
     pub own: PathBuf,
-    /// Where it is found, too: in the directories of the other releases that have the package.
+    /// Further paths of the log, in the directories of the other releases that have the package.
     pub others: Vec<PathBuf>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct PackageLogs {
 pub(super) struct LogDirectories(BTreeMap<ReleaseId, PathBuf>);
 
 impl LogDirectories {
-    /// Chooses a directory in `logs` for each release. Releases whose name and version read the same get different ones, because
+    /// Chooses a directory in `logs` for each release. Releases whose names and versions look the same get different directories, because
     /// packages that are compiled concurrently must not write to one file.
     pub(super) fn new(logs: &Path, releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>) -> Self {
         let mut used: HashSet<PathBuf> = HashSet::new();
@@ -58,7 +58,7 @@ impl LogDirectories {
 }
 
 impl PackageLogs {
-    /// Removes the logs of an earlier run. A hard link may make one of them another release's log, which must not change.
+    /// Removes the logs of an earlier run. They are removed, not truncated, because a log may be a hard link to that of another release.
     pub(super) fn remove(&self) {
         for log in std::iter::once(&self.own).chain(&self.others) {
             for log in [log.clone(), first_log(log)] {

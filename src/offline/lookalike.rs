@@ -1,4 +1,4 @@
-//! Recognizes what was given instead of a release tarball, by its first bytes or by the paths in an archive. Pure.
+//! Recognizes by its first bytes, or by the paths in an archive, what a user has passed in place of a release tarball. No I/O.
 
 mod archive;
 mod text;
@@ -16,20 +16,20 @@ pub enum Lookalike {
     EmptyFile,
     /// A web page.
     Html,
-    /// An answer of an S3 or GCS blobstore that reports an error.
+    /// A response of an S3 or GCS blobstore that reports an error.
     BlobstoreError {
-        /// Such as `NoSuchKey`.
+        /// The error code, such as `NoSuchKey`.
         code: Option<String>,
     },
     /// Some other XML.
     Xml,
-    /// JSON, such as the answer of a server.
+    /// JSON, such as the response of a server.
     Json,
     /// A pointer of Git LFS.
     GitLfsPointer,
     /// A zip archive.
     Zip,
-    /// Some other file, by the name of its kind.
+    /// Another kind of file, with the name of the kind.
     Binary(&'static str),
     /// The manifest of a release without the release.
     ReleaseManifest,
@@ -51,26 +51,26 @@ pub enum Lookalike {
     ContainerImage,
     /// A root file system.
     RootFileSystem,
-    /// A release in a directory of the archive.
+    /// An archive that contains a release in a subdirectory.
     Nested {
-        /// The directory that has `release.MF`.
+        /// The directory that contains `release.MF`.
         directory: PathBuf,
     },
-    /// A manifest by another name.
+    /// An archive with a manifest whose name differs from `release.MF` in case.
     OtherCase {
         /// The name.
         name: String,
     },
     /// The source repository of a release.
     SourceRepository {
-        /// The directory of the archive that it is in; empty for its top.
+        /// The directory in the archive that contains it. Empty for the top.
         directory: PathBuf,
     },
     /// A release without its manifest.
     WithoutManifest,
     /// An archive of tarballs.
     Tarballs {
-        /// The first.
+        /// The first tarball.
         first: PathBuf,
     },
     /// Any other archive.
@@ -140,7 +140,7 @@ impl Lookalike {
         if has("name") && has("version") && lists.iter().any(|key| has(key)) {
             return Some(Self::ReleaseManifest);
         }
-        // In alphabetical order, the list of packages may fill all the bytes that are examined.
+        // In a manifest in alphabetical order, the list of packages may fill all the bytes that are examined.
         let is_json = text.starts_with('{') || text.starts_with("[{");
         if is_json && text.contains('"') {
             return Some(Self::Json);
@@ -150,7 +150,7 @@ impl Lookalike {
     }
 }
 
-/// The text of the first XML element of a name, if it is a plain word.
+/// The text of the first XML element with a name, if the text is a plain word.
 fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once("</")?;

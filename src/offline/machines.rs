@@ -1,4 +1,4 @@
-//! Where packages are compiled: on this machine, or on those of a server.
+//! Where packages are compiled: on this machine, or on the machines of a server of the Remote Execution API.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(super) struct Compiler {
     pub copies_failed_logs: bool,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
-    /// The packages of earlier runs.
+    /// The cache with packages of earlier runs.
     pub cache: Option<CallCache>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Machines<'a> {
         }
     }
 
-    /// The packages of earlier runs. A server has its own.
+    /// The cache with packages of earlier runs. `None` for a server, which has its own cache.
     pub(super) fn cache(self) -> Option<&'a CallCache> {
         match self {
             Self::Here(compiler) => compiler.cache.as_ref(),

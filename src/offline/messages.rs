@@ -1,9 +1,9 @@
-//! How messages are printed.
+//! The settings for printing messages.
 
 use super::annotations::Annotations;
 use super::paint::Paint;
 
-/// How messages are printed.
+/// The settings for printing messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Messages {
     /// Whether stderr is a terminal, which shows bars and short fingerprints.

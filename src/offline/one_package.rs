@@ -1,12 +1,12 @@
-//! `bosh-agent compile-package`: one package, from its source and its compiled dependencies, without a release.
+//! `bosh-agent compile-package`: compiles one package, from its source and its compiled dependencies, without a release.
 //!
 //! ```text
 //! check paths → hash the inputs → check the space → work directory → sandbox → install the dependencies → compile::compile
 //!             → place the result: sync, read back, rename
 //! ```
 //!
-//! `inputs` reads the source and the dependencies, `place` writes the result, `record` collects the facts for the report. The inputs
-//! belong to the caller: nothing changes, moves or removes them.
+//! `inputs` reads the source and the dependencies, `place` writes the result, `record` collects the facts for the report. The inputs belong
+//! to the caller, so they are not changed, moved or removed.
 
 mod inputs;
 mod install;
@@ -41,7 +41,7 @@ use crate::fs::{self, LeasedFile};
 use crate::package_job::{PackageJob, PhaseName, ScriptUser};
 use crate::runtime;
 
-/// Compiles one package, whose paths are absolute. The options name no inputs, and what `job` says is set in them, too.
+/// Compiles one package, whose paths are absolute. The options name no inputs, and agree with `job`.
 pub async fn compile_package(
     job: PackageJob,
     files: PackageFiles,
@@ -50,7 +50,7 @@ pub async fn compile_package(
     cancel: &CancellationToken,
 ) -> Outcome {
     let record = Arc::new(OnePackageRecord::new(&job, &files.log));
-    // An error now costs less than one at the end.
+    // Check now, because an error at the end would waste the compilation.
     if let Some(report) = &files.report
         && let Err(error) = report_file::check_target("write the report to", report)
     {
@@ -70,7 +70,7 @@ pub async fn compile_package(
     };
     let result = call.run().await;
     let result = match cancel.is_cancelled() {
-        // It may have various errors, all caused by the stop.
+        // A stop can cause various errors. Report the stop instead.
         true if result.is_err() => Err(OfflineError::Stopped),
         _ => result,
     };
@@ -109,7 +109,7 @@ impl Call<'_> {
         let work_directory = setup::work_directory(&self.options, beside, to).await?;
         let result = self.compile_in(&work_directory, inputs).await;
         if let Err(error) = &result {
-            // Before the work directory is removed.
+            // Report the free space before the work directory is removed.
             let to = (&self.options, self.progress.as_ref());
             space::report_disks(error, &work_directory, beside, to);
         }
@@ -117,7 +117,7 @@ impl Call<'_> {
         result
     }
 
-    /// Owners of installed files depend on who runs the script.
+    /// Checks that the script runs as the right user, because the owners of installed files depend on it.
     fn check_user(&self) -> Result<(), OfflineError> {
         let user = match nix::unistd::geteuid().is_root() {
             true => ScriptUser::Root,
@@ -154,12 +154,12 @@ impl Call<'_> {
             report_file::check_target("write the log to", &files.log)?;
             inputs::check_places(&job, &files, force.then_some(&vcap))?;
             if let Some(directory) = keep_failed {
-                // An error now costs less than one after the failure of the package.
+                // Create it now, because an error after the compilation would be expensive.
                 fs::create_dir_all(&directory)?;
                 fs::check_writable(&directory)?;
             }
             fs::remove_abandoned(fs::parent(&files.output), assemble::PARTIAL_PREFIX, None);
-            // Removed, not truncated: another name of the same file must not change.
+            // Remove the log instead of truncating it, because hard links to it must not change.
             fs::remove_file_if_there(&files.log)?;
             fs::remove_file_if_there(&compile::first_log(&files.log))?;
             Ok::<_, OfflineError>(())
@@ -287,7 +287,7 @@ impl Call<'_> {
         }
     }
 
-    /// Reports what was noticed about a compiled package.
+    /// Prints warnings about a compiled package.
     fn warn_about(&self, compiled: &Compiled) {
         let name = &self.job.name;
         let findings = compiled.findings.iter();
@@ -302,7 +302,7 @@ impl Call<'_> {
         self.record.add_warning(warning);
     }
 
-    /// Gives the compiled package its name.
+    /// Verifies the compiled package and moves it to its output path.
     async fn place(&self, target: LeasedFile, compiled: Compiled) -> Result<(), OfflineError> {
         let (output, cancel) = (self.files.output.clone(), self.cancel.clone());
         let unrestricted = compiled.unrestricted;
@@ -318,7 +318,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// The failure of the package, with what its log says.
+    /// The failure of the package, with the error line of its log.
     async fn failure(&self, inputs: &[Input], source: CompileError) -> OfflineError {
         let damaged = match &source {
             CompileError::Compiled { package, .. } | CompileError::BlobChanged { package, .. } => {

@@ -26,7 +26,7 @@ use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::release::{Algorithm, Manifest, ManifestProblem, MultiDigest};
 use crate::runtime::{Cancellable, ReadAhead};
 
-/// No manifest is longer, in bytes. The largest releases have some hundred kilobytes.
+/// The maximum size of a manifest, in bytes. Manifests of the largest releases have some hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 64 << 20;
 
 const BUFFER: usize = 128 * 1024;
@@ -119,7 +119,8 @@ pub(crate) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
     })
 }
 
-/// A limit for the zeros of sparse files, which a tarball does not store: a few bytes can stand for a file that takes years to read.
+/// Limits the holes of sparse files, that is, zeros that a tarball does not store. Without a limit, a few bytes could represent a file that
+/// takes years to read.
 #[derive(Debug, Default)]
 pub(crate) struct Holes {
     bytes: u64,
@@ -157,7 +158,7 @@ fn refuse_directory(directory: &Path) -> OpenError {
     ))
 }
 
-/// Replaces the error by what the file is, if its first bytes show that.
+/// If the first bytes of a file show what it is, replaces the error by one that says so.
 fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     let is_foreign = match &error {
         OpenError::Read(ReadError::NotTar) => true,
@@ -230,12 +231,12 @@ pub(crate) fn read_manifest(
     Ok(text)
 }
 
-/// One pass over a tarball, and what it has found so far.
+/// A pass over a tarball, with its findings so far.
 struct Pass<'a, R> {
     reader: Reader<R>,
     spool: &'a Path,
     manifest: Option<Result<Manifest, Vec<ManifestProblem>>>,
-    /// `None` for an entry that a later one replaced.
+    /// The entries. `None` for one that a later entry replaced.
     carried: Vec<Option<Carried>>,
     /// The index in `carried` of each path.
     positions: HashMap<PathBuf, usize>,
@@ -248,7 +249,7 @@ impl<R: Read> Pass<'_, R> {
         self.holes.add(&entry)?;
         let path = path_of(&entry)?;
         if path.as_os_str().is_empty() {
-            // The root itself, `./`.
+            // The entry is the root, `./`.
             return Ok(());
         }
         let role = Role::of(&path);
@@ -281,7 +282,8 @@ impl<R: Read> Pass<'_, R> {
         Ok(())
     }
 
-    /// A directory keeps its first position, before its contents; a file gets the last.
+    /// Adds an entry. Of several entries for a path, a directory keeps the first position, before its contents, and a file gets the last
+    /// one.
     fn insert(&mut self, path: PathBuf, carried: Carried) {
         let is_directory = carried.entry.kind == Kind::Directory;
         if let Some(position) = self.positions.get(&path) {
@@ -299,8 +301,8 @@ impl<R: Read> Pass<'_, R> {
         self.carried.push(Some(carried));
     }
 
-    /// The algorithms, besides SHA-256, by which a blob is hashed: those that the manifest names, or all of them if the manifest
-    /// comes later.
+    /// The algorithms, in addition to SHA-256, by which a blob is hashed: those that the manifest names, or all if the manifest comes
+    /// later.
     fn algorithms(&self, role: &Role) -> Vec<Algorithm> {
         match &self.manifest {
             Some(Ok(manifest)) => expected_digest(manifest, role)
@@ -319,7 +321,7 @@ impl<R: Read> Pass<'_, R> {
         let mut buffer = vec![0; BUFFER];
         let mut size = 0;
         loop {
-            // Errors of reading belong to the archive, errors of writing to the file.
+            // Distinguish read errors, which concern the archive, from write errors, which concern the file.
             let count = match content.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
@@ -338,7 +340,7 @@ impl<R: Read> Pass<'_, R> {
         })
     }
 
-    /// The target of a hard link, as a file of its own, because each file is removed on its own.
+    /// Copies the target of a hard link to a separate file, because each file is removed separately.
     fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
         let target = normalize(&entry.link)
             .ok()

@@ -1,4 +1,4 @@
-//! Why a tarball is not a release.
+//! The reasons why an input is not a usable release tarball.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,48 +10,48 @@ use crate::diag::Bytes;
 use crate::fs;
 use crate::release::ManifestProblem;
 
-/// Why a tarball is not a release.
+/// The reason why an input is not a usable release tarball.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// It cannot be decompressed.
+    /// The tarball cannot be decompressed.
     #[error("failed to read the tarball")]
     Decode(#[source] io::Error),
-    /// It is not a tar archive, or it is damaged.
+    /// The tarball is not a tar archive, or is damaged.
     #[error("failed to read the tarball")]
     Read(#[from] ReadError),
-    /// An entry would be unpacked outside.
+    /// The path of an entry would be outside the directory of the release.
     #[error("entry `{name}`")]
     Path {
         /// The entry's name in the archive.
         name: String,
-        /// What is wrong with it.
+        /// The problem of the name.
         source: EntryPathError,
     },
-    /// It is something other than a tar archive.
+    /// The file is something other than a tar archive.
     #[error("{0}")]
     Lookalike(Lookalike),
-    /// A URL is given.
+    /// The input is a URL.
     #[error("it is a URL, not a path: {}", if *is_file { "pass the path without `file://`" } else { "download it first" })]
     Url {
-        /// Whether it names a local file.
+        /// Whether the URL names a local file.
         is_file: bool,
     },
     /// No file matches a pattern.
     #[error("no file matches this pattern: {advice}")]
     NoMatch {
-        /// What may be the reason.
+        /// The possible reason.
         advice: String,
     },
     /// The path does not exist.
     #[error("it does not exist: {advice}")]
     Absent {
-        /// What may be the reason, or meant instead.
+        /// The possible reason, or what the user may have meant.
         advice: String,
     },
-    /// A directory is given.
+    /// The input is a directory.
     #[error("it is a directory, not a tarball: {}", advice)]
     Directory {
         /// What to do.
@@ -63,10 +63,10 @@ pub enum OpenError {
     /// The manifest is not a file, or it is too long.
     #[error("release.MF is {0}")]
     OddManifest(String),
-    /// The manifest does not say what it must.
+    /// The manifest has problems.
     #[error("release.MF is not valid")]
     Manifest(Vec<ManifestProblem>),
-    /// The sparse files of the tarball have too many zeros that it does not store.
+    /// The sparse files of the tarball have too many zeros that the tarball does not store.
     #[error("the sparse files up to entry `{}` are too large: more than {limit}", path.display())]
     Sparse {
         /// The entry.
@@ -74,12 +74,12 @@ pub enum OpenError {
         /// The limit.
         limit: Bytes,
     },
-    /// A link leads to nothing that came before.
+    /// The target of a hard link is not an earlier entry.
     #[error("entry `{}` is a link to `{target}`, which is not in the tarball before it", path.display())]
     Link {
         /// The entry.
         path: PathBuf,
-        /// What it links to.
+        /// The target of the link.
         target: String,
     },
 }

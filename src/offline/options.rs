@@ -1,4 +1,4 @@
-//! The options of a run.
+//! The options of a run of `bosh-agent compile` or `compile-package`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -22,17 +22,17 @@ pub struct Options {
     pub purpose: Purpose,
     /// The tarballs.
     pub inputs: Vec<PathBuf>,
-    /// Results of earlier runs, from which packages are taken over.
+    /// Results of earlier runs, from which packages are reused.
     pub reuse: Vec<PathBuf>,
     /// Whether everything is compiled a second time, to compare the results.
     pub verify_rebuild: bool,
-    /// Which of their jobs and packages are compiled.
+    /// Which jobs and packages of the inputs are compiled.
     pub selection: Selection,
-    /// Where results go; without it each goes next to its input.
+    /// The directory of the results. `None` to write each result next to its input.
     pub output_directory: Option<PathBuf>,
-    /// The stemcell to compile for; without it the stemcell that this machine is.
+    /// The stemcell to compile for. `None` for the stemcell of this machine.
     pub stemcell: Option<Slug>,
-    /// The image in which scripts run; without it, they use the root file system of this machine.
+    /// The image in which scripts run. `None` for the root file system of this machine.
     pub stemcell_image: Option<StemcellImage>,
     /// Where temporary files go.
     pub work_directory: Option<PathBuf>,
@@ -49,13 +49,13 @@ pub struct Options {
     /// How many packages are compiled concurrently, at most; `None` for the number of available CPUs, or fewer if the memory is not
     /// sufficient.
     pub jobs: Option<NonZeroUsize>,
-    /// The memory in bytes that each of them is expected to need, if `jobs` is `None`; zero for none.
+    /// If `jobs` is `None`, the memory in bytes that a package is expected to need. Zero means that memory does not limit the number.
     pub memory_per_job: u64,
     /// Whether all scripts share one pool of GNU make jobs.
     pub make_jobserver: bool,
     /// Whether dependencies are read-only for scripts, where the tier supports it.
     pub readonly_dependencies: bool,
-    /// Whether everything that is not a script's own is read-only for it; an error in tiers without support.
+    /// Whether a script can write only to its own files and directories. An error in tiers without support.
     pub protect_host: bool,
     /// Whether scripts have access to the host's network.
     pub network: bool,
@@ -97,7 +97,7 @@ pub struct Options {
     pub shell: Option<Shell>,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
-    /// Names this process to another agent that finds the tree in use.
+    /// Names this process in the message of another agent that finds the directories in use.
     pub who: String,
 }
 
@@ -132,7 +132,7 @@ impl Options {
 pub struct CacheOptions {
     /// The directory of the local cache.
     pub directory: Option<PathBuf>,
-    /// Its maximum size in bytes at the end of a run.
+    /// The maximum size of the local cache in bytes at the end of a run.
     pub max_size: Option<u64>,
     /// Whether results of unrestricted second runs are used and stored.
     pub unrestricted: bool,
@@ -143,16 +143,16 @@ pub struct CacheOptions {
 /// The caches of a run that several machines share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SharedCaches {
-    /// Those that packages are taken from, in the order in which they are asked.
+    /// The caches from which packages are taken, in this order.
     pub from: Vec<Location>,
-    /// The one that packages are stored in.
+    /// The cache in which packages are stored.
     pub to: Option<Location>,
-    /// What identifies the agent to them.
+    /// The credentials for the caches.
     pub credentials: Credentials,
 }
 
 impl SharedCaches {
-    /// Whether there is one.
+    /// Whether there is a shared cache.
     #[must_use]
     pub fn is_used(&self) -> bool {
         !self.from.is_empty() || self.to.is_some()
@@ -166,7 +166,7 @@ pub struct RemoteOptions {
     pub location: Location,
     /// The server, as an HTTP URL.
     pub url: Url,
-    /// The instance of the server; `None` for the path of the URL.
+    /// The instance name of the Remote Execution API. `None` for the path of the URL.
     pub instance: Option<String>,
     /// The properties that a machine must have.
     pub platform: Vec<(String, String)>,
@@ -178,7 +178,7 @@ pub struct RemoteOptions {
     pub agent: Option<PathBuf>,
     /// The variables of scripts, in addition to those of the machines.
     pub variables: BTreeMap<String, String>,
-    /// What identifies the agent to the server.
+    /// The credentials for the server.
     pub credentials: Credentials,
     /// The files with the certificate of this client and its private key, in PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,

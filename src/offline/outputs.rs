@@ -1,4 +1,4 @@
-//! The directories that results go to.
+//! Chooses and creates the output directories, to which results go.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::progress::Progress;
 use crate::fs::{self, MadeDirectories};
 
-/// Where a result goes when its input's directory cannot be written to: the Go agent's default.
+/// The output directory if the directory of an input is not writable, as in the Go agent.
 pub(super) const LAST_RESORT: &str = "/tmp";
 
-/// The output directory of each input, made where it is missing. What killed runs have left there is removed.
+/// The output directory of each input. Creates missing directories, and removes files that killed runs have left in them.
 pub(super) fn output_directories(
     inputs: &[PathBuf],
     wanted: Option<&Path>,
@@ -24,7 +24,7 @@ pub(super) fn output_directories(
     let mut problems = Vec::new();
     for directory in different {
         if wanted.is_none() && fs::metadata(&directory).is_err() {
-            // A missing input is reported under its own name.
+            // Skip a missing input, which is reported later by its own path.
             continue;
         }
         let usable = made
@@ -63,7 +63,7 @@ pub(super) fn expected_directories(
 
 fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
     let parent = fs::parent(input);
-    // A missing input is reported later, by its own name.
+    // A missing input is reported later by its own path.
     if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {
         return parent.to_owned();
     }

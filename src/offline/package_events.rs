@@ -1,4 +1,4 @@
-//! What a started package did, from the events of the core: its phases, the runs of its script, its result.
+//! Records what a started package did, from the events of `compile`: its phases, the runs of its script, its result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::package_job::{Blob, Phase, PhaseName, Script, SecondRun, SecondRunWit
 /// How many of the last lines of a compiled package's script are in a report.
 pub(super) const LOG_LINES: usize = 20;
 
-/// Hears the events of the core before they are shown.
+/// Receives the events of `compile` before they are shown.
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// What a started package did.
@@ -22,7 +22,7 @@ pub(super) struct PackageEvents {
     /// Each phase with its start.
     phases: Vec<(PhaseName, Instant)>,
     pub script: Option<Script>,
-    /// The second run of the script, before it is started.
+    /// The second run of the script, if it was announced and has not started.
     announced: Option<SecondRun>,
     pub second_run: Option<SecondRun>,
     pub compiled: Option<Blob>,
@@ -30,7 +30,7 @@ pub(super) struct PackageEvents {
 }
 
 impl PackageEvents {
-    /// A package that starts now, with its first phase.
+    /// Records a package that starts now, with its first phase.
     pub(super) fn start(first: PhaseName) -> Self {
         let now = Instant::now();
         Self {
@@ -115,7 +115,7 @@ impl PackageEvents {
         }
     }
 
-    /// The phases until now, or until the end of the package. `begun` is the start of the run.
+    /// The phases until now, or until the end of the package. Times are relative to `begun`, the start of the run.
     pub(super) fn phases(&self, begun: Instant) -> Vec<Phase> {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let starts = self.phases.iter().map(|(_, start)| *start);
@@ -156,7 +156,7 @@ impl PackageEvents {
     }
 }
 
-/// The name of a phase of the core.
+/// The name of a phase in reports.
 fn phase_name(phase: compile::Phase) -> PhaseName {
     match phase {
         compile::Phase::Waiting
@@ -169,12 +169,12 @@ fn phase_name(phase: compile::Phase) -> PhaseName {
     }
 }
 
-/// Milliseconds are precise enough.
+/// Rounds to milliseconds, which are precise enough.
 pub(super) fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
 
-/// A duration as reports have it.
+/// A duration in seconds, rounded as in reports.
 pub(super) fn seconds(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64())
 }

@@ -1,4 +1,5 @@
-//! The keys of packages in the cache.
+//! Computes the keys of packages in the cache. A key is a digest of everything that affects the compiled package: source, dependencies,
+//! stemcell and options.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,20 +28,20 @@ pub(super) struct CommonParts {
     base: String,
     options: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
-    /// Whether the times in a source shape its package, so that the content of the source is not sufficient.
+    /// Whether the times in a source affect the compiled package, so that its files alone do not identify it.
     has_source_dates: bool,
 }
 
 /// The source of a package.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    /// The part of the key.
+    /// The source's part of the key.
     identity: String,
     /// How the compiled blob is compressed.
     pub form: Form,
 }
 
-/// A source package, as far as the cache knows it.
+/// A source package with the parts of its key.
 #[derive(Debug, Clone)]
 pub(super) struct Keyed {
     pub parts: KeyParts,
@@ -89,10 +90,10 @@ impl CommonParts {
     }
 }
 
-/// The flags that decide what a script can do or sees, and the user. A script that succeeds under one of them may fail or build something
-/// else under another one. The isolation tier is not among them: all tiers give the same package.
+/// The flags that affect what a script can do or sees, and the user. With other values, a script may fail or build something else. The
+/// isolation tier is not included, because all tiers give the same package.
 fn flags(options: &Options) -> BTreeMap<String, String> {
-    // Without `..`, so that a new option cannot be forgotten here.
+    // List all fields, without `..`, so that a new option cannot be forgotten here.
     let Options {
         readonly_dependencies,
         protect_host,
@@ -101,7 +102,8 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         scratch,
         second_run,
         source_dates,
-        // The others decide the user, other parts of the key, what is compiled and reported, and where. With a shell, nothing is stored.
+        // The other options affect the user, other parts of the key, or what is compiled and reported, and where. With a shell, nothing is
+        // stored.
         purpose: _,
         isolation: _,
         stemcell: _,
@@ -162,7 +164,7 @@ fn switch(is_on: bool) -> String {
     if is_on { "on" } else { "off" }.to_owned()
 }
 
-/// The directory whose contents scripts find in their scratch directories.
+/// The host's directory whose contents scripts see in their scratch directories.
 fn scratch_directory(scratch: &Sharing) -> String {
     match scratch {
         Sharing::Kept(directory) => directory.to_string_lossy().into_owned(),
@@ -178,9 +180,10 @@ fn when(second_run: SecondRun) -> String {
     when.to_owned()
 }
 
-/// Who runs scripts: for others than root, `tar` and `install` ignore owners. In a user namespace, it is its root.
+/// The user who runs scripts. It matters because `tar` and `install` set owners only as root. In a user namespace, it is the namespace's
+/// root.
 fn user(options: &Options) -> String {
-    // A call that compiles nothing does not enter the user namespace that a compilation would enter.
+    // A run that compiles nothing has not entered the user namespace that a compilation would enter.
     let would_enter = options.purpose != Purpose::Compile
         && !matches!(options.isolation, Isolation::Landlock | Isolation::None);
     let user = match nix::unistd::geteuid().is_root() || would_enter {
@@ -190,17 +193,17 @@ fn user(options: &Options) -> String {
     user.to_owned()
 }
 
-/// What is done with the digests of sources that the cache remembers.
+/// How the remembered digests of sources in the cache are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
-    /// They are read.
+    /// Remembered digests are read.
     Read,
-    /// They are read, and new ones are written.
+    /// Remembered digests are read, and new ones are written.
     ReadAndWrite,
 }
 
-/// The sources of packages, in their order; `None` for a package that is compiled already. Sources that the local cache knows are not
-/// read. Also returns what is damaged there.
+/// The sources of packages, in their order. `None` for a package that is compiled already. A source whose digest the local cache remembers
+/// is not read. Also returns damaged files of the cache.
 pub(super) async fn sources(
     remembered: Option<(&Arc<LocalCache>, Memory)>,
     packages: Vec<Arc<CheckedPackage>>,
@@ -247,7 +250,7 @@ fn source_of(
     };
     let identity = known.unwrap_or_else(|| {
         let by_archive = by_archive(package);
-        // One that cannot be read fails when it is compiled.
+        // A source that cannot be read is reported when it is compiled.
         let Some(Ok(content)) = open().map(content_digest) else {
             return by_archive;
         };
@@ -267,7 +270,7 @@ fn source_of(
     (Source { identity, form }, damage)
 }
 
-/// What shapes each source package of a graph; `None` for a package that is compiled already.
+/// The key parts of each source package of a graph. `None` for a package that is compiled already.
 pub(super) fn keyed<'a>(
     nodes: impl Iterator<Item = &'a PackageNode>,
     sources: &[Option<Source>],

@@ -18,7 +18,7 @@ use crate::fs;
 use crate::release::Name;
 use crate::runtime;
 
-/// Merges the packages of all releases: those that are the same in several releases are compiled once.
+/// Merges the packages of all releases. A package that is the same in several releases is compiled once.
 pub(super) async fn merge(
     jobs: &BTreeMap<ReleaseId, ReleaseJob>,
     (logs, dates): (&Path, SourceDates),
@@ -54,7 +54,7 @@ pub(super) async fn merge(
     Ok(logged)
 }
 
-/// Keeps a package and its dependencies, direct and indirect.
+/// Keeps only a package and its dependencies, direct and indirect.
 pub(super) fn needed_by(
     package: &Name,
     nodes: Vec<(PackageNode, PackageLogs)>,

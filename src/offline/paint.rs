@@ -1,4 +1,4 @@
-//! Messages as a terminal shows them: with colors and short fingerprints.
+//! Formats messages for a terminal, with colors and short fingerprints.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -20,9 +20,9 @@ pub(super) enum Kind {
     Step,
     /// A result of a run that goes well.
     Success,
-    /// A warning, or what a user must know about a failure.
+    /// A warning, or a message about a failure that `--quiet` must not hide.
     Notice,
-    /// The first lines about a failure; its report follows at the end.
+    /// The first lines about a failure. The report follows at the end of the run.
     Failure,
 }
 
@@ -85,15 +85,15 @@ fn start(kind: Kind, line: &str) -> (usize, Style) {
     }
 }
 
-/// The text with short fingerprints and digests: those after the name of a package, and those of blobs. Other digests, in an error
-/// about a digest for example, and those in paths stay as they are.
+/// The text with short fingerprints and digests after the names of packages and for blobs. Other digests, such as those in paths and in
+/// errors about digests, are not changed.
 pub(super) fn with_short_digests(text: &str) -> Cow<'_, str> {
     if !text.contains('/') && !text.contains('=') {
         return Cow::Borrowed(text);
     }
     let mut short = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        // The output of a script.
+        // This line is output of a script, which is not changed.
         if line.starts_with("  | ") {
             short.push_str(line);
             continue;
@@ -111,7 +111,7 @@ pub(super) fn with_short_digests(text: &str) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-/// The two parts of a word that stay if its digest is shortened.
+/// If a word contains a digest to be shortened, the parts before and after the omitted digits.
 fn shortened(word: &str) -> Option<(&str, &str)> {
     let at = match word.strip_prefix("BlobstoreID=") {
         Some(_) => word.find('=')? + 1,
@@ -131,7 +131,7 @@ fn shortened(word: &str) -> Option<(&str, &str)> {
     (matches!(digits, 40 | 64) && is_end(rest)).then(|| (&word[..at + SHOWN], rest))
 }
 
-/// Whether a package or release may have this name: it is not the directory of a relative path.
+/// Whether a package or release may have this name, in contrast to a directory of a relative path.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().any(|byte| byte != b'.')
 }

@@ -13,10 +13,10 @@ use crate::archive::Kind;
 use crate::release::Manifest;
 use crate::runtime::Cancellable;
 
-/// How many paths are kept, to say what a tarball without a manifest is.
+/// How many paths are kept, by which a tarball without a manifest is recognized.
 const PATHS: usize = 1000;
 
-/// Reads a tarball up to its manifest. Neither what comes before nor what comes after it is checked.
+/// Reads a tarball up to its manifest. Other entries are not checked.
 pub(crate) fn manifest(tarball: &Path, cancel: &CancellationToken) -> Result<Manifest, OpenError> {
     let (file, _) = open_file(tarball)?;
     let (mut reader, mut next) = first_entry(Cancellable::new(file, cancel), identity)?;

@@ -1,4 +1,4 @@
-//! Runs that compile nothing: the checks that other steps of a compilation make, and what a compilation would do.
+//! Runs that compile nothing (`--check`, `--dry-run`): makes the checks of a compilation, and prints what a compilation would do.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ pub(super) async fn announce(
         packages
             .look_into_cache(options, stemcell.known(), cancel)
             .await?;
-        // `--quiet` does not leave this out: it is the output that the user asked for.
+        // Print this even with `--quiet`, because the user has requested it.
         progress.report(&packages.describe(compilation, logs));
     }
     progress.success("No problems found; nothing was compiled");

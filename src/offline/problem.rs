@@ -1,4 +1,4 @@
-//! The problems that a release can have.
+//! The problems that a release can have, each as a message for the user.
 
 use std::error::Error;
 
@@ -7,31 +7,31 @@ use crate::diag::Chain;
 use crate::release::graph::GraphProblem;
 use crate::release::{DigestMismatch, Name, Slug};
 
-/// Something that is wrong with a release.
+/// A problem of a release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The manifest lists something that the tarball does not have.
     #[error("{what}: `{path}` is missing from the tarball")]
     MissingBlob {
-        /// What it belongs to.
+        /// The item to which the blob belongs, such as a package.
         what: String,
-        /// Where it should be.
+        /// The path at which the tarball should have it.
         path: String,
     },
     /// A directory or a link has the path of a blob.
     #[error("{what}: `{path}` is not a file")]
     NotAFile {
-        /// What it belongs to.
+        /// The item to which the blob belongs, such as a package.
         what: String,
-        /// Where it is.
+        /// The path in the tarball.
         path: String,
     },
     /// A blob does not have the digest that the manifest lists.
     #[error("{what}: `{path}` does not match its digest: {mismatch}")]
     Digest {
-        /// What it belongs to.
+        /// The item to which the blob belongs, such as a package.
         what: String,
-        /// Where it is.
+        /// The path in the tarball.
         path: String,
         /// The digest, expected and found.
         mismatch: DigestMismatch,
@@ -39,20 +39,20 @@ pub enum Problem {
     /// A blob has the right digest and wrong contents.
     #[error("{what}: `{path}` {problem}")]
     Content {
-        /// What it belongs to.
+        /// The item to which the blob belongs, such as a package.
         what: String,
-        /// Where it is.
+        /// The path in the tarball.
         path: String,
-        /// What is wrong.
+        /// The problem of the contents.
         problem: ContentProblem,
     },
     /// The tarball has a package that the manifest does not list.
     #[error("`{path}` is in the tarball, but release.MF lists no such package")]
     ExtraPackage {
-        /// Where it is.
+        /// The path in the tarball.
         path: String,
     },
-    /// The dependencies do not fit together.
+    /// The dependency graph has a problem.
     #[error("{0}")]
     Graph(GraphProblem),
     /// A job needs a package that the release does not have.
@@ -80,9 +80,9 @@ pub enum Problem {
     OtherStemcell {
         /// The package.
         package: Name,
-        /// The stemcell that it is for.
+        /// The stemcell for which it was compiled.
         theirs: Slug,
-        /// This one.
+        /// The stemcell of this run.
         ours: Slug,
     },
 }
@@ -95,7 +95,7 @@ pub enum ContentProblem {
         "is not a valid tar archive ({cause}), although it matches its digest: create the release again"
     )]
     NotArchive {
-        /// Why.
+        /// The cause.
         cause: String,
     },
     /// The names of the archive's entries need too much memory.
@@ -104,7 +104,7 @@ pub enum ContentProblem {
     /// The job is not compressed with gzip.
     #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
     NotGzip {
-        /// How it is compressed.
+        /// The compression of the job.
         found: Compression,
     },
     /// The job has no `job.MF`.

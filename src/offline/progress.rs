@@ -1,6 +1,6 @@
-//! Progress of a run: lines for a log and, on a terminal, a bar per running package.
+//! Shows the progress of a run on stderr: lines for a log and, on a terminal, a bar per running package.
 //!
-//! Scripts look for the Go agent's lines, so those lines keep the Go agent's wording.
+//! Scripts search the output for the Go agent's lines, so those lines keep the Go agent's wording.
 
 mod bars;
 mod queue;
@@ -22,13 +22,13 @@ use super::{changed, second_run, shell};
 use crate::compile::{Event, Phase, ScriptLines};
 use crate::release::{Name, Version};
 
-/// How often to look whether a reminder is due.
+/// How often to check whether a reminder is due.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Without a terminal, the interval of reminders about a running package.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Prints the progress of a run to stderr. Another thread does it: no caller waits for stderr.
+/// Prints the progress of a run to stderr. Another thread writes, so that no caller waits for stderr.
 #[derive(Debug)]
 pub struct Progress {
     screen: Screen,
@@ -49,7 +49,7 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// Writes to stderr.
+    /// Creates a display on stderr.
     #[must_use]
     pub fn to_stderr(messages: Messages) -> Self {
         let state = Arc::<Mutex<ProgressState>>::default();
@@ -73,7 +73,7 @@ impl Progress {
         self.screen.line(Kind::Success, text);
     }
 
-    /// Prints a warning, or what a user must know about a failure. `--quiet` does not leave it out.
+    /// Prints a warning or a message about a failure, even with `--quiet`.
     pub fn warn(&self, text: &str) {
         self.screen.line(Kind::Notice, text);
     }
@@ -109,7 +109,7 @@ impl Progress {
         self.screen.redraw();
     }
 
-    /// Receives the output of scripts, if it is to be printed.
+    /// The receiver for the output of scripts. `None` if the output is not printed.
     pub(super) fn script_lines(self: &Arc<Self>) -> Option<ScriptLines> {
         if !self.screen.messages().is_verbose {
             return None;
@@ -132,14 +132,14 @@ impl Progress {
         state.has_bars = total > 0;
     }
 
-    /// One package more is compiled than was expected.
+    /// Adds a package to the number of packages to compile.
     pub(super) fn expect_another(&self) {
         let mut state = self.state();
         state.total += 1;
         state.has_bars = true;
     }
 
-    /// How many packages were compiled, and of how many; `None` if the compilation has not begun.
+    /// The number of compiled packages, and the number of packages to compile. `None` if the compilation has not begun.
     #[must_use]
     pub fn compiled(&self) -> Option<(usize, usize)> {
         let state = self.state();
@@ -198,12 +198,12 @@ impl Progress {
         running.map(|it| it.name.clone()).collect()
     }
 
-    /// Shows an event of the compile core.
+    /// Shows an event of `compile`.
     pub(super) fn show(&self, event: Event) {
         let (job, phase) = match event {
             Event::Entered { job, phase, .. } => (job, Some(phase)),
             Event::Printed { job, line, .. } => {
-                // Output that arrives late belongs to a phase that has ended.
+                // Ignore output that arrives after the phase has ended.
                 if let Some(running) = self.state().running.get_mut(&job)
                     && !running.is_waiting()
                 {
@@ -314,7 +314,7 @@ impl Running {
     fn bar(&self, now: Instant) -> String {
         let elapsed = now.saturating_duration_since(self.since);
         let (picture, clock) = (spinner(elapsed), clock(elapsed));
-        // The line says more than the phase, and a terminal may be narrow.
+        // If there is a line of output, show only that: it says more than the phase, and a terminal may be narrow.
         let doing = match self.line.trim() {
             "" => self.doing(),
             line => line.to_owned(),
@@ -328,7 +328,7 @@ fn lock(state: &Mutex<ProgressState>) -> MutexGuard<'_, ProgressState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The lines for an event; none for the progress of a script.
+/// The lines for an event. `None` for the progress of a script.
 fn message(event: Event) -> Option<String> {
     let text = match event {
         Event::FirstRunFailed {

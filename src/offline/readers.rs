@@ -1,4 +1,4 @@
-//! Readers for an input: one hashes what is read, one keeps the first bytes.
+//! Readers that wrap an input: one hashes the data that is read, one keeps the first bytes.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// A reader that keeps the first bytes, as many as [`Lookalike`](lookalike::Lookalike) looks at.
+/// A reader that keeps the first bytes, as many as [`Lookalike`](lookalike::Lookalike) examines.
 pub(crate) struct Prefixed<R> {
     inner: R,
     prefix: Prefix,

@@ -53,7 +53,7 @@ pub(super) fn check(inputs: &[PathBuf]) -> Result<(), OfflineError> {
 #[derive(Debug)]
 pub(super) struct Twice {
     pub first: PathBuf,
-    /// The second compilation may lack a result.
+    /// The result of the second compilation. `None` if there is none.
     pub second: Option<PathBuf>,
     /// The packages that were compiled before. They are not compared.
     pub precompiled: BTreeSet<String>,
@@ -71,7 +71,7 @@ impl Rebuild {
     /// Creates the directories. `first` is one of the results of the first compilation. Blocks.
     ///
     /// # Errors
-    /// They cannot be created.
+    /// The directories cannot be created.
     pub(super) fn new(
         options: &Options,
         first: &Path,
@@ -162,7 +162,7 @@ impl Rebuild {
         Ok(found)
     }
 
-    /// Writes what diffoscope says about two blobs next to the logs, if it is installed.
+    /// Runs diffoscope, if it is installed, on two blobs and writes its output next to the logs.
     async fn explain(
         &self,
         package: &PackageDifference,
@@ -213,7 +213,7 @@ fn opened(result: &Path, spool: &Path, cancel: &CancellationToken) -> Result<Ope
 /// The number of packages in two results, and those that differ, with their blobs if both results have them.
 type Differences = (usize, Vec<(PackageDifference, Option<(PathBuf, PathBuf)>)>);
 
-/// Compares two results, without the `precompiled` packages. Without a second one, all packages are only in the first one.
+/// Compares two results, without the `precompiled` packages. If there is no second result, reports all packages as missing in it.
 fn differences(
     first: &Opened,
     second: Option<&Opened>,

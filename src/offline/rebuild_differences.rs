@@ -1,4 +1,4 @@
-//! How the packages of two compilations differ.
+//! The result of comparing the packages of two compilations (`--verify-rebuild`).
 
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ const FILES_NAMED: usize = 20;
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebuildDifferences {
-    /// How many packages were compared, with those that only one result has.
+    /// How many packages were compared, including those that only one result has.
     pub compared: usize,
     /// How many packages were not compared, because they were compiled before the run.
     pub precompiled: usize,
-    /// Those that differ, each after its dependencies.
+    /// The packages that differ, each after its dependencies.
     pub packages: Vec<PackageDifference>,
 }
 
@@ -24,22 +24,22 @@ pub struct RebuildDifferences {
 pub struct PackageDifference {
     /// Name and version of the release.
     pub release: (Name, Version),
-    /// Its name.
+    /// The name of the package.
     pub package: Name,
-    /// How its files differ. Empty if only the bytes of the archives do, or if only one result has the package.
+    /// How the files differ. Empty if only the bytes of the archives differ, or if only one result has the package.
     pub files: Vec<FileDifference>,
     /// The result that has the package, if the other one lacks it.
     pub only_in: Option<RebuildResult>,
-    /// The file with what diffoscope says about it.
+    /// The file with the output of diffoscope.
     pub details: Option<PathBuf>,
 }
 
 /// One of two results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RebuildResult {
-    /// That of the first compilation.
+    /// The result of the first compilation.
     First,
-    /// That of the second compilation.
+    /// The result of the second compilation.
     Second,
 }
 
@@ -55,9 +55,9 @@ impl fmt::Display for RebuildResult {
 /// A file that two compilations of a package have installed differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileDifference {
-    /// Its path in the package; empty for the root.
+    /// The path in the package. Empty for the root.
     pub path: PathBuf,
-    /// How it differs, as the end of a sentence.
+    /// How the file differs, as the end of a sentence.
     pub difference: String,
 }
 

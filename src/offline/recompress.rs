@@ -13,16 +13,16 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
-/// More than one byte of gzip can become, which is at most 1032 bytes.
+/// The maximum expansion that is accepted. One byte of gzip becomes at most 1032 bytes.
 const MOST_EXPANSION: u64 = 1100;
 
-/// What the end of a small blob may add.
+/// The number of bytes by which a small blob may exceed this limit.
 const SLACK: u64 = 1 << 20;
 
-/// How much space a file system keeps while a blob is written, in bytes: packages that are compiled need it.
+/// How much free space must remain while a blob is written, in bytes, for packages that are being compiled.
 const KEPT_FREE: u64 = 256 << 20;
 
-/// After how many bytes the free space is looked at again.
+/// After how many written bytes the free space is checked again.
 const CHECKED: u64 = 16 << 20;
 
 /// The extension of a blob while it is written.
@@ -31,7 +31,7 @@ const PARTIAL: &str = "partial";
 /// Replaces a blob by one of another form. Returns its SHA-1 and SHA-256, and its size.
 ///
 /// # Errors
-/// The error of the system, or if there is too little space. The blob is then unchanged.
+/// A file operation fails, or there is too little space. The blob is then unchanged.
 pub(super) fn recompress(
     blob: &Path,
     (from, to): (Form, Form),
@@ -54,7 +54,7 @@ fn recompress_into(
         let _ = fs::remove_file_if_there(&partial);
     }
     let done = done?;
-    // The blob may be a link to a file of the cache, which stays as it is.
+    // Rename instead of writing to the blob, which may be a link to a file of the cache.
     fs::rename(&partial, blob)?;
     Ok(done)
 }
@@ -71,12 +71,12 @@ pub(super) fn is_no_room(error: &fs::Error) -> bool {
     inner.is_some_and(|it| it.is::<NoRoom>())
 }
 
-/// A blob that becomes too large.
+/// The error for a blob that becomes too large.
 #[derive(Debug, thiserror::Error)]
 #[error("it expands to more than {0} bytes")]
 struct Expands(u64);
 
-/// A file that would fill its file system.
+/// The error for a file that would fill its file system.
 #[derive(Debug, thiserror::Error)]
 #[error("its file system has too little space")]
 struct NoRoom;
@@ -84,13 +84,13 @@ struct NoRoom;
 /// How many bytes are free at a path.
 type Free<'a> = &'a dyn Fn(&Path) -> fs::Result<u64>;
 
-/// A file that does not fill its file system: it takes at most half of the space that is free at its start, and keeps some free
-/// although other programs write there.
+/// A file that does not fill its file system. It uses at most half of the space that is free at the start, and stops when little is free
+/// because other programs write there.
 struct Sparing<'a> {
     file: File,
     directory: PathBuf,
     free: Free<'a>,
-    /// How many bytes it may still take.
+    /// How many bytes the file may still use.
     left: u64,
     /// How many bytes were written since the free space was looked at.
     unchecked: u64,
@@ -145,7 +145,7 @@ fn write(
     let opened = fs::open(blob)?;
     let length = opened.metadata().at("examine", blob)?.len();
     let limit = match form {
-        // Its size is that of the entry, which was verified.
+        // The size is that of the cache entry, which was verified.
         Form::Plain => length,
         Form::Gzip(_) => length.saturating_mul(MOST_EXPANSION).saturating_add(SLACK),
     };

@@ -228,7 +228,7 @@ impl Run<'_> {
         if is_compiled_here {
             record.logs.remove();
             self.ledger.failed_logs(node).remove(package.name());
-            // The name of a single release adds no information.
+            // With a single release, do not print its name, which adds no information.
             let releases = match self.ledger.release_count() {
                 0 | 1 => Vec::new(),
                 _ => {
@@ -342,7 +342,7 @@ impl Run<'_> {
         ));
     }
 
-    /// Starts to assemble the releases whose last package is done.
+    /// Starts to assemble the releases of which all packages are done.
     fn assemble_complete(&mut self) {
         if self.target.cancel.is_cancelled() {
             return;
@@ -353,7 +353,7 @@ impl Run<'_> {
         }
     }
 
-    /// Prints all lines at once, so that no line of another release comes between.
+    /// Prints all lines together, so that no line of another release comes between them.
     fn announce_assembly(&self, complete: &CompleteRelease) {
         let label = complete.source.label();
         let archiving = format!(
@@ -399,7 +399,7 @@ impl Run<'_> {
                 Ok(()) => {
                     let ms = start.elapsed().as_millis();
                     tracing::debug!(output = %output.display(), ms, "assembled and verified the release");
-                    // Blobs that no other release still needs.
+                    // These are the blobs that no other release still needs.
                     let unused = blobs.into_iter().filter_map(Arc::into_inner);
                     let carried = source.carried.iter().filter_map(|it| it.blob.as_ref());
                     let carried = carried.map(|blob| blob.file.clone());

@@ -22,7 +22,7 @@ use crate::runtime;
 use crate::sandbox::{Isolation, Sharing};
 use crate::tls::{self, Profile};
 
-/// The isolation in the report: the other machines choose it.
+/// The isolation tier in the report, because the other machines choose the actual one.
 const ELSEWHERE: &str = "remote";
 
 /// The settings for compiling packages on other machines.

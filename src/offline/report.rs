@@ -1,4 +1,4 @@
-//! The report of a failed run: what failed, why, and what to do.
+//! Prints the report of a failed run: what failed, why, and what to do.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -153,7 +153,7 @@ fn local_cause(error: &CompileError) -> String {
                 Elapsed(script.elapsed)
             )
         }
-        // These texts repeat the headline: only the source adds something.
+        // The texts of these errors repeat the headline, so print only their sources.
         CompileError::Files { source, .. } => Chain(source).to_string(),
         CompileError::Sandbox { source, .. } => Chain(source).to_string(),
         CompileError::Task { source, .. } => Chain(source).to_string(),
@@ -321,7 +321,7 @@ fn file_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
     }
 }
 
-/// Whether an archive cannot be read, in contrast to one with an entry that is not allowed.
+/// Whether an archive is damaged. An archive with an entry that is not allowed is not.
 fn is_damage(error: &UnpackError) -> bool {
     match error {
         UnpackError::Archive(_) | UnpackError::Decode { .. } | UnpackError::File(_) => true,
@@ -358,10 +358,10 @@ fn hint_for(cause: &Cause) -> String {
     }
 }
 
-/// What was found in a script and its output.
+/// Hints from the findings about a script and its output.
 fn script_hints(script: &ScriptFailure) -> Vec<String> {
     let package = &script.package;
-    // Other scripts do not explain why a script hangs or writes much, if its output does not say so.
+    // Do not blame concurrent scripts for a hang or a full disk, unless the output says so.
     let is_explained = matches!(
         script.cause,
         Some(Cause::TimeLimit { .. } | Cause::Silence { .. } | Cause::NoSpace { .. })

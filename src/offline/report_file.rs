@@ -1,4 +1,4 @@
-//! Writes the report of a run, with the sizes and digests of its files, as JSON and as a page.
+//! Writes the report of a run, with the sizes and digests of its files, as JSON (`--report`) and as an HTML page (`--timings`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,8 +59,8 @@ impl ReportFile {
         Self(Contents::Package { json, record })
     }
 
-    /// Writes the files. What is at their paths stays as it is until the new file is complete. After a cancellation, sizes and digests of
-    /// inputs are left out.
+    /// Writes the files. An existing file stays unchanged until the new one is complete. After a cancellation, sizes and digests of inputs
+    /// are left out.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -149,11 +149,11 @@ pub(super) fn check_target(action: &'static str, path: &Path) -> fs::Result<()> 
 /// Whether a file is a mount point, as with `docker run -v FILE:FILE`.
 fn is_mount(path: &Path) -> fs::Result<bool> {
     let path = fs::canonicalize(path)?;
-    // Without /proc, nothing is known of mounts.
+    // Without /proc, mounts are unknown.
     Ok(fs::mount_points().is_ok_and(|mounts| mounts.iter().any(|mount| mount.path == path)))
 }
 
-/// Fills in the size and digests of a file, if it can be read: they are unknown for a pipe.
+/// Fills in the size and digests of a file. They stay unknown if the file cannot be read, or is a pipe.
 fn examine(file: &mut File, cancel: &CancellationToken) {
     let path = PathBuf::from(&file.path);
     match read(&path, cancel) {

@@ -16,11 +16,11 @@ use crate::release::{Algorithm, Digests, Name, Slug};
 /// The compiled packages of earlier results.
 #[derive(Debug, Default)]
 pub(super) struct EarlierPackages {
-    /// By identity; the first result that has a package counts.
+    /// The packages by identity. If several results have a package, the first one is used.
     packages: HashMap<String, Arc<CheckedPackage>>,
 }
 
-/// What was taken over for a release.
+/// The packages that were taken for a release.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Reused {
     /// Each package, with the tarball that it comes from.
@@ -32,7 +32,7 @@ impl EarlierPackages {
     /// packages for all stemcells.
     ///
     /// # Errors
-    /// A tarball cannot be read, or is no compiled release.
+    /// A tarball cannot be read, or is not a compiled release.
     pub(super) fn of(
         inputs: Vec<Input<Opened>>,
         stemcell: Option<&Slug>,
@@ -152,7 +152,7 @@ impl EarlierPackages {
 }
 
 impl Reused {
-    /// A line for each tarball that packages come from.
+    /// A line for each tarball from which packages were taken.
     fn notes(&self, release: &CheckedRelease) -> Vec<String> {
         let mut tarballs: Vec<(&Path, Vec<&str>)> = Vec::new();
         for (name, tarball) in &self.packages {
@@ -203,7 +203,7 @@ fn identity(package: &CheckedPackage, known: &HashMap<&Name, Option<String>>) ->
     let mut dependencies = dependencies?;
     dependencies.sort_unstable();
     dependencies.dedup();
-    // None of these contains a space or a line break.
+    // None of these values contains a space or a line break, so the text is unambiguous.
     let text = format!(
         "{} {} {fingerprint}\n{}",
         package.name(),

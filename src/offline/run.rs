@@ -1,4 +1,4 @@
-//! One run, from the tarballs to the last line.
+//! One run of `bosh-agent compile`, from the tarballs to the last line of output.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::rebuild::{self, Rebuild, Twice};
 use super::report_file::{self, ReportFile};
 use crate::runtime;
 
-/// What a run has done.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// The compiled releases that were written, or that would be if the run is only asked for their names. In the order of the
@@ -38,7 +38,7 @@ pub struct Outcome {
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
     let mut written = BTreeMap::new();
     let record = Arc::new(CallRecord::new());
-    // An error now costs less than one at the end.
+    // Check now, because an error at the end would waste the compilation.
     if let Err(error) = report_file::check(options.report.as_deref(), options.timings.as_deref()) {
         return Outcome {
             written: Vec::new(),
@@ -111,7 +111,7 @@ async fn compile_again(
         return Ok(());
     };
     progress.line("Compiling all packages again, to compare them");
-    // The times of files have a resolution of one second in an archive.
+    // Wait until the next second: archives store times in seconds, and equal times could hide a difference.
     tokio::select! {
         () = tokio::time::sleep(Duration::from_secs(1)) => {}
         () = cancel.cancelled() => return Err(OfflineError::Stopped),

@@ -1,4 +1,4 @@
-//! The schedule of a run's packages, for compiling them and for predicting how that proceeds.
+//! Builds the schedule of a run's packages, for compiling them and for predicting the times.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -29,10 +29,10 @@ pub(super) fn expected<'a>(
 #[derive(Debug)]
 pub(super) struct Planned<'a> {
     pub node: &'a PackageNode,
-    /// How it is made.
+    /// How the package is obtained.
     pub origin: Origin,
     pub expected: Expected,
-    /// Whether it needs no dependencies, because it is in the cache.
+    /// Whether the package is in the cache, so that it needs no dependencies.
     pub is_cached: bool,
 }
 

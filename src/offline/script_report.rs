@@ -1,4 +1,4 @@
-//! What reports say about the output of scripts, and about failures on other machines.
+//! Texts of the failure report about the output of scripts, and about failures on other machines.
 
 use std::fmt::Write;
 
@@ -61,7 +61,7 @@ pub(super) fn processes(text: &mut String, script: &ScriptFailure) {
     }
 }
 
-/// What to do about a failure on another machine. Its report has more hints.
+/// What to do about a failure on another machine. The report of that machine has more hints.
 pub(super) fn remote_hint(failure: &RemoteFailure) -> Option<String> {
     match failure {
         RemoteFailure::Arguments { .. } | RemoteFailure::NoReport { .. } => Some(

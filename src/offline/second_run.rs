@@ -1,4 +1,4 @@
-//! Messages about a script that ran under Landlock rules and is rerun without them.
+//! Messages about a script that ran under Landlock rules, which restrict its access to files, and is run again without them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -1,4 +1,5 @@
-//! Decides what to do with each input, and where its result goes.
+//! Decides what to do with each input, and where its result goes. An input may be a source release, a compiled release, or the result of an
+//! earlier run of another input.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use super::tarball::Opened;
 use crate::fs;
 use crate::release::Manifest;
 
-/// An input with its content, if it could be read: all of it, or only the manifest.
+/// An input with its content, if it could be read. `T` is the whole content or only the manifest.
 #[derive(Debug)]
 pub(super) struct Input<T> {
     pub tarball: PathBuf,
-    /// The directory that its result goes to.
+    /// The output directory of the result.
     pub output_directory: PathBuf,
     pub content: Result<T, OpenError>,
 }
@@ -27,30 +28,30 @@ pub(super) struct Input<T> {
 /// What to do with an input.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// Its packages are compiled.
+    /// The packages of the input are compiled.
     Compile {
         id: ReleaseId,
         release: Arc<CheckedRelease>,
         output: PathBuf,
     },
-    /// It is compiled already and is copied.
+    /// The input is compiled already and is copied.
     PassOn {
         id: ReleaseId,
         release: Arc<CheckedRelease>,
         output: PathBuf,
     },
-    /// It is compiled already and is where its result belongs.
+    /// The input is compiled already and is in the place of its result.
     InPlace {
         id: ReleaseId,
         release: Arc<CheckedRelease>,
     },
-    /// It is the result of an earlier run of another input.
+    /// The input is the result of an earlier run of another input.
     Replaced { tarball: PathBuf, by: Replacement },
-    /// Nothing of it is selected.
+    /// Nothing of the input is selected.
     Unselected { tarball: PathBuf },
 }
 
-/// The input whose earlier result another input is.
+/// The input of which another input is an earlier result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replacement {
     pub of: PathBuf,
@@ -62,25 +63,25 @@ pub(super) struct Replacement {
 #[derive(Debug)]
 pub(super) struct Selected {
     pub tasks: Vec<Task>,
-    /// What is selected of each release, for the user.
+    /// Lines for the user about the selected part of each release.
     pub notes: Vec<String>,
 }
 
-/// What an input means for the others.
+/// The facts about an input that matter for other inputs.
 struct Facts {
     tarball: PathBuf,
     output_directory: PathBuf,
-    /// The file name of the whole compiled release; `None` if it could not be read.
+    /// The file name of the whole compiled release. `None` if the input could not be read.
     full_name: Option<String>,
-    /// The path of its result; `None` if it could not be read, or if nothing of it is selected.
+    /// The path of the result. `None` if the input could not be read, or if nothing of it is selected.
     output: Option<PathBuf>,
-    /// Whether it has packages to compile, or has no packages at all and was never compiled.
+    /// Whether the input has packages to compile, or has no packages at all and was never compiled.
     is_source: bool,
-    /// A release without packages looks the same before and after.
+    /// Whether the release has no packages, so that it is the same before and after compilation.
     is_without_packages: bool,
-    /// Whether the selection has anything of it.
+    /// Whether the selection contains something of the input.
     is_selected: bool,
-    /// The input whose earlier result this is.
+    /// The input of which this one is an earlier result.
     replaced_by: Option<Replacement>,
 }
 
@@ -103,13 +104,13 @@ impl Facts {
         let full_name = manifest.map(|it| wanted.stemcell.output_name(&it.name, &it.version));
         let is_without_packages = manifest.is_some_and(|it| !has_packages(it) && !is_compiled(it));
         let own = fs::file_name(tarball).to_string_lossy();
-        // A result without packages: only its name tells it from a source release.
+        // This is a result without packages. Only its name distinguishes it from a source release.
         let is_part = is_without_packages
             && full_name
                 .as_ref()
                 .is_some_and(|full| is_name_of_part(&own, full));
         let is_source = !is_part && manifest.is_some_and(|it| has_packages(it) || !is_compiled(it));
-        // A compiled release has all that its jobs need.
+        // A compiled release contains all packages that its jobs need.
         let is_whole = !is_source && *wanted.selection == Selection::OnlyNeeded;
         let mut facts = Self {
             tarball: tarball.to_owned(),
@@ -134,7 +135,7 @@ impl Facts {
         let name = if self.is_source {
             selection.name_of_result(full, manifest)
         } else if is_name_of_part(&own, full) {
-            // It is copied. With the name of the whole release, it would be mistaken for the result of the whole release.
+            // Copy it under its own name. With the name of the whole release, it would be mistaken for the result of that.
             own.into_owned()
         } else {
             full.clone()
@@ -151,7 +152,7 @@ impl Facts {
             && self.full_name.as_ref().is_some_and(is_result)
     }
 
-    /// Whether it may be the result of an earlier run.
+    /// Whether this input may be the result of an earlier run.
     fn is_result(&self) -> bool {
         !self.is_source || self.is_without_packages
     }
@@ -253,7 +254,7 @@ fn check_names(manifests: &[Option<&Manifest>], selection: &Selection) -> Result
     }
 }
 
-/// Everything that prevents the result of an input, except what is wrong with the input itself.
+/// The problems that prevent the result of an input, except those of the input itself.
 fn others_in_the_way(
     index: usize,
     facts: &[Facts],
@@ -261,7 +262,7 @@ fn others_in_the_way(
 ) -> fs::Result<Vec<InputProblemKind>> {
     let input = &facts[index];
     let mut found = collisions(index, facts)?;
-    // An input that could not be read may have something.
+    // An input that could not be read may contain something that is selected.
     let is_all_known = facts.iter().all(|other| other.full_name.is_some());
     if !input.is_selected && is_all_known && facts.iter().all(|other| other.output.is_none()) {
         found.push(InputProblemKind::NothingSelected);
@@ -354,7 +355,8 @@ fn replaced_by(index: usize, facts: &[Facts]) -> fs::Result<Option<Replacement>>
     Ok(None)
 }
 
-/// Everything in the way of an input: the same input before, another input's output, another input, a directory.
+/// The conflicts of an input or its output: the same file as an earlier input, the same output as another input, an output that would
+/// replace an input or a directory.
 fn collisions(index: usize, facts: &[Facts]) -> fs::Result<Vec<InputProblemKind>> {
     let Some(output) = &facts[index].output else {
         return Ok(Vec::new());
@@ -364,7 +366,7 @@ fn collisions(index: usize, facts: &[Facts]) -> fs::Result<Vec<InputProblemKind>
     }
     let name = fs::file_name(output).to_string_lossy();
     if name.len() > NAME_LIMIT {
-        // The system rejects even a lookup of it.
+        // The name is too long, so the system rejects even a lookup.
         let name = name.into_owned();
         let limit = NAME_LIMIT;
         return Ok(vec![InputProblemKind::LongName { name, limit }]);

@@ -1,7 +1,7 @@
-//! Which jobs and packages of a release are compiled (`--only-needed`, `--job`, `--package`): pure decisions.
+//! Decides which jobs and packages of a release are compiled (`--only-needed`, `--job`, `--package`). No I/O.
 //!
-//! A Director exports a release in the same way (`bosh export-release`): the packages that the exported jobs name, and their
-//! dependencies, direct and indirect.
+//! A Director exports a release in the same way (`bosh export-release`): the packages that the exported jobs name, and their dependencies,
+//! direct and indirect.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -72,13 +72,13 @@ impl UnknownName {
 }
 
 impl Selection {
-    /// Whether a result has only a part of its release. Does not depend on the release, so the names of results can be determined from
+    /// Whether a result contains only a part of its release. Does not depend on the release, so the names of results can be determined from
     /// manifests alone.
     pub(super) fn is_partial(&self) -> bool {
         *self != Self::All
     }
 
-    /// Whether it selects anything of a release.
+    /// Whether the selection contains something of a release.
     pub(super) fn selects_any_of(&self, manifest: &Manifest) -> bool {
         match self {
             Self::All => true,
@@ -161,7 +161,7 @@ impl Selection {
 /// The end of the name of every result.
 const SUFFIX: &str = ".tgz";
 
-// What the name of a partial result has before its suffix. Names and versions contain no `=`.
+// The separators in the name of a partial result, before its suffix. Names and versions contain no `=`.
 const JOB: &str = ".job=";
 const PACKAGE: &str = ".package=";
 const ONLY_NEEDED: &str = ".only-needed";
@@ -242,8 +242,9 @@ pub(super) fn apply(
 
 /// The packages that each job names, by the job.
 ///
-/// A Director reads them in `job.MF`, the CLI in `release.MF`, which it writes from `job.MF`. Other tools let them differ. A result must
-/// have both: the CLI refuses a release whose `release.MF` names a package that it does not have, and a Director one whose `job.MF` does.
+/// A Director reads the names in `job.MF`, and the CLI in `release.MF`. The two can differ in releases of other tools. A result must
+/// contain the packages of both lists: the CLI refuses a release without a package that `release.MF` names, and a Director one without a
+/// package that `job.MF` names.
 fn needs_of_jobs(
     release: &CheckedRelease,
     job_packages: &JobPackages,
@@ -307,7 +308,7 @@ fn selected(
         .into_iter()
         .cloned()
         .collect();
-    // Only with `--package`, no job is named: those whose packages are all in the result are usable.
+    // If only packages are selected, no job is named. Keep the jobs whose packages are all in the result.
     let jobs = match named_jobs.is_empty() {
         true => all_jobs()
             .filter(|job| needs[job].iter().all(|package| packages.contains(package)))

@@ -1,4 +1,4 @@
-//! Sets up what packages are compiled with: the sandbox, the directory of logs, the make jobserver.
+//! Sets up the compilation of a run: the work directory, the sandbox, the caches, the directory of logs, and the make jobserver.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub(super) async fn compiler(
     cancel: &CancellationToken,
 ) -> Result<Compiler, OfflineError> {
     if let Some(directory) = &options.keep_failed {
-        // An error now costs less than one after the failure of a package.
+        // Create it now, because an error after the failure of a package would be expensive.
         fs::create_dir_all(directory)?;
         fs::check_writable(directory)?;
     }
@@ -137,7 +137,7 @@ pub(super) fn variables(
     if !options.make_jobserver {
         return Ok((options.script_environment().clone(), None));
     }
-    // Each make has one job without a token.
+    // Each make runs one job without a token, so the pool has one token less than there are CPUs.
     let tokens = process::processors().get() - 1;
     let pool = Jobserver::make(&work_directory::jobserver(work_directory), tokens)?;
     let (name, value) = Jobserver::variable();
@@ -182,8 +182,8 @@ pub(super) fn context(
     }
 }
 
-/// Closes the sandbox and removes what scripts left. Results are not affected by a failure, so it is only a warning. A removal may be
-/// slow: signals must be handled during that time.
+/// Closes the sandbox and removes the files that scripts left. A failure does not affect results, so it is only a warning. Does not block
+/// the thread, because the removal may be slow and signals must be handled meanwhile.
 pub(super) async fn close(context: Arc<Context>, progress: &Progress) -> Result<(), OfflineError> {
     let closing = runtime::spawn_blocking("close", move || Context::close(context));
     if let Err(error) = closing.await? {
@@ -214,7 +214,7 @@ pub(super) async fn work_directory(
                     limit: MOUNT_LIMIT,
                 };
                 let checked = isolation.check_data(&vcap, &look);
-                // The file system may not respond.
+                // The file system may not respond, so do not wait for it after a cancellation.
                 if cancel.is_cancelled() {
                     return Err(OfflineError::Stopped);
                 }
@@ -232,7 +232,7 @@ pub(super) async fn work_directory(
     })
 }
 
-/// Removes the work directory. This may be slow: signals must be handled during that time.
+/// Removes the work directory. Does not block the thread, because the removal may be slow and signals must be handled meanwhile.
 pub(super) async fn remove(work_directory: WorkDirectory, progress: &Progress) {
     let work = work_directory.path().to_owned();
     let removing = runtime::spawn_blocking("work directory", move || work_directory.remove());
@@ -253,7 +253,7 @@ pub(super) async fn remove(work_directory: WorkDirectory, progress: &Progress) {
 fn keep(options: &Options) -> Option<Keep> {
     let directory = options.keep_failed.as_ref()?;
     Some(Keep {
-        // The name is for people, who may be elsewhere later.
+        // Use an absolute path, because the user may be in another directory when reading it.
         directory: fs::canonicalize(directory).unwrap_or_else(|_| directory.clone()),
         settings: KeptSettings {
             base: options.vcap.base().to_string_lossy().into_owned(),
@@ -267,7 +267,8 @@ fn keep(options: &Options) -> Option<Keep> {
     })
 }
 
-/// How a compilation would proceed, as far as the options decide. Tries no tier: `auto` is expected to find one that isolates packages.
+/// How a compilation would proceed, according to the options. Tries no isolation tier: `auto` is assumed to find one that isolates
+/// packages.
 pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Compilation {
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
     let takes_several = options.isolation != Isolation::None || is_parallel;

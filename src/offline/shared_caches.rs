@@ -1,4 +1,5 @@
-//! The shared caches of a run: packages are searched in them before the first script starts, and stored in one while others compile.
+//! The shared caches of a run, which several machines use. Packages are searched in them before the first script starts, and stored in one
+//! of them while others compile.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,7 +25,7 @@ const UPLOADS: usize = 2;
 /// How long the end of a run waits for uploads, for a local cache to store packages, and for its pruning, at most.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// How long a run that was stopped waits for files of the local cache, whose file system may have stopped to respond.
+/// How long a stopped run waits for files of the local cache, whose file system may no longer respond.
 pub(super) const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// Waits until a run was stopped and the file system of the local cache has had time to respond.
@@ -37,14 +38,13 @@ pub(super) async fn stopped_long_ago(cancel: &CancellationToken) {
 #[derive(Debug, Clone)]
 pub(super) struct InShared {
     pub entry: Entry,
-    /// The first cache that has it.
+    /// The first cache that has the package.
     pub remote: Arc<Remote>,
-    /// The caches after that one, which may have it, too.
+    /// The caches after `remote`, which may also have the package.
     pub others: Vec<Arc<Remote>>,
 }
 
-/// Searches shared caches for packages. Leaves out the packages of a cache for which `into` has no space, next to those of the caches
-/// before it.
+/// Searches shared caches for packages. Leaves out packages for which `into` has no space, in addition to those of earlier caches.
 pub(super) async fn find_all(
     from: &[Arc<Remote>],
     mut missing: Vec<(String, Key)>,
@@ -98,7 +98,7 @@ pub(super) async fn find(
 #[derive(Debug)]
 pub(super) struct Uploads {
     to: Arc<Remote>,
-    /// Each has the size of its package.
+    /// The running uploads, each with the size of its package.
     running: TaskSet<u64, bool>,
     permits: Arc<Semaphore>,
     /// How many packages were not stored.
@@ -115,10 +115,10 @@ impl Uploads {
         }
     }
 
-    /// Starts to store a package, after those before it. Its blob is kept until then.
+    /// Starts to store a package, after earlier ones. The package's blob is kept until then.
     pub(super) fn start(&mut self, entry: Entry, made: Made) {
         if !self.to.takes_packages() {
-            // A cache that is only read is no failure.
+            // Count the package as lost only if the cache has failed, not if it is read-only.
             self.lost += usize::from(self.to.is_broken());
             return;
         }
@@ -142,7 +142,8 @@ impl Uploads {
         });
     }
 
-    /// Waits until all packages are stored, together at most [`LONGEST_WAIT`], and says how many are not. A failure was reported before.
+    /// Waits until all packages are stored, at most [`LONGEST_WAIT`] in total, and prints how many were not stored. Failures were reported
+    /// before.
     pub(super) async fn finish(mut self, (progress, cancel): (&Progress, &CancellationToken)) {
         // Count the uploads that have ended already.
         while let Some(Some((_, stored))) = self.running.next().now_or_never() {
@@ -164,7 +165,7 @@ impl Uploads {
         } else {
             let _ = cancel.run_until_cancelled(self.to.tidy()).await;
         }
-        // A warning says why.
+        // A warning has reported the reason.
         if let Some(text) = self.summary() {
             progress.line(&text);
         }
@@ -198,7 +199,7 @@ impl Uploads {
     }
 }
 
-/// The entry with the content of the log, if there is one.
+/// Adds the log, if there is one, to an entry.
 async fn with_log(mut entry: Entry, log: &Path) -> Result<Entry, OfflineError> {
     let log = log.to_owned();
     let hashing = runtime::spawn_blocking("hash", move || content(&log));

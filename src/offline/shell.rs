@@ -1,4 +1,4 @@
-//! `--shell` and `--shell-on-failure`: which packages are compiled, and the texts around a shell.
+//! `--shell` and `--shell-on-failure`: the package for which a shell is opened, and the messages before and after a shell.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Checks for enough disk space before a run starts. Refuses only runs that are sure to fail: compares a lower bound of the need
-//! with the free space. Reports the free space after a failure.
+//! Checks the free disk space before a run starts, and reports it after a failure. Only runs that are sure to fail are refused: the check
+//! compares a lower bound of the needed space with the free space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ pub(super) fn check_for_package(
     refuse(check(&needs, "to unpack the source and the dependencies")?)
 }
 
-/// The directory with the most free space, and how much that is.
+/// The directory with the most free space, and its free space in bytes.
 fn roomiest(places: &[PathBuf]) -> fs::Result<Option<(u64, &Path)>> {
     let mut roomiest: Option<(u64, &Path)> = None;
     for place in places {
@@ -132,7 +132,7 @@ fn lower_bound(size: u64) -> u64 {
     size - size / 50
 }
 
-/// The directories of which one gets the files of packages.
+/// The directories in which packages may be unpacked.
 pub(super) fn places(options: &Options, work_directory: &WorkDirectory) -> Vec<PathBuf> {
     let work = fs::parent(work_directory.path()).to_owned();
     let data = options.vcap.data();
@@ -143,7 +143,7 @@ pub(super) fn places(options: &Options, work_directory: &WorkDirectory) -> Vec<P
     }
 }
 
-/// Prints what may explain a failure: the free space of the run's directories, a missing work directory.
+/// Prints facts that may explain a failure: the free space of the run's directories, and whether the work directory is missing.
 pub(super) fn report_disks(
     error: &OfflineError,
     work_directory: &WorkDirectory,
@@ -164,7 +164,7 @@ pub(super) fn report_disks(
 
 /// Prints the free space of directories if a full disk is the error.
 pub(super) fn report_free(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
-    // A package's failure has the free space at the time of the failure.
+    // The failure of a package already reports the free space at that time.
     let is_unreported = |failure: &OfflineError| {
         failure.is_no_space() && !matches!(failure, OfflineError::Package(_))
     };

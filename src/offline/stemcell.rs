@@ -1,4 +1,4 @@
-//! Detects the stemcell that this machine is.
+//! Determines the stemcell of this machine from its files.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,7 @@ impl UnknownStemcell {
     }
 }
 
-/// The stemcell of a run; unknown only in runs that compile nothing.
+/// The stemcell of a run. It can be unknown only in runs that compile nothing.
 #[derive(Debug, Clone)]
 pub(super) struct CallStemcell(Option<Slug>);
 
@@ -82,7 +82,7 @@ pub(super) fn detect(vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
     detect_with(vcap, &fs::read_lossy)
 }
 
-/// Reads the same files with `read`, as those of another root file system.
+/// As [`detect`], with files of another root file system, which `read` reads.
 pub(super) fn detect_with(
     vcap: &Vcap,
     read: &dyn Fn(&Path) -> fs::Result<String>,

@@ -1,4 +1,4 @@
-//! The packages of a run together: the slowest ones, the critical path, and the gain from compiling concurrently.
+//! Summarizes the packages of a run: the slowest ones, the critical path, and the gain from compiling concurrently.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const SLOWEST: usize = 5;
 /// How many packages of the critical path are printed with their time.
 const PATH: usize = 5;
 
-/// Shorter times are not worth a line, in seconds.
+/// The minimum time of a package that gets a line, in seconds.
 const NOTABLE: f64 = 1.0;
 
 /// The summary of the packages; `None` if none was started.
@@ -59,7 +59,7 @@ pub(super) fn critical_path(packages: &[Package]) -> Vec<usize> {
 }
 
 /// The summary for people: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole run.
-/// `is_complete` is whether it succeeded: after a failure, one line says what was compiled.
+/// `is_complete` is whether the run succeeded. After a failure, there is only one line, about the compiled packages.
 pub(super) fn lines(
     packages: &[Package],
     jobs: Option<usize>,
@@ -161,7 +161,7 @@ fn slowest_lines(summary: &Summary, packages: &[Package]) -> Vec<String> {
     std::iter::once(title.to_owned()).chain(lines).collect()
 }
 
-/// The packages of a critical path with the seconds that each adds to it: the last one also packs.
+/// The packages of a critical path with the seconds that each adds to the path. Only the last one includes packing.
 fn times_on(path: &[usize], packages: &[Package]) -> Vec<(usize, f64)> {
     let last = path.last().copied();
     let times = path.iter().map(|id| {
@@ -175,7 +175,7 @@ fn times_on(path: &[usize], packages: &[Package]) -> Vec<(usize, f64)> {
     times.collect()
 }
 
-/// Dependents can start while a package is packed.
+/// The seconds until dependents can start, which do not wait for packing.
 fn until_installed(seconds: &Seconds) -> f64 {
     seconds.unpack + seconds.script
 }

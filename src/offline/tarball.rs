@@ -1,4 +1,4 @@
-//! The contents of a release tarball, after it was read once.
+//! The contents of a release tarball, after it was read once: its entries, each with a role, and the blobs that were written to the disk.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -24,9 +24,9 @@ pub(crate) enum Role {
     Job(String),
     /// `license.tgz`.
     License,
-    /// Anything else directly in `packages` or `compiled_packages`, which no consumer reads.
+    /// Any other path directly in `packages` or `compiled_packages`, which no program reads.
     Stray,
-    /// Anything else.
+    /// Any other path.
     Other,
 }
 
@@ -58,7 +58,7 @@ impl Role {
     }
 }
 
-/// One entry of the tarball. Of several for one path the last counts, as in tar.
+/// One entry of the tarball. If several entries have one path, the last one counts, as in tar.
 #[derive(Debug, Clone)]
 pub(super) struct Carried {
     /// The normalized path.
@@ -84,12 +84,12 @@ pub(super) struct Blob {
 pub(super) struct Opened {
     /// The tarball.
     pub tarball: PathBuf,
-    /// Whether it can be read again: a pipe cannot.
+    /// Whether the tarball can be read again, which a pipe cannot.
     pub is_file: bool,
     /// The SHA-256 of the whole tarball, as it was read.
     pub digests: BlobDigests,
     pub manifest: Manifest,
-    /// In the tarball's order.
+    /// The entries, in the tarball's order.
     pub carried: Vec<Carried>,
     /// Ignored files of operating systems and tools.
     pub clutter: Vec<PathBuf>,

@@ -1,5 +1,5 @@
-//! The report of a run as an HTML page: a timeline, the times of all packages, and the last lines of their output. The page loads nothing
-//! else, and works without its script, which sorts the table.
+//! Formats the report of a run as an HTML page: a timeline, the times of all packages, and the last lines of their output. The page loads
+//! no other files, and works without its script, which sorts the table.
 
 mod header;
 mod html;
@@ -25,7 +25,7 @@ const SCRIPT: &str = include_str!("timings/script.js");
 /// The report cannot be represented as JSON.
 pub(super) fn page(report: &CallReport) -> serde_json::Result<String> {
     let json = serde_json::to_string(report)?;
-    // The only script that a browser may run, even if a text in the page were not escaped.
+    // With this digest in the page, a browser runs no other script, even if a text in the page were not escaped.
     let digest = STANDARD.encode(Sha256::digest(SCRIPT));
     let page = filled(
         PAGE,

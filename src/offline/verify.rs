@@ -1,5 +1,5 @@
-//! Reads back what was written. Neither a Director nor the CLI verifies the digests of a compiled release: a damaged one would
-//! only be noticed by a deployment.
+//! Reads back a written release and compares it with the expected contents. Neither a Director nor the CLI verifies the digests of a
+//! compiled release, so only a deployment would detect a damaged one.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -25,23 +25,23 @@ pub(super) struct Expected {
 /// Why a written file is not as expected.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// It cannot be decompressed to the end.
+    /// The file cannot be decompressed to the end.
     #[error("failed to read the written file back")]
     Decode(#[from] io::Error),
-    /// It is not a tar archive.
+    /// The file is not a valid tar archive.
     #[error("failed to read the written file back")]
     Read(#[from] ReadError),
     /// An entry is missing or different.
     #[error("entry {number} is `{found}` instead of `{expected}`")]
     Entry {
-        /// Which, from 1.
+        /// The number of the entry, from 1.
         number: usize,
-        /// What should be there.
+        /// The expected entry.
         expected: String,
-        /// What was found.
+        /// The actual entry.
         found: String,
     },
     /// The contents of an entry are not what was written.

@@ -1,4 +1,4 @@
-//! One package that is searched in a local cache, and the copies of its files.
+//! A package that is searched in a local cache. If it is found, its files are copied.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::fs;
 /// A package that is searched.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    /// `None` for a package that is compiled already.
+    /// The parts of the key. `None` for a package that is compiled already.
     pub keyed: Option<Keyed>,
-    /// Where its blob and its log are copied to.
+    /// The paths to which the package's blob and log are copied.
     pub blob: PathBuf,
     pub log: PathBuf,
     pub is_searched: bool,
     /// The local cache that is searched, and the cache from which the package came there.
     pub cache: Arc<LocalCache>,
     pub origin: HitOrigin,
-    /// Whether results of unrestricted second runs are used.
+    /// Whether results of second runs without Landlock rules are used.
     pub takes_unrestricted: bool,
 }
 
 impl Wanted {
-    /// Its name and key; `None` for a package that is compiled already.
+    /// The package's name and key. `None` for a package that is compiled already.
     pub(super) fn named_key(&self) -> Option<(String, Key)> {
         let parts = &self.keyed.as_ref()?.parts;
         Some((parts.name.clone(), parts.key()))
     }
 
-    /// Makes verified copies of the package's files, if it is there. Also returns damaged files of the cache. Blocks.
+    /// Makes verified copies of the package's files, if the cache has the package. Also returns damaged files of the cache. Blocks.
     pub(super) fn fetch(
         self,
         cancel: &CancellationToken,
@@ -59,7 +59,7 @@ impl Wanted {
                     Ok(Some(hit)) => return Ok((Known::Hit(Box::new(hit)), damaged)),
                     Ok(None) => "it was just removed from the cache".to_owned(),
                     Err(FetchError::Damaged(damage)) => {
-                        // Without its files, the entry is useless.
+                        // Without its files, the entry is not usable.
                         if damage.kind.is_lasting()
                             && let Err(error) = cache.set_entry_aside(&entry)
                         {
@@ -108,7 +108,7 @@ impl Wanted {
         }))
     }
 
-    /// Why a blob could not be recompressed. Wrong bytes are damage. No copy is left.
+    /// Converts the error of a recompression. An error of the blob's bytes means that the cache is damaged. Removes the copies.
     fn failed(&self, error: fs::Error, entry: &Entry) -> FetchError {
         for file in [&self.blob, &self.log] {
             let _ = fs::remove_file_if_there(file);

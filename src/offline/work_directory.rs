@@ -1,4 +1,4 @@
-//! The directories of a run: where its work directory is, what is in it, and where its logs are.
+//! Chooses and creates the directories of a run: the work directory, its contents, and the directory of logs.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crate::compile::WorkDirectory;
 use crate::config::Vcap;
 use crate::fs::{self, MadeDirectories};
 
-/// The place of the work directory if programs cannot run in the usual places.
+/// The parent of the work directory if programs cannot run in the usual ones.
 const LAST_RESORT: &str = "/var/tmp";
 
 /// The directory of logs if the usual one cannot be used.
@@ -19,8 +19,8 @@ const SPOOL: &str = "spool";
 /// The directory in the work directory with compiled blobs.
 const BLOBS: &str = "blobs";
 
-/// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes what killed
-/// runs left there.
+/// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes the work
+/// directories of killed runs.
 pub(super) fn make(
     wanted: Option<&Path>,
     vcap: &Vcap,

@@ -1,8 +1,7 @@
 //! Digests: supported algorithms, notation, computation and comparison.
 //!
 //! A manifest has all digests under the key `sha1`: `<40 hex>`, `sha256:<64 hex>`, or several joined by `;`. This module accepts the same
-//! texts as the Go agent, with one difference: the Go agent compares only the strongest digest, and here all digests of supported
-//! algorithms must match.
+//! texts as the Go agent. The Go agent compares only the strongest digest; here, all digests of supported algorithms must match.
 
 mod compute;
 mod multi;
@@ -37,7 +36,7 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm with this name, if it is supported. Case matters, as in the consumers of manifests.
+    /// The algorithm with this name, if it is supported. Case matters, as for the Director and the other programs that read manifests.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL

@@ -1,8 +1,9 @@
 //! The dependency graph of a release: compile order and dependents.
 //!
-//! The order is the Go agent's, because it is also the order of `compiled_packages` in the manifest: depth first from each package, with
-//! packages in byte order of their names and dependencies in manifest order; each package follows its dependencies. The walk has its own
-//! stack, because recursion over a long chain of dependencies would overflow the thread's stack.
+//! The compile order is that of the Go agent, because it is also the order of `compiled_packages` in the manifest. It is depth first from
+//! each package, with packages in byte order of their names and dependencies in manifest order; each package follows its dependencies.
+//!
+//! The walk is not recursive, because a long chain of dependencies would overflow the thread's stack.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -44,8 +45,8 @@ fn cycle_path(names: &[Name]) -> String {
 /// The indices of `packages` in compile order.
 ///
 /// # Errors
-/// All missing dependencies in the order of the walk, then up to 20 distinct cycles. Unless there are more, each group of packages that
-/// depend on each other has at least one of them.
+/// All missing dependencies in the order of the walk, then up to 20 distinct cycles. If there are at most 20, each group of packages that
+/// depend on each other has at least one reported cycle.
 pub(crate) fn compile_order(packages: &[PackageNode<'_>]) -> Result<Vec<usize>, Vec<GraphProblem>> {
     let walk = Walk::over(packages);
     let mut problems = walk.unknown;
@@ -148,7 +149,7 @@ impl Walk {
                     continue;
                 };
                 match index.get(dependency).map(|&to| (to, marks[to])) {
-                    // A duplicate dependency is reported once.
+                    // Report a duplicate dependency only once.
                     None if unknown.insert((package, dependency)) => {
                         walk.unknown.push(GraphProblem::UnknownDependency {
                             package: packages[package].0.clone(),
@@ -176,7 +177,7 @@ impl Walk {
             return;
         }
         let mut cycle: Vec<Name> = names.cloned().collect();
-        // Rotated to start with the smallest name, so that a cycle found twice is the same list.
+        // Rotate the cycle to start with the smallest name, so that a cycle that is found twice gives the same list.
         let smallest = (0..cycle.len()).min_by_key(|&at| &cycle[at]).unwrap_or(0);
         cycle.rotate_left(smallest);
         self.cycles.insert(cycle);

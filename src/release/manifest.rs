@@ -21,7 +21,7 @@ mod write;
 pub(crate) use problem::FieldProblem;
 pub use problem::ManifestProblem;
 
-/// The maximum size of a manifest, in bytes. A large real one has a few hundred thousand.
+/// The maximum size of a manifest, in bytes. Large manifests have a few hundred thousand.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The contents of `release.MF`. Names are unique among all packages, source and compiled, and among jobs.
@@ -40,7 +40,7 @@ pub struct Manifest {
     pub jobs: Vec<Job>,
     /// The source packages, in manifest order.
     pub packages: Vec<Package>,
-    /// The compiled packages, in manifest order. `None` if the manifest has no such key or a null: the Director then reads it as a source
+    /// The compiled packages, in manifest order. `None` if the key is missing or null. The Director then treats the release as a source
     /// release, and with an empty list as a compiled one.
     pub compiled_packages: Option<Vec<CompiledPackage>>,
     /// The license tarball, if there is one.

@@ -1,7 +1,7 @@
-//! Names and versions: texts of a manifest that become components of paths.
+//! Names and versions of releases, packages and jobs: texts that become components of paths.
 //!
-//! The rule is the Director's, `[-0-9A-Za-z_+.]+`, with additions for paths: the Director allows `..`, and a package with that name would
-//! escape from every directory that contains it.
+//! The rule is the Director's, `[-0-9A-Za-z_+.]+`, with restrictions for paths. For example, the Director allows `..`, and a package with
+//! that name would escape from every directory that contains it.
 
 use std::fmt;
 
@@ -23,10 +23,10 @@ pub enum NameRule {
         /// The length in bytes.
         len: usize,
     },
-    /// The text is `.` or `..`, which name a directory in paths.
+    /// The text is `.` or `..`, which have a special meaning in paths.
     #[error("cannot be a name: it means a directory")]
     Dots,
-    /// The text starts with `-`, as options of commands do.
+    /// The text starts with `-`, so a command could read it as an option.
     #[error("starts with `-`")]
     LeadingDash,
     /// The text contains a character that is not allowed.
@@ -135,8 +135,8 @@ checked_text! {
 }
 
 checked_text! {
-    /// The version of a release, a package, a job or a stemcell. It is safe as a component of a path. Ordered by bytes, which is not the
-    /// order of versions.
+    /// The version of a release, a package, a job or a stemcell. It is safe as a component of a path. Ordered by bytes, so `1.10` comes
+    /// before `1.9`.
     Version
 }
 

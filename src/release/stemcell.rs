@@ -1,8 +1,8 @@
 //! The stemcell that packages are compiled for: `ubuntu-jammy/1.406`.
 //!
-//! A Director uses a compiled package only if this text equals `operating_system` and version of its stemcell, and ignores others
-//! silently. On a stemcell, the version is in `/var/vcap/bosh/etc/stemcell_version`, and the operating system is derived from
-//! `/etc/os-release`, because `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
+//! A Director uses a compiled package only if this text matches the `operating_system` and version of the Director's stemcell. It ignores
+//! other compiled packages silently. On a stemcell, the version is in `/var/vcap/bosh/etc/stemcell_version`, and the operating system is
+//! derived from `/etc/os-release`, because `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
 
 use std::fmt;
 

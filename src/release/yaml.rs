@@ -1,11 +1,8 @@
-//! YAML as a tree of texts.
+//! Parses YAML into a tree of texts. The parser is `saphyr-parser`; this module builds a tree from its events, enforces the rules of
+//! manifests, and limits the memory that a document can use.
 //!
-//! A scalar keeps its text: `1.10` is a version and not a number, and a Director compares such texts to identify a release. The parser is
-//! `saphyr-parser`; this module builds a tree from its events, enforces the rules of manifests, and limits the memory that a document can
-//! use.
-//!
-//! The tree has no types except text. The reader of a field decides whether a scalar is a boolean or null, with the methods of
-//! [`Scalar`].
+//! A scalar, that is, a single value, keeps its text: `1.10` is a version and not a number, and a Director compares such texts to identify
+//! a release. The code that reads a field decides whether its scalar is a boolean or null, with the methods of [`Scalar`].
 
 mod input;
 mod plain;

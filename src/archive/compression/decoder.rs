@@ -16,14 +16,14 @@ const MEMORY_LOG: u32 = 28;
 /// Decodes an input of any known compression. Consecutive gzip members, bzip2 or xz streams, or zstd frames are decoded as one
 /// stream, and zeros may follow the last one.
 ///
-/// Each error has a `DecodeError` inside, unless the input itself could not be read.
+/// Each error contains a `DecodeError`, unless the input itself could not be read.
 pub struct Decoder<R: Read> {
     member: Member<R>,
     compression: Compression,
     failed: bool,
 }
 
-/// The member that is being decoded.
+/// The part of the input that is being decoded, such as a gzip member.
 enum Member<R: Read> {
     Plain(Input<R>),
     Gzip(Box<GzDecoder<Input<R>>>),
@@ -112,13 +112,13 @@ impl<R: Read> Decoder<R> {
         Ok(())
     }
 
-    /// The meaning of a decoder's error.
+    /// Converts a decoder's error to one with a `DecodeError` inside.
     fn explain(&self, error: io::Error) -> io::Error {
         if self.member.input().is_none_or(|input| input.failed) {
             return error;
         }
         let compression = self.compression;
-        // The libraries report these only in the text of the error; tests detect a change of the texts.
+        // The libraries report some problems only in the text of the error. Tests detect changes of the texts.
         let text = error.to_string();
         let kind = error.kind();
         let explained = if kind == io::ErrorKind::UnexpectedEof {

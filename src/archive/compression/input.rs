@@ -1,4 +1,4 @@
-//! The buffered input of a decoder.
+//! Buffers the input of a decoder, so that the decoder can look ahead.
 
 use std::io::{self, BufRead, Read};
 
@@ -25,7 +25,7 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// The next `wanted` bytes, or fewer at the end, without consuming them.
+    /// Returns the next `wanted` bytes, or fewer at the end of the input, without consuming them.
     pub(super) fn peek(&mut self, wanted: usize) -> io::Result<&[u8]> {
         if self.start + wanted > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -1,4 +1,4 @@
-//! The threads that compress blocks.
+//! The helper threads that compress blocks for a gzip writer.
 
 use std::io;
 use std::num::NonZero;
@@ -12,7 +12,7 @@ use super::deflate::{Block, Compressor};
 /// The number of threads in this process that compress.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
-/// The niceness of compressing threads: they get what packaging scripts leave idle.
+/// The niceness of compressing threads, so that they use only the CPU time that packaging scripts leave idle.
 const NICENESS: i32 = 19;
 
 type Request = (Block, SyncSender<io::Result<Vec<u8>>>);
@@ -20,7 +20,7 @@ type Request = (Block, SyncSender<io::Result<Vec<u8>>>);
 /// A channel from a writer to all its threads.
 type Channel = (Sender<Request>, Arc<Mutex<Receiver<Request>>>);
 
-/// The threads that help one writer. Each starts when there is a block and an idle core, and ends when the writer is dropped.
+/// The threads that help one writer. A thread starts when there is a block and an idle core. All threads end when the writer is dropped.
 #[derive(Debug)]
 pub(super) struct Helpers {
     channel: Option<Channel>,
@@ -31,7 +31,7 @@ pub(super) struct Helpers {
 }
 
 impl Helpers {
-    /// At most as many threads as there are cores that no other writer uses.
+    /// Uses at most as many threads as there are cores that no other writer uses.
     pub(super) fn on_idle_cores() -> Self {
         Self::new(
             thread::available_parallelism().map_or(1, NonZero::get),
@@ -39,7 +39,7 @@ impl Helpers {
         )
     }
 
-    /// At most `threads` threads, regardless of other writers.
+    /// Uses at most `threads` threads, regardless of other writers.
     #[cfg(test)]
     pub(super) fn at_most(threads: usize) -> Self {
         Self::new(threads, false)

@@ -1,7 +1,7 @@
-//! Compresses single blocks, each to a part of a stream that ends at a whole byte.
+//! Compresses single blocks of a gzip file. Each becomes a part of the deflate stream that ends at a whole byte.
 //!
-//! libdeflate compresses them: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. It writes only complete streams, so
-//! [`joint`] changes the end of each stream except the last.
+//! The compression library is libdeflate: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. It writes only complete streams,
+//! so [`joint`] changes the end of each stream except the last.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ const STORED: usize = 0xffff;
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 * 1024;
 
-/// Samples with at least this entropy, in bits per byte, are compressed, to estimate the compression of the block.
+/// If samples have at least this entropy, in bits per byte, they are compressed to estimate the compression of the block.
 const DENSE: f64 = 7.9;
 
 /// libdeflate's fastest level.
@@ -25,9 +25,9 @@ const QUICK: i32 = 1;
 #[derive(Debug)]
 pub(super) struct Block {
     pub content: Vec<u8>,
-    /// Whether it is the last one of the stream.
+    /// Whether the block is the last one of the stream.
     pub last: bool,
-    /// Whether it is known to be compressed already.
+    /// Whether the block is known to be compressed already.
     pub is_dense: bool,
 }
 

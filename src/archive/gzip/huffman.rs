@@ -1,4 +1,4 @@
-//! Decodes the Huffman codes of deflate, as far as needed to skip symbols.
+//! Decodes the Huffman codes of a deflate stream. The content is not needed, so symbols are only skipped.
 
 /// The length of the longest code of deflate, in bits.
 const LONGEST: usize = 15;
@@ -41,7 +41,7 @@ impl Symbol {
         }
     }
 
-    /// The same for a distance symbol.
+    /// The kind of a distance symbol, and the number of extra bits after its code.
     pub(super) fn of_distance(symbol: usize) -> (Self, usize) {
         match symbol {
             0..=3 => (Self::Distance, 0),
@@ -108,7 +108,7 @@ pub(super) struct Table {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TableEntry(u8);
 
-/// The number of bits of an entry for its length. The others are its kind.
+/// The number of bits of an entry that store the length. The other bits store the kind.
 const LENGTH_BITS: usize = 5;
 
 impl TableEntry {
@@ -120,13 +120,13 @@ impl TableEntry {
         Symbol::ALL[usize::from(self.0) >> LENGTH_BITS]
     }
 
-    /// In bits.
+    /// The length in bits.
     #[inline]
     pub(super) fn length(self) -> usize {
         usize::from(self.0) & ((1 << LENGTH_BITS) - 1)
     }
 
-    /// Whether it is a literal or the length of a repetition, as nearly all symbols are.
+    /// Whether the symbol is a literal or the length of a repetition, as nearly all symbols are.
     #[inline]
     pub(super) fn is_literal_or_length(self) -> bool {
         self.0 >= Self::LITERAL
@@ -205,8 +205,8 @@ impl Table {
         }
     }
 
-    /// The entry for the next bits; the default one if the next code is too long for the table. At the end of a stream it may be
-    /// longer than the rest of the stream.
+    /// The entry for the next bits, or the default entry if the next code is too long for the table. At the end of a stream, the entry may
+    /// be longer than the rest of the stream.
     #[inline]
     pub(super) fn lookup(&self, bits: u64) -> TableEntry {
         self.entries[bits as usize & ((1 << INDEX_BITS) - 1)]

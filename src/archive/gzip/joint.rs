@@ -1,7 +1,7 @@
 //! Joins deflate streams: changes the end of a stream so that another stream can follow.
 //!
-//! A stream is a sequence of blocks, and the first bit of each marks the last one (RFC 1951). Only by decoding all blocks it is known
-//! where the last one begins and ends.
+//! A stream is a sequence of blocks. The first bit of each block says whether it is the last one (RFC 1951). To find where the last block
+//! begins and ends, all blocks must be decoded.
 
 use super::huffman::{Code, Symbol, Table};
 
@@ -20,8 +20,8 @@ const EMPTY_STORED: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Turns a complete deflate stream into one that another stream can be appended to: clears the mark of its last block, removes
 /// everything after that block, and adds an empty stored block, which ends at a whole byte.
 ///
-/// Returns `None` if `stream` is not a deflate stream. Invalid codes and distances are not detected: they are errors of the
-/// joined stream as well.
+/// Returns `None` if `stream` is not a deflate stream. Invalid codes and distances are not detected here. The reader of the joined stream
+/// detects them.
 pub fn make_appendable(stream: &mut Vec<u8>) -> Option<()> {
     let (last, end) = last_block(stream)?;
     stream[last / 8] &= !(1 << (last % 8));
@@ -67,7 +67,7 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// The codes of a block.
+/// The lookup tables for the codes of a block.
 struct Tables {
     lengths: Code,
     literals: Table,
@@ -121,7 +121,7 @@ impl Tables {
     }
 }
 
-/// A deflate stream, bit by bit.
+/// Reads a deflate stream bit by bit.
 struct Bits<'a> {
     stream: &'a [u8],
     position: usize,
@@ -197,12 +197,12 @@ impl Bits<'_> {
             let after_symbol = bits >> symbol.length();
             let distance = tables.distances.lookup(after_symbol);
             let is_length = symbol.is_length();
-            // `&&` and `||` would be branches.
+            // Use `&` and `|`, because `&&` and `||` would be branches.
             if !(symbol.is_literal_or_length() & (distance.is_distance() | !is_length)) {
                 break;
             }
             let distance = distance.length() * usize::from(is_length);
-            // These are at most 16 and 11 + 13 bits. Of 56 bits, enough are left for the next lookup.
+            // The two symbols have at most 16 and 11 + 13 bits, so enough of the 56 bits are left for the next lookup.
             bits = after_symbol >> distance;
             count -= symbol.length() + distance;
             self.position = at * 8 - count;
@@ -210,7 +210,7 @@ impl Bits<'_> {
     }
 }
 
-/// At least the next 57 bits; zeros after the end.
+/// Returns at least the next 57 bits. Bits after the end are zeros.
 #[inline]
 fn peek(stream: &[u8], position: usize) -> u64 {
     let at = position / 8;

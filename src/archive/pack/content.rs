@@ -14,11 +14,11 @@ use crate::archive::sparse::{self, MAX_PIECES, Piece};
 use crate::archive::tarball::EntryWriter;
 use crate::fs::{self, Context};
 
-/// The least total size of holes for a sparse entry, in bytes. Smaller holes are written as zeros: they compress well, and more programs
-/// read ordinary entries than sparse ones.
+/// The least total size of holes for a sparse entry, in bytes. Smaller holes are written as zeros, because zeros compress well and more
+/// programs read ordinary entries than sparse ones.
 const LEAST_HOLES: u64 = 1 << 20;
 
-/// The pieces of a file between its holes; `None` for an ordinary entry.
+/// The pieces of a file between its holes. `None` if the file is written as an ordinary entry.
 ///
 /// File systems report holes differently, so the archive of a sparse file depends on the file system.
 pub(super) fn pieces(
@@ -130,7 +130,7 @@ pub(super) fn copy<W: Write>(
     Ok(copied)
 }
 
-/// The metadata that changes when a file is written.
+/// The metadata by which a change of a file is detected.
 fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
     (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }

@@ -1,4 +1,4 @@
-//! Why a tree could not be packed.
+//! The errors of packing a tree.
 
 use std::io;
 use std::path::PathBuf;

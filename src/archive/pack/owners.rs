@@ -1,4 +1,4 @@
-//! The owners of entries in an archive.
+//! Chooses the owners of entries in an archive that is packed.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use nix::unistd::{Gid, Group, Uid, User};
 ///
 /// The names of this system may be wrong on the machine that unpacks the archive. A caller can provide other names.
 pub trait Owners {
-    /// The name of a user; empty if it has none.
+    /// The name of a user. Empty if the user has none.
     fn user(&mut self, uid: u32) -> String;
 
-    /// The name of a group; empty if it has none.
+    /// The name of a group. Empty if the group has none.
     fn group(&mut self, gid: u32) -> String;
 
     /// The user and group numbers of an entry in the archive, from its name and its numbers on the disk.
@@ -29,7 +29,7 @@ pub struct SystemOwners {
 }
 
 impl SystemOwners {
-    /// Looks up no name before it is needed.
+    /// Creates owners that look up each name when it is needed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,4 +1,4 @@
-//! Why an archive could not be read.
+//! The errors of reading an archive.
 
 use std::io;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub enum ReadError {
     TooLong {
         /// The offset of the header in the decoded archive, in bytes.
         offset: u64,
-        /// Its length, in bytes.
+        /// The length of the name or extended header, in bytes.
         size: u64,
         /// The limit, in bytes.
         limit: u64,
@@ -66,7 +66,7 @@ pub enum ReadError {
     /// The data could not be read or decoded.
     #[error("failed to read the archive")]
     Input {
-        /// The error of the reader. That of a [`Decoder`](crate::archive::Decoder) describes the problem of the data.
+        /// The error of the reader. The error of a [`Decoder`](crate::archive::Decoder) describes the problem of the data.
         #[source]
         source: io::Error,
     },

@@ -1,4 +1,4 @@
-//! Reads the list of a sparse file's pieces, and the full content of entries.
+//! Reads sparse files: the list of a file's pieces between holes, and the full content with zeros for the holes.
 
 use std::io::{self, Read};
 
@@ -142,7 +142,7 @@ enum MapError {
 
 fn push_all(pieces: &mut Vec<Piece>, listed: &[GnuSparseHeader]) -> Result<(), &'static str> {
     for piece in listed {
-        // An unused place in the list.
+        // This place in the list is not used.
         if piece.offset[0] == 0 || piece.numbytes[0] == 0 {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Why an archive could not be unpacked.
+//! The errors of unpacking an archive.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,19 +10,19 @@ use crate::fs;
 /// Why a symbolic link cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkProblem {
-    /// Its target is absolute, or has too many `..`.
+    /// The link's target is absolute, or has too many `..`.
     #[error("leads out of the archive")]
     Outside,
-    /// Its target does not exist.
+    /// The link's target does not exist.
     #[error("leads to nothing")]
     Missing,
-    /// Its target is not a directory.
+    /// The link's target is not a directory.
     #[error("leads to something that is not a directory")]
     NotDirectory,
-    /// It leads to itself, or there are too many links on the way.
+    /// The link leads to itself, or there are too many links on the way.
     #[error("leads in a circle or through too many links")]
     Circle,
-    /// It did not exist when the path was resolved.
+    /// The link did not exist when the path was resolved.
     #[error("another process created while the archive was unpacked")]
     New,
 }
@@ -46,7 +46,7 @@ pub enum UnpackError {
     /// The path of an entry would be outside the destination, or its name is invalid.
     #[error("the archive has an entry that must not be unpacked")]
     Outside {
-        /// The problem of its name.
+        /// The problem of the name.
         #[source]
         source: EntryPathError,
     },
@@ -57,7 +57,7 @@ pub enum UnpackError {
         entry: PathBuf,
         /// The path of the link.
         link: PathBuf,
-        /// Why it cannot be followed.
+        /// Why the link cannot be followed.
         problem: LinkProblem,
     },
     /// A component of an entry's path is not a directory.
@@ -73,7 +73,7 @@ pub enum UnpackError {
     HardLinkOutside {
         /// The path of the entry.
         entry: PathBuf,
-        /// The problem of its target.
+        /// The problem of the target.
         #[source]
         source: EntryPathError,
     },
@@ -82,7 +82,7 @@ pub enum UnpackError {
     HardLinkMissing {
         /// The path of the entry.
         entry: PathBuf,
-        /// Its target.
+        /// The target of the hard link.
         target: PathBuf,
     },
     /// The target of a symbolic link is empty or has a NUL byte.
@@ -105,7 +105,7 @@ pub enum UnpackError {
     Unsupported {
         /// The path of the entry.
         entry: PathBuf,
-        /// The type byte of its header.
+        /// The type byte of the entry's header.
         kind: u8,
     },
 }

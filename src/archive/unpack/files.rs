@@ -1,4 +1,4 @@
-//! Writes the content of regular files.
+//! Writes the content of regular files while an archive is unpacked.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Files in an existing directory.
+    /// Unpacks files into an existing directory.
     pub(crate) fn new(destination: &Path) -> Result<Self, UnpackError> {
         Ok(Self {
             tree: Tree::open(destination)?,
@@ -26,7 +26,7 @@ impl Files {
         })
     }
 
-    /// Creates the regular file of an entry, with its content, mode and time; replaces an existing one. Returns the number of bytes that
+    /// Creates the regular file of an entry, with its content, mode and time. Replaces an existing file. Returns the number of bytes that
     /// were written, without holes.
     pub(crate) fn file<R: Read>(
         &mut self,
@@ -66,7 +66,7 @@ impl Files {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = archive.read_content(&mut self.buffer[..wanted])?;
             if read == 0 {
-                // Prevents an endless loop. Not reached: the reader has compared the pieces with the size of the content.
+                // Prevents an endless loop. This is not reached, because the reader has compared the pieces with the size of the content.
                 break;
             }
             file.write_all(&self.buffer[..read])

@@ -1,4 +1,4 @@
-//! Replaces the links in the path of an entry by their targets. Pure: the caller reads the links.
+//! Replaces the links in the path of an entry by their targets. No I/O: the caller reads the links.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -12,20 +12,20 @@ const MAX_LINKS: usize = 40;
 /// A component of the path that is being resolved.
 pub(super) struct Component {
     pub(super) name: OsString,
-    /// Whether it comes from the target of a link.
+    /// Whether the component comes from the target of a link.
     pub(super) is_of_link: bool,
 }
 
 /// The directory of an entry, resolved component by component. All paths are relative to the destination.
 pub(super) struct Resolution<'a> {
     entry: &'a Path,
-    /// The components that were resolved: directories, no links.
+    /// The components that were resolved. They are directories, not links.
     resolved: PathBuf,
-    /// The components that follow.
+    /// The components that are not resolved yet.
     rest: VecDeque<OsString>,
     /// How many components at the beginning of `rest` come from targets of links.
     of_link: usize,
-    /// The last link in the entry's own path.
+    /// The last link in the entry's path as the archive has it.
     link: PathBuf,
     followed: usize,
 }
@@ -42,7 +42,7 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// Removes the next component from those that follow.
+    /// Takes the next component that is not resolved yet.
     pub(super) fn next_component(&mut self) -> Option<Component> {
         let name = self.rest.pop_front()?;
         let is_of_link = self.of_link > 0;
@@ -55,8 +55,8 @@ impl<'a> Resolution<'a> {
         self.resolved.join(name)
     }
 
-    /// Resolves a component `..`, which only targets of links have. There are no links in the resolved path, so its parent is the
-    /// directory above.
+    /// Resolves a component `..`, which only targets of links have. The resolved path has no links, so removing its last component gives
+    /// the parent.
     pub(super) fn ascend(&mut self) -> Result<(), UnpackError> {
         if self.resolved.pop() {
             Ok(())
@@ -103,7 +103,7 @@ impl<'a> Resolution<'a> {
         }
     }
 
-    /// The path of the entry: the resolved components, those that follow, and the entry's name.
+    /// The path of the entry: the resolved components, the remaining ones, and the entry's name.
     pub(super) fn finish(self) -> PathBuf {
         let mut path = self.resolved;
         path.extend(self.rest);

@@ -1,8 +1,8 @@
-//! The tree below the destination. All operations use the open directory of an entry, and none follows a symbolic link below the
-//! destination.
+//! Creates, changes and removes files below the destination of an archive. All operations use the open directory of an entry, and none
+//! follows a symbolic link below the destination.
 //!
-//! An entry below a link is created in the target of the link, if that is inside the destination: [`Tree::resolved`] replaces the links
-//! in its path. The operations refuse any link that appears in a resolved path later.
+//! An entry below a link is created in the target of the link, if the target is inside the destination: [`Tree::resolved`] replaces the
+//! links in the entry's path. The operations refuse any link that appears in a resolved path later.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -36,12 +36,12 @@ const KEPT: usize = 32;
 /// The destination, and the open directories below it.
 pub(crate) struct Tree {
     root: OwnedFd,
-    /// For messages.
+    /// The path of the destination, for messages.
     destination: PathBuf,
     /// The path of the last used directory, relative to the destination.
     path: Vec<u8>,
-    /// The open directories on this path, from the top down, each with the length of its own path. Archives list the entries of a
-    /// directory together, so few are enough. All are closed when a file is removed.
+    /// The open directories on `path`, from the top down, each with the length of its own path. Archives list the entries of a directory
+    /// together, so a few open directories are enough. All are closed when a file is removed.
     open: VecDeque<(usize, OwnedFd)>,
 }
 
@@ -104,7 +104,7 @@ impl Tree {
                     return Err(resolution.refused(LinkProblem::NotDirectory));
                 }
                 None if is_of_link => return Err(resolution.refused(LinkProblem::Missing)),
-                // The operation on the entry creates the missing directories, or reports the file that is in their place.
+                // The operation on the entry creates the missing directories, or reports a file that has the path of one.
                 Some(_) | None => {
                     resolution.descend(path);
                     break;
@@ -122,7 +122,7 @@ impl Tree {
             .into())
     }
 
-    /// Creates a file; replaces an existing one.
+    /// Creates a file. Replaces an existing one.
     pub(crate) fn create(&mut self, entry: &Path) -> Result<File, UnpackError> {
         // Other users cannot read the file before its mode is set.
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -134,7 +134,7 @@ impl Tree {
         Ok(File::from(file))
     }
 
-    /// Creates a symbolic link; replaces an existing file.
+    /// Creates a symbolic link. Replaces an existing file.
     pub(crate) fn symlink(
         &mut self,
         entry: &Path,
@@ -147,7 +147,7 @@ impl Tree {
         self.set_time(entry, mtime)
     }
 
-    /// Creates a FIFO; replaces an existing file.
+    /// Creates a FIFO. Replaces an existing file.
     pub(crate) fn fifo(&mut self, entry: &Path, mode: u32, mtime: i64) -> Result<(), UnpackError> {
         self.replace(entry, "create the pipe", |directory, name| {
             mkfifoat(directory, name, Mode::S_IRUSR | Mode::S_IWUSR)
@@ -168,7 +168,7 @@ impl Tree {
         })
     }
 
-    /// Adds a name to an unpacked file; replaces an existing file.
+    /// Adds a name to an unpacked file. Replaces an existing file.
     pub(crate) fn hard_link(&mut self, entry: &Path, target: &Path) -> Result<(), UnpackError> {
         let missing = || UnpackError::HardLinkMissing {
             entry: entry.to_owned(),
@@ -185,7 +185,7 @@ impl Tree {
             Err(Errno::ENOENT) => return Err(missing()),
             Err(error) => Err(error).at("examine", &self.full(target))?,
         };
-        // The entry is the target already; removing it would remove the file.
+        // If the entry already is a link to the target, keep it: replacing it could remove the file.
         if let Some(old) = self.look(entry, Missing::Make)?
             && (old.st_dev, old.st_ino) == (found.st_dev, found.st_ino)
         {
@@ -196,14 +196,14 @@ impl Tree {
         })
     }
 
-    /// Sets a directory's mode and time; the empty path is the destination.
+    /// Sets a directory's mode and time. The empty path means the destination.
     pub(crate) fn finish_directory(
         &mut self,
         entry: &Path,
         mode: u32,
         mtime: i64,
     ) -> Result<(), UnpackError> {
-        // In this order, because without `x` in its mode the destination's own `.` is accessible only to root.
+        // Set the time first, because without `x` in its mode only root can access the destination's `.`.
         self.set_time(entry, mtime)?;
         self.set_mode(entry, mode)
     }
@@ -222,7 +222,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Sets the owner of an entry; a link is not followed. The kernel may remove the setuid and setgid bits of a file.
+    /// Sets the owner of an entry. A link is not followed. The kernel may remove the setuid and setgid bits of a file.
     pub(crate) fn set_owner(
         &mut self,
         entry: &Path,
@@ -307,7 +307,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The metadata of an entry; a link is not followed.
+    /// The metadata of an entry. A link is not followed.
     fn look(&mut self, entry: &Path, missing: Missing) -> Result<Option<FileStat>, UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, missing)?;
@@ -318,7 +318,7 @@ impl Tree {
         }
     }
 
-    /// [`Self::enter`], with the error of an entry.
+    /// As [`Self::enter`], with an error that names the entry.
     fn parent<'a, 'b>(
         &'a mut self,
         entry: &'b Path,
@@ -353,7 +353,7 @@ impl Tree {
         self.path.truncate(length);
         let rest = parent.get(length..).unwrap_or_default();
         for component in rest.split(|byte| *byte == b'/') {
-            // If a directory is open, the rest begins with a slash.
+            // If a directory is open, the rest of the path begins with a slash, which gives an empty component.
             if component.is_empty() {
                 continue;
             }
@@ -421,7 +421,7 @@ impl Tree {
 fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     let entry = entry.to_owned();
     match obstacle {
-        // It was not a link when the path was resolved, so another process changes the destination.
+        // The component was not a link when the path was resolved, so another process has changed the destination.
         Obstacle::Symlink(link) => UnpackError::ThroughSymlink {
             entry,
             link,
@@ -437,7 +437,7 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     }
 }
 
-/// Whether a path is the directory or below it.
+/// Whether a path is the directory or is below it.
 fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory)
         .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))

@@ -1,4 +1,5 @@
-//! Opens an interactive shell in a package's sandbox, in place of its script or after the script has failed.
+//! Opens an interactive shell in a package's sandbox (`--shell`, `--shell-on-failure`): in place of its script, or after the script has
+//! failed.
 
 use std::sync::Arc;
 

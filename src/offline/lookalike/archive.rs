@@ -1,4 +1,4 @@
-//! Recognizes an archive by the paths in it.
+//! Recognizes by its paths what an archive without `release.MF` is.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl<'a> Paths<'a> {
         self.all.iter().any(|it| it.starts_with(path))
     }
 
-    /// The order matters: some archives have signs of several kinds.
+    /// The order of the checks matters, because some archives have signs of several kinds.
     fn recognize(&self) -> Lookalike {
         if let Some(found) = self.by_names_at_the_top() {
             return found;
@@ -103,7 +103,7 @@ impl<'a> Paths<'a> {
         })
     }
 
-    /// The directory nearest to the top that has `release.MF`.
+    /// The directory nearest to the top that contains `release.MF`.
     fn nested_release(&self) -> Option<PathBuf> {
         let manifests = self.all.iter();
         let nearest = manifests

@@ -1,4 +1,4 @@
-//! What an error says of something that is not a release tarball: what it is, and what to do.
+//! The error texts for inputs that are not release tarballs: what the input is, and what to do.
 
 use std::borrow::Cow;
 use std::fmt;

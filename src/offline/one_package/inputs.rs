@@ -36,7 +36,7 @@ pub(super) struct Input {
     pub(super) digests: Digests,
 }
 
-/// Reads the source and all dependencies, in this order.
+/// Hashes the source and all dependencies. Returns them in this order.
 pub(super) async fn read(
     job: &PackageJob,
     cancel: &CancellationToken,
@@ -76,9 +76,9 @@ fn read_one(
     }
 }
 
-/// The source and the dependencies.
+/// Splits the inputs into the source and the dependencies.
 pub(super) fn source_and_dependencies(inputs: &[Input]) -> (&Input, &[Input]) {
-    // `read` gives at least the source.
+    // `read` returns at least the source.
     (&inputs[0], &inputs[1..])
 }
 
@@ -128,7 +128,7 @@ pub(super) fn check_places(
     Ok(())
 }
 
-/// The path of a file without links in its directory: the name that is replaced or removed.
+/// The path of a file, with links in its directory resolved. This is the name that is replaced or removed.
 fn name_of(path: &Path) -> PathBuf {
     match fs::canonicalize(fs::parent(path)) {
         Ok(directory) => directory.join(fs::file_name(path)),

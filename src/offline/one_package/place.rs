@@ -1,4 +1,4 @@
-//! Gives a compiled package its name, after it was written to the disk and read back.
+//! Moves a compiled package to its output path, after it was written to the disk and read back.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::runtime::Cancellable;
 /// The number of bytes with which the compression of an archive is detected.
 const BEGINNING: usize = 4;
 
-/// Renames a compiled package to `output`. What is there stays as it is until the new file was verified.
+/// Renames a compiled package to `output`. An existing file stays unchanged until the new one is verified.
 pub(super) fn place(
     target: LeasedFile,
     compiled: &Compiled,
@@ -27,7 +27,7 @@ pub(super) fn place(
         BlobDigests::new(compiled.digests.clone()),
         compiled.digests.sha1(),
     ) else {
-        // The core computes the digests that it is asked for.
+        // This does not happen: `compile` computes the digests that a job requests.
         return Err(VerifyError::Copy.into());
     };
     let file = target.file();
@@ -43,7 +43,7 @@ pub(super) fn place(
     Ok(blob)
 }
 
-/// `gzip` or `none`: compiled packages have no other compression.
+/// The compression of a compiled package: `gzip` or `none`, as there are no others.
 fn compression(path: &Path, cancel: &CancellationToken) -> fs::Result<&'static str> {
     let mut beginning = [0; BEGINNING];
     let mut file = Cancellable::new(fs::open(path)?, cancel);

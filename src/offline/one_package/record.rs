@@ -1,4 +1,4 @@
-//! Collects what happens in a run of one package for its report.
+//! Collects the facts of a run of one package for its report.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ pub(in crate::offline) struct OnePackageRecord {
 struct Facts {
     machine_stemcell: Option<String>,
     isolation: Option<&'static str>,
-    /// The source and the dependencies, when all were read.
+    /// The source and the dependencies, after all were read.
     inputs: Vec<Blob>,
     warnings: Vec<String>,
     events: Option<PackageEvents>,
@@ -90,7 +90,7 @@ impl OnePackageRecord {
         (facts.compiled, facts.unrestricted) = (Some(blob), unrestricted);
     }
 
-    /// Records the events of the core.
+    /// Returns a listener that records the events of `compile`.
     pub(super) fn listener(self: &Arc<Self>) -> Listener {
         let record = Arc::clone(self);
         Arc::new(move |event| {
@@ -164,7 +164,7 @@ fn dependencies(
     dependencies.collect()
 }
 
-/// Why the package was not compiled; `None` after a stop.
+/// Why the package was not compiled. `None` after a stop.
 fn failure(error: &OfflineError) -> Option<PackageFailureReport> {
     let kind = blame(FailureKind::of(error)?);
     let hints = hints_of(error);

@@ -1,22 +1,22 @@
-//! Lines at the bottom of a terminal that are drawn again and again: one for each running package, and a summary.
+//! Draws the bars: lines at the bottom of a terminal that are drawn repeatedly, one for each running package, and a summary.
 
 use std::time::Duration;
 
 use std::fmt::Write as _;
 
-/// The pictures of a moving bar.
+/// The characters of a moving bar.
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
-/// How long each picture is shown.
+/// How long each character of the bar is shown.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The picture of a bar after `elapsed`.
+/// The character of a bar after `elapsed`.
 pub(super) fn spinner(elapsed: Duration) -> char {
     let step = elapsed.as_millis() / INTERVAL.as_millis();
     SPINNER[(step % SPINNER.len() as u128) as usize]
 }
 
-/// The last line: done of total, running and waiting, time.
+/// The last line, with the number of compiled, running and waiting packages, and the time.
 pub(super) fn bottom_line(
     (done, total): (usize, usize),
     (running, waiting): (usize, usize),
@@ -42,7 +42,7 @@ pub(super) fn clock(elapsed: Duration) -> String {
     }
 }
 
-/// What a terminal gets to remove `shown` lines. The cursor is in the last of them, and then where the first one was.
+/// The text that removes `shown` lines from a terminal. It moves the cursor from the last line to the place of the first.
 pub(super) fn clear(shown: usize) -> String {
     match shown {
         0 => String::new(),
@@ -50,14 +50,14 @@ pub(super) fn clear(shown: usize) -> String {
     }
 }
 
-/// What a terminal gets to show `lines` in place of the `shown` lines. The cursor is in the last line, at its start: then the `^C` of a
-/// terminal is overwritten later.
+/// The text that replaces the `shown` lines of a terminal by `lines`. It leaves the cursor at the start of the last line, so that later
+/// text overwrites the `^C` of a terminal.
 pub(super) fn draw(shown: usize, lines: &[String], columns: usize) -> String {
     if lines.is_empty() {
         return clear(shown);
     }
     let mut text = to_first(shown);
-    // Lines with wide characters are cut at the margin instead of being wrapped.
+    // Turn off wrapping, so that the terminal cuts lines with wide characters at the margin.
     text.push_str("\u{1b}[?7l");
     for (index, line) in lines.iter().enumerate() {
         if index > 0 {
@@ -66,7 +66,7 @@ pub(super) fn draw(shown: usize, lines: &[String], columns: usize) -> String {
         let _ = write!(text, "{}\u{1b}[K", fitting(line, columns));
     }
     if lines.len() < shown {
-        // The next line to the end of the screen.
+        // Clear from the next line to the end of the screen.
         text.push_str("\n\u{1b}[J\u{1b}[A");
     }
     text.push_str("\u{1b}[?7h\r");

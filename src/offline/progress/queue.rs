@@ -1,5 +1,5 @@
-//! Messages and the output of all scripts on their way to stderr. A slow stderr must not stop the run: messages are added without a
-//! wait, and the space for the output of scripts is limited.
+//! Queues messages and the output of scripts for the thread that writes to stderr (the *printer*). A slow stderr must not stop the run, so
+//! messages are added without waiting, and the memory for the output of scripts is limited.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// How much memory the output of scripts may use.
+/// The memory limit for the output of scripts, in bytes.
 const LIMIT: usize = 4 << 20;
 
-/// The memory of a line in addition to its text, about.
+/// The approximate memory of a line in addition to its text, in bytes.
 const OVERHEAD: usize = size_of::<QueuedMessage>() + 32;
 
-/// How long a slow stderr may delay a script in total. Less than the time that the core waits for the end of the output.
+/// How long a slow stderr may delay a script in total. This is less than the time that `compile` waits for the end of the output.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Something to print.
@@ -23,7 +23,7 @@ pub(super) enum QueuedMessage {
     Message(String),
     /// A line of a package's script.
     Output { package: Arc<str>, line: String },
-    /// Nothing is printed from here on until [`Queue::resume`].
+    /// The printer stops here until [`Queue::resume`].
     Hold,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Next {
     Print(Vec<QueuedMessage>),
     /// Clear the bars, then call [`Queue::held`].
     Hold,
-    /// The time is up: draw the bars.
+    /// Draw the bars, because the time limit has passed.
     Draw,
     /// The queue is closed and empty.
     End,
@@ -43,24 +43,24 @@ pub(super) enum Next {
 pub(super) struct Queue {
     state: Mutex<QueueState>,
     changed: Condvar,
-    /// How many entries were printed.
+    /// The number of printed entries.
     printed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct QueueState {
     entries: VecDeque<QueuedMessage>,
-    /// The memory of the output among the entries.
+    /// The memory of the scripts' output among the entries, in bytes.
     bytes: usize,
     /// When the first line of output was added.
     since: Option<Instant>,
-    /// Whether there is a message, which is printed at once, among the entries.
+    /// Whether the entries include a message, which is printed at once.
     is_urgent: bool,
-    /// How many lines of each package were left out after those in the queue.
+    /// For each package, how many lines were left out after its last line in the queue.
     left_out: BTreeMap<Arc<str>, usize>,
     /// Whether a shell uses the terminal or is about to.
     is_hold_wanted: bool,
-    /// How many entries were added in total.
+    /// The number of added entries.
     added: u64,
     is_held: bool,
     is_closed: bool,
@@ -86,7 +86,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Adds a line of a script. Waits for room, up to `patience`, which is reduced by the time waited; then the line is left out.
+    /// Adds a line of a script. If the queue is full, waits up to `patience`, which is reduced by this time, and then leaves the line out.
     pub(super) fn push_output(&self, package: &Arc<str>, line: String, patience: &mut Duration) {
         let mut state = self.state();
         while state.bytes >= LIMIT {
@@ -143,7 +143,7 @@ impl Queue {
         }
     }
 
-    /// The printer has printed `count` more entries.
+    /// Records that the printer has printed `count` more entries.
     pub(super) fn done(&self, count: usize) {
         self.printed.send_modify(|printed| *printed += count as u64);
         // Taking the lock orders this after the check of a waiting thread.
@@ -188,7 +188,7 @@ impl Queue {
         drop(self.changed.wait_timeout_while(state, limit, is_printing));
     }
 
-    /// The printer has cleared the bars and prints nothing.
+    /// Records that the printer has cleared the bars and prints nothing.
     pub(super) fn held(&self) {
         let mut state = self.state();
         // The shell may have ended while the bars were cleared.
@@ -202,7 +202,7 @@ impl Queue {
         let mut state = self.state();
         state.is_hold_wanted = false;
         state.is_held = false;
-        // The printer may not have come that far.
+        // The printer may not have reached the hold yet, so remove it from the queue.
         let entries = state.entries.len();
         state.entries.retain(|entry| *entry != QueuedMessage::Hold);
         let removed = entries - state.entries.len();
@@ -210,14 +210,14 @@ impl Queue {
         self.done(removed);
     }
 
-    /// Nothing is added any more.
+    /// Closes the queue, so that the printer ends when the queue is empty.
     pub(super) fn close(&self) {
         self.state().is_closed = true;
         self.changed.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
-        // Consistent after each change.
+        // The state is consistent after each change, so it stays usable after a panic in another thread.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -249,7 +249,7 @@ impl QueueState {
         let end = self.entries.iter().position(is_hold);
         let rest = self.entries.split_off(end.unwrap_or(self.entries.len()));
         let taken = std::mem::replace(&mut self.entries, rest);
-        // What follows a hold is little: a shell has just been opened.
+        // Little output follows a hold, because a shell has just been opened, so its memory is not counted.
         self.bytes = 0;
         self.since = None;
         self.is_urgent = !self.entries.is_empty();

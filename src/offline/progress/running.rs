@@ -1,11 +1,11 @@
-//! A package that is being compiled: its phase, and how long it took.
+//! The state of a package that is being compiled, for the progress display: its phase, and how long it took.
 
 use std::time::{Duration, Instant};
 
 use crate::compile::Phase;
 use crate::diag::Elapsed;
 
-/// Shorter waits are not reported.
+/// The minimum duration of a wait that is reported.
 const REPORTED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Running {
     pub(super) label: String,
     pub(super) since: Instant,
     pub(super) reminded: Instant,
-    /// `None` before the first phase.
+    /// The current phase. `None` before the first one.
     pub(super) phase: Option<Phase>,
     /// When the current phase began.
     pub(super) entered: Instant,
@@ -28,9 +28,9 @@ pub(super) struct Running {
 /// How long a package took since its `Compiling package` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::offline) struct Took {
-    /// From start to end, waiting included.
+    /// The time from start to end, including waiting.
     pub total: Duration,
-    /// How long it waited for other packages.
+    /// How long the package waited for others.
     pub waited: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Running {
         self.waited = self.waited_until(now);
         self.phase = Some(phase);
         self.entered = now;
-        // A line of the script does not describe any other phase.
+        // Clear the line of the script, because it does not describe the next phase.
         self.line.clear();
     }
 

@@ -1,4 +1,4 @@
-//! Writes whole lines to stderr: messages, and with `--verbose` the output of scripts. One thread writes, so that a slow stderr delays
+//! Writes whole lines to stderr: messages and, with `--verbose`, the output of scripts. One thread writes, so that a slow stderr delays
 //! nothing else.
 
 use std::fmt;
@@ -24,17 +24,17 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// How long to wait until a terminal shows everything that comes before a shell.
 const HOLD_WITHIN: Duration = Duration::from_secs(2);
 
-/// The size of a terminal that does not say it.
+/// The assumed size of a terminal whose size is unknown.
 const USUAL_SIZE: (usize, usize) = (24, 80);
 
-/// Returns the lines to draw at the bottom of a terminal, for a number of rows.
+/// A function that returns the lines to draw at the bottom of a terminal with a number of rows.
 pub(super) type Bars = dyn Fn(usize) -> Vec<String> + Send + Sync;
 
-/// Stderr.
+/// Stderr and the thread that writes to it.
 pub(super) struct Screen {
     messages: Messages,
     queue: Arc<Queue>,
-    /// Prints at once if no thread could be started.
+    /// Prints without a queue if no thread could be started.
     inline: Option<Mutex<Printer>>,
 }
 
@@ -162,7 +162,7 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints what is in the queue, and what will be if it `waits`.
+    /// Prints the contents of the queue. With `waits`, also prints what is added later, until the queue is closed.
     fn print_all(&mut self, waits: bool) {
         let limit = match waits {
             true if self.has_bars() => bars::INTERVAL,
@@ -208,7 +208,7 @@ impl Printer {
         let lines = (self.bars)(rows);
         let mut all = String::new();
         if !text.is_empty() {
-            // Overwrites the `^C` that a terminal shows.
+            // Return to the start of the line, to overwrite the `^C` that a terminal shows.
             all.push('\r');
             all.push_str(&bars::clear(std::mem::take(&mut self.shown)));
             all.push_str(text);
@@ -271,7 +271,8 @@ fn add(text: &mut String, package: &str, line: &str) {
     text.push('\n');
 }
 
-/// Writes to stderr. Does not lock it: this thread may wait long, and others report a panic there. A closed stderr must not stop the run.
+/// Writes to stderr without locking it, because this thread may wait long and other threads report panics there. Ignores a closed stderr,
+/// which must not stop the run.
 fn write(text: &str) {
     let stderr = std::io::stderr();
     let mut rest = text.as_bytes();

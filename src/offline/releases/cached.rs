@@ -1,4 +1,4 @@
-//! The packages of a run that come from caches.
+//! Takes packages of a run from caches instead of compiling them.
 
 use super::Run;
 use crate::compile::{Origin, Source};
@@ -6,11 +6,11 @@ use crate::diag::printable;
 use crate::offline::ids::NodeId;
 use crate::offline::ledger::PackageRecord;
 
-/// The most warnings of a package from a cache that are printed.
+/// The maximum number of warnings that are printed for a package from a cache.
 const MOST_WARNINGS: usize = 20;
 
 impl Run<'_> {
-    /// Takes over the packages that are in the cache.
+    /// Uses the packages that are in the cache.
     pub(super) fn take_cached(&mut self) {
         let hits: Vec<NodeId> = self.cached.hits().map(|(node, _)| node).collect();
         hits.into_iter().for_each(|node| self.take_hit(node));
@@ -25,7 +25,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes over a package that is in the cache.
+    /// Uses a package that is in the cache.
     fn take_hit(&mut self, node: NodeId) {
         let Some(hit) = self.cached.hit(node) else {
             return;
@@ -43,7 +43,7 @@ impl Run<'_> {
         self.ledger.failed_logs(node).remove(&name);
     }
 
-    /// The fetch of a package has ended: takes it over, or prepares for its compilation.
+    /// Handles the end of a package's fetch: uses the package, or prepares for its compilation.
     pub(super) fn take_fetched(&mut self, node: NodeId) {
         if self.stop.is_cancelled() {
             return;

@@ -1,4 +1,4 @@
-//! Packages of a call that are compiled on the machines of a server.
+//! Compiles the packages of a run on the machines of a server of the Remote Execution API.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The top of the page: what was compiled, how the run ended, its times, its errors.
+//! The top of the page of timings: what was compiled, how the run ended, its times, its errors.
 
 use super::html::{counted, duration, escaped};
 use crate::offline::call_report::{CallReport, CallResult, PackageStatus, Release};

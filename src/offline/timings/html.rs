@@ -1,4 +1,4 @@
-//! Pieces of HTML: escaped texts, filled templates, formatted numbers.
+//! Formats pieces of HTML: escaped texts, filled templates, numbers.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ pub(super) fn escaped(text: &str) -> String {
             '"' => html.push_str("&quot;"),
             '\'' => html.push_str("&#39;"),
             '\n' | '\t' => html.push(character),
-            // Neither HTML nor a reader has a use for other control characters.
+            // Replace other control characters, which HTML does not allow.
             other if other.is_control() => html.push('\u{fffd}'),
-            // These characters change the order of the characters after them.
+            // Replace characters that change the direction of the text after them.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => html.push('\u{fffd}'),
             other => html.push(other),
         }
@@ -46,7 +46,7 @@ pub(super) fn filled(template: &str, values: &[(&str, String)]) -> String {
     html
 }
 
-/// A part of a whole in percent, from 0 to 100.
+/// The percentage of a part in a whole, from 0 to 100.
 pub(super) fn percent(part: f64, whole: f64) -> String {
     let percent = match whole > 0.0 {
         true => (part / whole * 100.0).clamp(0.0, 100.0),

@@ -9,7 +9,7 @@ const STEPS: [f64; 20] = [
 /// The maximum number of steps of an axis.
 const MOST_STEPS: f64 = 8.0;
 
-/// Times that are rounded to milliseconds may overlap by one.
+/// The overlap of two intervals that is ignored, in seconds, because times are rounded to milliseconds.
 const ROUNDING: f64 = 0.002;
 
 /// Puts intervals, each with its start and end, into as few rows as possible without overlaps. Of several free rows, the one that is free
@@ -42,7 +42,7 @@ pub(super) fn ticks(end: f64) -> Vec<f64> {
         .find(fits)
         .unwrap_or_else(|| (end / MOST_STEPS / longest).ceil() * longest);
     let mut ticks = Vec::new();
-    // Multiply instead of adding up: the sums would be inexact.
+    // Multiply instead of adding up, because sums would be inexact.
     while let tick = ticks.len() as f64 * step
         && tick <= end
         && ticks.len() as f64 <= MOST_STEPS

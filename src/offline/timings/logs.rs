@@ -1,4 +1,4 @@
-//! The last lines of each package's script, and why a package failed or ran twice.
+//! The part of the page with the last lines of each package's script, and why a package failed or ran twice.
 
 use super::html::{counted, escaped};
 use crate::offline::call_report::{
@@ -11,7 +11,7 @@ pub(super) fn section(report: &CallReport) -> String {
     }
     let (silent, others): (Vec<&Package>, Vec<&Package>) =
         report.packages.iter().partition(|it| is_silent(it));
-    // What failed comes first.
+    // Failed packages come first.
     let (failed, others): (Vec<&Package>, Vec<&Package>) = others
         .into_iter()
         .partition(|it| it.status == PackageStatus::Failed);

@@ -1,4 +1,4 @@
-//! The table of packages. Each cell has the value of the report in `data-value`, by which the script sorts.
+//! The table of packages in the page. Each cell has its value in `data-value`, by which the page's script sorts.
 
 use super::html::{duration, escaped, percent};
 use crate::diag::Bytes;
@@ -28,7 +28,7 @@ const COLUMNS: [(&str, bool, &str); 12] = [
 /// The column by which the table is sorted first, the largest value at the top.
 const FIRST: &str = "Total";
 
-/// Shorter times are shown as `0.0s`, in seconds.
+/// Times below this, in seconds, are shown as `0.0s`.
 const SHOWN: f64 = 0.05;
 
 /// How many characters of a version are shown: a fingerprint has 40 or 64.

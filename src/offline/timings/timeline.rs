@@ -1,14 +1,15 @@
-//! The timeline: a row for packages that follow each other, a bar for each package, divided into its phases.
+//! The timeline of the page. A row has packages that follow each other, with a bar for each package, divided into its phases.
 
 use super::html::{duration, escaped, percent};
 use super::lanes::{label, lanes, ticks};
 use super::table::status_text;
 use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, PhaseName, Seconds};
 
-/// Where the last tick may be, as a part of the axis: its label needs room.
+/// The last possible position of a tick, as a part of the axis. The label needs the rest.
 const LAST_TICK: f64 = 0.95;
 
-/// A bar at the end of a row may have less room for its name than this part of the axis. Then it uses that of [`NAME`] before its start.
+/// If a bar at the end of a row has less room for its name than this part of the axis, the name is written before the bar, in the room
+/// [`NAME`].
 const LITTLE: f64 = 0.1;
 
 /// The room for a name before a bar, as a part of the axis.
@@ -74,7 +75,7 @@ fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     for position in 1..bars.len() {
         rooms[position - 1].1 = bars[position].start;
     }
-    // The name of the last package may be before its bar, and shares the room there with the name of the previous package.
+    // The name of the last package may be before its bar. There, it shares the room with the name of the previous package.
     if let [.., last] = bars.as_slice()
         && end - last.start < LITTLE * end
     {
@@ -91,7 +92,7 @@ fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     format!("<div class=\"lane\">{slots}</div>\n")
 }
 
-/// A package with its name. `room` is where the name may be: up to the next package, or after the previous one.
+/// A package with its name. The interval is the room for the name: up to the next package, or after the previous one.
 fn slot(bar: &Bar<'_>, (from, until): (f64, f64), end: f64) -> String {
     let package = bar.package;
     let is_failed = package.status == PackageStatus::Failed;

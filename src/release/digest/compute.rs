@@ -26,10 +26,10 @@ impl Digests {
         hasher.finish()
     }
 
-    /// Reads to the end. Returns the digests and the number of bytes.
+    /// Reads a stream to its end. Returns the digests and the number of bytes.
     ///
     /// # Errors
-    /// The error of the reader.
+    /// Reading fails.
     pub fn of_reader(reader: impl io::Read, algorithms: &[Algorithm]) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::new(algorithms);
         let size = read_to_end(reader, |bytes| hasher.update(bytes))?;
@@ -124,7 +124,7 @@ impl Hasher {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobDigests {
     sha256: String,
-    /// Includes the SHA-256.
+    /// All digests, including the SHA-256.
     all: Digests,
 }
 
@@ -147,10 +147,10 @@ impl BlobDigests {
         hasher.finish()
     }
 
-    /// Reads to the end. Computes the SHA-256 and other requested digests.
+    /// Reads a stream to its end. Computes the SHA-256 and other requested digests.
     ///
     /// # Errors
-    /// The error of the reader.
+    /// Reading fails.
     pub fn of_reader(reader: impl io::Read, others: &[Algorithm]) -> io::Result<Self> {
         let mut hasher = BlobHasher::new(others);
         read_to_end(reader, |bytes| hasher.update(bytes))?;
@@ -174,7 +174,7 @@ impl BlobDigests {
 #[derive(Debug, Clone)]
 pub struct BlobHasher {
     sha256: sha2::Sha256,
-    /// Without the SHA-256.
+    /// Computes the other digests, not the SHA-256.
     others: Hasher,
 }
 
@@ -269,7 +269,7 @@ impl<W> HashingWriter<W> {
 impl<W: io::Write> io::Write for HashingWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
-        // The caller writes the rest again.
+        // Hash only the written part. The caller writes the rest again.
         self.hasher.update(&buffer[..written]);
         self.count += written as u64;
         Ok(written)

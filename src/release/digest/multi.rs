@@ -1,4 +1,4 @@
-//! Digest strings of manifests and of the Director's messages.
+//! Parses, writes and verifies the digest strings of manifests and of the Director's messages, which contain one or several digests.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ impl Part {
 
     fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (name, hex) = text.split_once(':').unwrap_or(("sha1", text));
-        // Other letters than hex digits are well-formed for all consumers; such a digest never matches.
+        // Accept letters that are not hex digits, as all programs that read manifests do. A digest with them never matches.
         let well_formed =
             |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
         if !well_formed(name) || !well_formed(hex) {
@@ -80,7 +80,7 @@ impl Part {
 
 /// A digest string: `digest (";" digest)*`, where a digest is `HEX` (a SHA-1) or `ALGORITHM:HEX`.
 ///
-/// The text is kept as it was written, because consumers compare it as text. At least one part has a supported algorithm.
+/// The text is kept as it was written, because other programs compare it as text. At least one part has a supported algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MultiDigest {
     text: String,
@@ -148,7 +148,7 @@ impl MultiDigest {
         self.parts.iter().filter_map(Part::algorithm).collect()
     }
 
-    /// Compares all digests of supported algorithms. Upper-case digits never match, as in the consumers.
+    /// Compares all digests of supported algorithms. Upper-case digits never match, as in other programs that read manifests.
     ///
     /// # Errors
     /// The first digest that differs or is missing in `digests`.

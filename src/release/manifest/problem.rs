@@ -1,4 +1,4 @@
-//! Problems of a manifest.
+//! The problems that a manifest (`release.MF`) can have.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub enum ManifestProblem {
 /// The part of a manifest that has a problem. It prints with a colon and a space after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestPart {
-    /// The release itself; prints as an empty text.
+    /// The release itself. Prints as an empty text.
     Release,
     /// An item of a list.
     Item {

@@ -52,7 +52,7 @@ fn manifest(root: &Node, problems: &mut Problems) -> Option<Manifest> {
         part: ManifestPart::Release,
         problems,
     };
-    // All fields are read before the first `?`, so that no problem is skipped.
+    // Read all fields before the first `?`, so that no problem is skipped.
     let name = fields.parsed("name", Name::parse);
     let version = fields.parsed("version", Version::parse);
     let commit_hash = fields.optional_text("commit_hash");
@@ -187,7 +187,7 @@ impl<'m> Fields<'m, '_> {
         self.optional_text(key).unwrap_or_default()
     }
 
-    /// A required text. A value of the wrong kind is not reported as missing.
+    /// A required text. A value of the wrong kind is reported as such, not as missing.
     fn required(&mut self, key: &'static str) -> Option<&'m Scalar> {
         if self.value(key).is_none() {
             let line = self.mapping.get(key).map_or(self.mapping.line, Node::line);
@@ -260,7 +260,7 @@ impl<'m> Fields<'m, '_> {
                 self.add_wrong_kind(key, "a list of names", item);
                 continue;
             };
-            // A null is an empty text, as in all other fields, and an empty name is invalid.
+            // Treat a null as an empty text, as in all other fields. An empty name is invalid.
             let text = if scalar.is_null() { "" } else { &scalar.text };
             match Name::parse(text) {
                 Ok(name) => names.push(name),

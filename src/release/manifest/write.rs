@@ -1,4 +1,4 @@
-//! Writes the manifest of a compiled release, byte for byte as the Go agent with yaml.v3 does, except for additional quotes.
+//! Writes the manifest of a compiled release, with the same bytes as the Go agent with yaml.v3, except for additional quotes.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ impl Manifest {
     }
 }
 
-/// Prints a manifest as that of a compiled release.
+/// Formats a manifest as that of a compiled release.
 struct CompiledForm<'a>(&'a Manifest);
 
 impl fmt::Display for CompiledForm<'_> {
@@ -59,7 +59,7 @@ fn write_job(f: &mut fmt::Formatter<'_>, job: &Job) -> fmt::Result {
     field(f, "      ", "version", job.version.as_str())?;
     field(f, "      ", "fingerprint", &job.fingerprint)?;
     field(f, "      ", "sha1", job.digest.as_str())?;
-    // The key is missing here if it is missing in the source release.
+    // Omit the key if it is missing in the source release.
     match &job.packages {
         Some(packages) => names(f, "packages", packages),
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! `/etc/os-release`, see `os-release(5)`.
+//! Parses `/etc/os-release`, which describes an operating system, see `os-release(5)`.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ impl OsRelease {
     /// Parses `KEY=value` lines. If a key occurs twice, the last one wins.
     ///
     /// Values are shell words: bare, in single quotes, or in double quotes with `\` before `"`, `$`, `` ` `` and `\`. Other lines are
-    /// skipped, as other readers do, so that only the values in use can fail a compilation.
+    /// skipped, as other readers do, so that they cannot make a compilation fail.
     #[must_use]
     pub(crate) fn parse(text: &str) -> Self {
         let values = text
@@ -46,7 +46,7 @@ impl OsRelease {
         } else if id == "ubuntu" {
             return Err(StemcellError::NoCodename);
         } else {
-            // Stemcells of other systems have the major version: centos-7 even if VERSION_ID is 7.9.
+            // The names of other systems have only the major version: `centos-7`, even if `VERSION_ID` is 7.9.
             self.get("VERSION_ID")
                 .and_then(|version| version.split('.').next())
                 .filter(|major| !major.is_empty())
@@ -73,7 +73,7 @@ fn unquote(value: &str) -> String {
                 other => word.extend(Some('\\').into_iter().chain(other)),
             },
             (None, c) if c.is_whitespace() => {
-                // Text after the word is a comment, or a mistake that stays visible in the value.
+                // Skip a comment after the word. Any other text is a mistake, and stays visible in the value.
                 let tail = rest.as_str().trim_start();
                 if !tail.starts_with('#') {
                     word.push(c);

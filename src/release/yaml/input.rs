@@ -1,4 +1,4 @@
-//! Input for the parser that treats tabs as libyaml does.
+//! Input for the YAML parser that treats tabs as libyaml does.
 
 use saphyr_parser::input::SkipTabs;
 use saphyr_parser::{Input, StrInput};
@@ -16,7 +16,7 @@ impl<'a> LenientInput<'a> {
 impl Input for LenientInput<'_> {
     fn skip_ws_to_eol(&mut self, skip_tabs: SkipTabs) -> (usize, Result<SkipTabs, &'static str>) {
         let (count, result) = self.0.skip_ws_to_eol(skip_tabs);
-        // The parser reads the second field only after a `:`.
+        // Always set the second field (white space was skipped): the parser reads it only after a `:`.
         let result = result.map(|skipped| SkipTabs::Result(skipped.found_tabs(), true));
         (count, result)
     }

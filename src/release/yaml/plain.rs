@@ -26,7 +26,7 @@ pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             ' '..='~' => quoted.push(c),
-            // By number, because readers differ in the characters that they fold or reject.
+            // Escape other characters by number, because readers differ in the characters that they fold or reject.
             _ => {
                 let _ = match u32::from(c) {
                     code @ ..=0xff => write!(quoted, "\\x{code:02X}"),
@@ -52,8 +52,8 @@ fn is_safe_plain(text: &str) -> bool {
         let lower = text.to_ascii_lowercase();
         return !WORDS.contains(&lower.as_str());
     }
-    // Numbers, base-60 numbers and timestamps contain no letters except these, unless they have a prefix (0x, 0o, 0b). So a digest like
-    // 58236d… is a string for all readers, and 5e12… may be a number.
+    // Numbers, base-60 numbers and timestamps contain only these letters, unless they have a prefix (0x, 0o, 0b). So a digest like 58236d…
+    // is a string for all readers, but 5e12… may be a number.
     let prefixed = text
         .as_bytes()
         .get(1)

@@ -1,4 +1,4 @@
-//! Builds a tree from the parser's events.
+//! Builds a tree of nodes from the events of the YAML parser. An alias becomes a copy of its anchored node.
 
 use std::collections::{HashMap, HashSet};
 
@@ -131,14 +131,14 @@ fn reject_control_characters(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Decodes a `!binary` scalar. White space is ignored; padding is complete or absent.
+/// Decodes a `!binary` scalar. Ignores white space, and accepts complete or no padding.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let text: String = text.split_ascii_whitespace().collect();
     let padding = match text.contains('=') {
         true => DecodePaddingMode::RequireCanonical,
         false => DecodePaddingMode::RequireNone,
     };
-    // Other decoders ignore bits after the last byte, too.
+    // Ignore bits after the last byte, as other decoders do.
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(padding)
         .with_decode_allow_trailing_bits(true);
@@ -154,7 +154,7 @@ struct Size {
     depth: usize,
 }
 
-/// A complete node with an anchor, for its aliases.
+/// A complete node with an anchor, which is copied for each alias.
 struct Anchored {
     node: Node,
     size: Size,
@@ -200,7 +200,7 @@ impl Builder {
                 if self.open.len() + size.depth > MAX_DEPTH {
                     return Err(ErrorKind::TooDeep.at(mark));
                 }
-                // The limit is checked before the copy.
+                // Check the limit before the copy.
                 add_size(&mut self.total, size, mark)?;
                 let node = node.clone();
                 self.add(node, size, 0, mark)
