@@ -70,11 +70,11 @@ pub(crate) enum LookError {
 /// How a file system responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Response {
-    /// It does, or that is unknown, for example after a cancellation.
+    /// It does, or that is unknown.
     Responds,
     /// Its server has ended, or does not know it any more.
     Gone,
-    /// Not within this time.
+    /// Not within this time, or not before a cancellation.
     Late(Duration),
 }
 
@@ -142,8 +142,8 @@ impl Look<'_> {
         match answer.and_then(|answer| self.read(answer)) {
             Ok(true) => Response::Responds,
             Ok(false) => Response::Gone,
-            // The limit has not passed.
-            Err(_) if self.cancel.is_cancelled() => Response::Responds,
+            // The caller must not use the directory, and `check_not_stopped` reports the stop.
+            Err(_) if self.cancel.is_cancelled() => Response::Late(self.limit),
             Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => Response::Late(self.limit),
             Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => {
                 Response::Responds
