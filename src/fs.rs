@@ -184,6 +184,11 @@ pub(crate) fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()
     file.persist(path)
 }
 
+/// Removes the temporary files of [`write_atomic`] in a directory whose processes are gone.
+pub(crate) fn remove_abandoned_writes(directory: &Path) {
+    remove_abandoned(directory, WRITE_PREFIX, None);
+}
+
 /// An empty file with mode 0600 in the directory of `path`, removed unless it is [persisted](persist).
 ///
 /// # Errors

@@ -36,6 +36,7 @@
 //! summary           the slowest packages, the critical path, the gain from concurrency
 //! timings           the report as a page
 //! failure_kind      what is to blame for a failure: the exit code
+//! command           the command whose flags and results messages name
 //! ```
 //!
 //! Releases and packages have one number each in a run: `ReleaseId` and `NodeId` (`ids`). No package is compiled before all
@@ -55,6 +56,7 @@ mod call_report;
 mod changed;
 mod checked;
 mod clutter;
+mod command;
 mod compiled_release;
 mod critical_path;
 mod dot;
@@ -133,6 +135,7 @@ mod texts;
 pub use annotations::Annotations;
 pub(crate) use checked::Listed;
 pub(crate) use clutter::is_clutter;
+pub use command::Command;
 pub use enter::{KeptPackage, enter};
 pub use error::{Incomplete, OfflineError};
 pub use failure::{FailureCause, PackageFailure, UnfinishedRelease};

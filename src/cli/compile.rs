@@ -18,7 +18,7 @@ use crate::compile::SOURCE_DATE_EPOCH;
 use crate::config::Environment;
 use crate::diag::Chain;
 use crate::offline::{
-    self, Annotations, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose,
+    self, Annotations, Command, FailureKind, Messages, OfflineError, Outcome, Progress, Purpose,
     RemoteOptions, ReportFile, SharedCaches,
 };
 use crate::process::{self, Terminal};
@@ -101,7 +101,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         _ if arguments.plan.purpose() != Purpose::Compile && !unpacks => UserNamespace::Outside,
         isolation => tier(isolation).enter_user_namespace(),
     };
-    let messages = messages(&arguments.output, &environment);
+    let messages = messages(&arguments.output, &environment, Command::Compile);
     let options = options(
         arguments,
         (shared, remote),
@@ -199,7 +199,7 @@ where
         cancel: &cancel,
         grace,
         deadline: OnceLock::new(),
-        annotations: messages.annotations,
+        messages,
     };
     // A second signal ends the process while the report is written, too.
     let code = end.finish(outcome, signal).await;
@@ -214,7 +214,7 @@ struct End<'a> {
     grace: Duration,
     /// Until when the last messages may be printed after a signal.
     deadline: OnceLock<Instant>,
-    annotations: Annotations,
+    messages: Messages,
 }
 
 impl End<'_> {
@@ -227,7 +227,7 @@ impl End<'_> {
         } = outcome;
         // A terminal shows the paths below the last messages.
         self.flush().await;
-        let printed = print_paths(&written, self.progress);
+        let printed = self.print_paths(&written);
         let code = match (&result, signal) {
             (Ok(()), _) => printed,
             (Err(OfflineError::Stopped), Some(signal)) => {
@@ -237,7 +237,7 @@ impl End<'_> {
             }
             (Err(OfflineError::Stopped), None) => FAILED,
             (Err(error), _) => {
-                let text = offline::report(error, self.annotations);
+                let text = offline::report(error, self.messages.annotations, self.messages.command);
                 self.progress.report(&text);
                 FailureKind::of(error).map_or(FAILED, FailureKind::exit_code)
             }
@@ -248,6 +248,27 @@ impl End<'_> {
         };
         self.flush().await;
         code
+    }
+
+    /// Prints the path of each result to stdout, one a line, for other programs. Returns the exit code.
+    fn print_paths(&self, paths: &[PathBuf]) -> u8 {
+        let mut stdout = io::stdout().lock();
+        let printed = paths.iter().try_for_each(|path| {
+            stdout.write_all(path.as_os_str().as_bytes())?;
+            stdout.write_all(b"\n")
+        });
+        match printed.and_then(|()| stdout.flush()) {
+            Ok(()) => DONE,
+            // The reader has closed its end: it does not need the paths.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+            Err(error) => {
+                let what = self.messages.command.paths();
+                self.progress.report(&format!(
+                    "Error: failed to print the {what} to stdout: {error}"
+                ));
+                MACHINE
+            }
+        }
     }
 
     /// Waits until all messages are printed; after a signal for a limited time, as stderr may accept nothing.
@@ -283,28 +304,12 @@ impl End<'_> {
     }
 }
 
-/// Prints the path of each compiled release to stdout, one a line, for other programs. Returns the exit code.
-fn print_paths(paths: &[PathBuf], progress: &Progress) -> u8 {
-    let mut stdout = io::stdout().lock();
-    let printed = paths.iter().try_for_each(|path| {
-        stdout.write_all(path.as_os_str().as_bytes())?;
-        stdout.write_all(b"\n")
-    });
-    match printed.and_then(|()| stdout.flush()) {
-        Ok(()) => DONE,
-        // The reader has closed its end: it does not need the paths.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
-        Err(error) => {
-            progress.report(&format!(
-                "Error: failed to print the paths of the compiled releases to stdout: {error}"
-            ));
-            MACHINE
-        }
-    }
-}
-
 /// How messages are printed, from flags and environment.
-pub(super) fn messages(flags: &OutputFlags, environment: &Environment) -> Messages {
+pub(super) fn messages(
+    flags: &OutputFlags,
+    environment: &Environment,
+    command: Command,
+) -> Messages {
     let is_github = || {
         environment
             .get("GITHUB_ACTIONS")
@@ -320,5 +325,6 @@ pub(super) fn messages(flags: &OutputFlags, environment: &Environment) -> Messag
             AnnotationsFor::Auto if is_github() => Annotations::GitHub,
             AnnotationsFor::Auto | AnnotationsFor::None => Annotations::None,
         },
+        command,
     }
 }

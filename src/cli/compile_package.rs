@@ -16,9 +16,8 @@ use super::compile_flags::{
     stemcell,
 };
 use super::{MACHINE, USAGE, on_threads, print_error, values};
-use crate::compile::SOURCE_DATE_EPOCH;
 use crate::config::Environment;
-use crate::offline::{self, PackageFiles};
+use crate::offline::{self, Command, PackageFiles};
 use crate::package_job::JobDependency;
 use crate::release::{Name, Slug, Version};
 use crate::sandbox;
@@ -138,11 +137,11 @@ struct PackageFlags {
     job: Option<PathBuf>,
 
     /// Path of the compiled package. It is compressed with gzip, unless the source is a plain tar archive
-    #[arg(long, value_name = "OUT.tgz")]
+    #[arg(long, value_name = "OUT.tgz", value_parser = OsStringValueParser::new().try_map(values::written_file))]
     output: PathBuf,
 
     /// Path of the log of the packaging script [default: OUT.tgz.log]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(values::written_file))]
     log: Option<PathBuf>,
 
     /// Write a report of the run as JSON to this file, also after a failure
@@ -178,14 +177,13 @@ pub(super) fn main(command: CompilePackage, environment: Environment) -> u8 {
         print_error(&format!("Error: {text}"));
         return USAGE;
     }
-    let messages = messages(&command.messages, &environment);
+    let messages = messages(&command.messages, &environment, Command::CompilePackage);
     let options = match options::options(&command, &job, &environment) {
         Ok(options) => options,
         Err(error) => {
-            print_error(&format!(
-                "Error: invalid value of the variable `{SOURCE_DATE_EPOCH}`: {error}"
-            ));
-            return USAGE;
+            let (text, code) = job::wrong_source_date(&job, &files, &error);
+            print_error(&format!("Error: {text}"));
+            return code;
         }
     };
     let grace = options.grace;
@@ -197,7 +195,7 @@ pub(super) fn main(command: CompilePackage, environment: Environment) -> u8 {
     )
 }
 
-/// The files of a run, as absolute paths.
+/// The files of a run except the blobs that it reads, as absolute paths.
 fn files(flags: &PackageFlags) -> PackageFiles {
     let log = flags.log.clone().unwrap_or_else(|| {
         let mut log = flags.output.clone().into_os_string();
@@ -205,6 +203,7 @@ fn files(flags: &PackageFlags) -> PackageFiles {
         log.into()
     });
     PackageFiles {
+        job: flags.job.as_deref().map(absolute),
         output: absolute(&flags.output),
         log: absolute(&log),
         report: flags.report.as_deref().map(absolute),

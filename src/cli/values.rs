@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -131,6 +132,16 @@ pub(super) fn graph_file(text: &str) -> Result<PathBuf, String> {
     )
 }
 
+/// Parses the path of a file that the agent writes.
+pub(super) fn written_file(path: OsString) -> Result<PathBuf, String> {
+    let bytes = path.as_bytes();
+    let last = bytes.rsplit(|byte| *byte == b'/').next();
+    match last {
+        None | Some(b"" | b"." | b"..") => Err("expected the path of a file".to_owned()),
+        Some(_) => Ok(path.into()),
+    }
+}
+
 /// Parses the path of a report.
 pub(super) fn report_file(text: &str) -> Result<PathBuf, String> {
     file(text, &["json"], "the name of a report must end in `.json`")
@@ -214,6 +225,16 @@ mod tests {
             assert!(report_file(name).is_err(), "{name}");
         }
         assert!(timings_file("r.json").is_err());
+    }
+
+    #[test]
+    fn written_files_have_names() {
+        for name in ["a", "dir/a.tgz", "../.a", "/a"] {
+            assert_eq!(written_file(name.into()), Ok(PathBuf::from(name)));
+        }
+        for name in ["", "dir/", "/", ".", "dir/.", "..", "dir/.."] {
+            assert!(written_file(name.into()).is_err(), "{name}");
+        }
     }
 
     #[test]

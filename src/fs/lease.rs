@@ -70,11 +70,21 @@ impl LeasedFile {
     /// Renames the file to its final name, replacing an existing file, and flushes the directory to the disk.
     ///
     /// # Errors
-    /// The error of the system. If the rename failed, the file is removed and `target` is unchanged.
-    pub(crate) fn persist(mut self, target: &Path) -> Result<()> {
+    /// The error of the system. If the rename failed, the file is removed and `target` is unchanged; the flush comes after it.
+    pub(crate) fn persist(self, target: &Path) -> Result<()> {
+        self.rename(target)?;
+        super::sync(super::parent(target))
+    }
+
+    /// Renames the file to its final name as [`persist`](Self::persist) does, but does not flush the directory: the caller does it, and
+    /// can tell a file that was not renamed from one that a crash of the machine may undo.
+    ///
+    /// # Errors
+    /// The error of the system: the file is removed, and `target` is unchanged.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
         super::rename(&self.path, target)?;
         self.persisted = true;
-        super::sync(super::parent(target))
+        Ok(())
     }
 }
 

@@ -75,10 +75,18 @@ pub enum OfflineError {
         /// The input.
         path: PathBuf,
     },
-    /// An input of a single package is in a directory that the run empties.
+    /// A run of a single package would write two files to one place.
+    #[error("cannot write both `{}` and `{}`: they are the same file, or one would be the directory of the other", path.display(), other.display())]
+    SamePlace {
+        /// One file.
+        path: PathBuf,
+        /// The other file.
+        other: PathBuf,
+    },
+    /// A file of a run of a single package is in a directory that the run empties.
     #[error("`{}` is in `{}`, which --force empties", path.display(), directory.display())]
-    InputInBase {
-        /// The input.
+    InEmptied {
+        /// The file.
         path: PathBuf,
         /// The directory.
         directory: PathBuf,

@@ -40,7 +40,8 @@ impl FailureKind {
             OfflineError::Image(_)
             | OfflineError::Unknown(_)
             | OfflineError::OverInput { .. }
-            | OfflineError::InputInBase { .. } => Some(Self::Input),
+            | OfflineError::SamePlace { .. }
+            | OfflineError::InEmptied { .. } => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(match &failure.source {
                 FailureCause::Local(error) => of_package(error),

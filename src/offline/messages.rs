@@ -1,6 +1,7 @@
 //! The settings for printing messages.
 
 use super::annotations::Annotations;
+use super::command::Command;
 use super::paint::Paint;
 
 /// The settings for printing messages.
@@ -16,4 +17,6 @@ pub struct Messages {
     pub paint: Paint,
     /// Which CI system reads the output.
     pub annotations: Annotations,
+    /// The command whose flags messages name.
+    pub command: Command,
 }

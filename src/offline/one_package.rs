@@ -5,12 +5,13 @@
 //!             → place the result: sync, read back, rename
 //! ```
 //!
-//! `inputs` reads the source and the dependencies, `place` writes the result, `record` collects the facts for the report. The inputs belong
-//! to the caller, so they are not changed, moved or removed.
+//! `places` checks the paths, `inputs` reads the source and the dependencies, `place` writes the result, `record` collects the facts for
+//! the report. The inputs belong to the caller: nothing changes, moves or removes them.
 
 mod inputs;
 mod install;
 mod place;
+mod places;
 pub(super) mod record;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::inputs::PackageFiles;
 use self::inputs::{ALGORITHMS, Input};
+use self::places::Places;
 use self::record::OnePackageRecord;
 use super::assemble;
 use super::error::OfflineError;
@@ -50,16 +52,16 @@ pub async fn compile_package(
     cancel: &CancellationToken,
 ) -> Outcome {
     let record = Arc::new(OnePackageRecord::new(&job, &files.log));
-    // Check now, because an error at the end would waste the compilation.
-    if let Some(report) = &files.report
-        && let Err(error) = report_file::check_target("write the report to", report)
-    {
-        return Outcome {
-            written: Vec::new(),
-            result: Err(error.into()),
-            report: None,
-        };
-    }
+    let places = match check_report(&job, &files, &options).await {
+        Ok(places) => places,
+        Err(error) => {
+            return Outcome {
+                written: Vec::new(),
+                result: Err(error),
+                report: None,
+            };
+        }
+    };
     let call = Call {
         job,
         options,
@@ -68,7 +70,7 @@ pub async fn compile_package(
         cancel,
         files,
     };
-    let result = call.run().await;
+    let result = call.run(places).await;
     let result = match cancel.is_cancelled() {
         // A stop can cause various errors. Report the stop instead.
         true if result.is_err() => Err(OfflineError::Stopped),
@@ -87,6 +89,28 @@ pub async fn compile_package(
     }
 }
 
+/// Checks where the report would be written, and removes that of an earlier run: a program that reads it later must not take it for the
+/// report of this run. Nothing may be written to the path if this fails.
+async fn check_report(
+    job: &PackageJob,
+    files: &PackageFiles,
+    options: &Options,
+) -> Result<Places, OfflineError> {
+    let (job, files, options) = (job.clone(), files.clone(), options.clone());
+    let checking = runtime::spawn_blocking("report", move || {
+        let places = Places::new(&job, &files, &options);
+        places.check_report()?;
+        if let Some(report) = &files.report {
+            // An error now costs less than one at the end.
+            report_file::check_target("write the report to", report)?;
+            fs::remove_abandoned_writes(fs::parent(report));
+            fs::remove_file_if_there(report)?;
+        }
+        Ok::<_, OfflineError>(places)
+    });
+    checking.await?
+}
+
 /// One run.
 struct Call<'a> {
     job: PackageJob,
@@ -98,7 +122,8 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(&self) -> Result<(), OfflineError> {
+    async fn run(&self, places: Places) -> Result<(), OfflineError> {
+        places.check_others()?;
         self.check_user()?;
         self.compare_stemcells();
         self.prepare_files().await?;
@@ -146,13 +171,12 @@ impl Call<'_> {
 
     /// Checks that the files can be written, and removes what earlier runs left.
     async fn prepare_files(&self) -> Result<(), OfflineError> {
-        let (files, job) = (self.files.clone(), self.job.clone());
-        let (vcap, force) = (self.options.vcap.clone(), self.options.force);
+        let (files, record) = (self.files.clone(), Arc::clone(&self.record));
         let keep_failed = self.options.keep_failed.clone();
         let preparing = runtime::spawn_blocking("files", move || {
             report_file::check_target("write the compiled package to", &files.output)?;
             report_file::check_target("write the log to", &files.log)?;
-            inputs::check_places(&job, &files, force.then_some(&vcap))?;
+            report_file::check_target("replace the log", &compile::first_log(&files.log))?;
             if let Some(directory) = keep_failed {
                 // Create it now, because an error after the compilation would be expensive.
                 fs::create_dir_all(&directory)?;
@@ -162,6 +186,7 @@ impl Call<'_> {
             // Remove the log instead of truncating it, because hard links to it must not change.
             fs::remove_file_if_there(&files.log)?;
             fs::remove_file_if_there(&compile::first_log(&files.log))?;
+            record.set_older_log_removed();
             Ok::<_, OfflineError>(())
         });
         preparing.await?
@@ -184,7 +209,9 @@ impl Call<'_> {
         let choosing = (&self.options, Vec::new());
         let sandbox = isolation::choose(choosing, work, &self.progress, self.cancel).await?;
         self.record.set_isolation(sandbox.name());
-        setup::warn_of_noexec(&self.options, &sandbox, work_directory, &self.progress);
+        if let Some(warning) = setup::warning_of_noexec(&self.options, &sandbox, work_directory) {
+            self.warn(warning);
+        }
         let variables = match setup::variables(&self.options, work_directory) {
             Ok(variables) => variables,
             Err(error) => {
@@ -310,11 +337,18 @@ impl Call<'_> {
             place::place(target, &compiled, &output, &cancel)
         });
         let placed = placing.await?;
-        let blob = placed.map_err(|source| OfflineError::Place {
+        let placed = placed.map_err(|source| OfflineError::Place {
             output: self.files.output.clone(),
             source,
         })?;
-        self.record.set_compiled(blob, unrestricted);
+        self.record.set_compiled(placed.blob, unrestricted);
+        if let Some(error) = placed.unsynced {
+            self.warn(format!(
+                "Warning: the compiled package was written, but its directory could not be written to the disk, so a crash of this machine \
+                 may undo it: {}",
+                Chain(&error)
+            ));
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
+use super::command::Command;
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
 use super::failure::{FailureCause, PackageFailure};
 use super::failure_kind::is_of_the_system;
@@ -19,18 +20,14 @@ use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
 use crate::release::Name;
 
-/// The hint for a disk that is too small.
-const ELSEWHERE: &str =
-    "choose a larger disk with --work-dir, --output-directory or --base-directory";
-
 /// The hint for files of the run that another program changed.
 const TAKEN: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
                      another one with --work-dir";
 
-/// The lines that report a failure.
+/// The lines that report a failure of a command.
 #[must_use]
-pub fn report(error: &OfflineError, annotations: Annotations) -> String {
-    let mut text = annotations.plain(&rest(error)).into_owned();
+pub fn report(error: &OfflineError, annotations: Annotations, command: Command) -> String {
+    let mut text = annotations.plain(&rest(error, command)).into_owned();
     let failures = error.failures();
     let mut before = String::new();
     for failure in failures {
@@ -69,7 +66,7 @@ fn annotation(annotations: Annotations, failure: &PackageFailure) -> String {
 }
 
 /// The report without the output of scripts.
-fn rest(error: &OfflineError) -> String {
+fn rest(error: &OfflineError, command: Command) -> String {
     let mut text = String::new();
     let failures = error.failures();
     for failure in failures {
@@ -100,7 +97,7 @@ fn rest(error: &OfflineError) -> String {
             OfflineError::Package(failure) => writeln!(text, "{}", headline(failure)),
             other => writeln!(text, "Error: {}", Chain(other)),
         };
-        for hint in hints_of(failure) {
+        for hint in hints_of(failure, command) {
             if !hints.contains(&hint) {
                 hints.push(hint);
             }
@@ -241,7 +238,7 @@ fn unkillable(processes: &[Unkillable], left: Option<&Path>) -> String {
 /// What to do about a file system that does not respond.
 const CHECK_DISKS: &str = "check the machine's network file systems, FUSE mounts and disks";
 
-fn cause_hint(failure: &PackageFailure) -> Option<String> {
+fn cause_hint(failure: &PackageFailure, command: Command) -> Option<String> {
     let error = match &failure.source {
         FailureCause::Local(error) => error,
         FailureCause::Remote(failure) => return remote_hint(failure),
@@ -293,7 +290,7 @@ fn cause_hint(failure: &PackageFailure) -> Option<String> {
                 .to_owned()
         });
     };
-    Some(hint_for(cause))
+    Some(hint_for(cause, command))
 }
 
 /// What to do about a blob that cannot be unpacked although it has the right digest.
@@ -338,7 +335,7 @@ fn is_damage(error: &UnpackError) -> bool {
 }
 
 /// What to do about the cause of a failure.
-fn hint_for(cause: &Cause) -> String {
+fn hint_for(cause: &Cause, command: Command) -> String {
     match cause {
         Cause::OutOfMemory { .. } => {
             "give the machine or the container more memory; a script that starts a process for each CPU needs less with \
@@ -354,7 +351,7 @@ fn hint_for(cause: &Cause) -> String {
             "use `mkdir -p` in the script and empty the directory instead of removing it, or pass --no-shared-scratch"
                 .to_owned()
         }
-        Cause::NoSpace { .. } => format!("free disk space, or {ELSEWHERE}"),
+        Cause::NoSpace { .. } => format!("free disk space, or {}", command.larger_disk()),
     }
 }
 
@@ -393,7 +390,7 @@ fn list(names: &[Name]) -> String {
 }
 
 /// What to do about inputs.
-fn input_hints(problems: &[InputProblem]) -> Vec<String> {
+fn input_hints(problems: &[InputProblem], command: Command) -> Vec<String> {
     let mut hints = Vec::new();
     let has = |wanted: fn(&InputProblemKind) -> bool| {
         problems.iter().any(|problem| wanted(&problem.kind))
@@ -405,19 +402,22 @@ fn input_hints(problems: &[InputProblem]) -> Vec<String> {
         hints.push("pass a writable --output-directory".to_owned());
     }
     if has(|kind| matches!(kind, InputProblemKind::NoSpace { .. })) {
-        hints.push(format!("free disk space there, or {ELSEWHERE}"));
+        hints.push(format!(
+            "free disk space there, or {}",
+            command.larger_disk()
+        ));
     }
     hints
 }
 
 /// What to do about an error.
-pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
+pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
     let mut hints = Vec::new();
     match error {
         OfflineError::Stemcell(unknown) => hints.push(unknown.hint()),
         OfflineError::Image(error) => hints.extend(image_hint(error)),
         OfflineError::Sandbox(sandbox) => hints.extend(sandbox.hint()),
-        OfflineError::Input(problems) => hints.extend(input_hints(problems)),
+        OfflineError::Input(problems) => hints.extend(input_hints(problems, command)),
         OfflineError::Unknown(names) => hints.extend(names.iter().map(UnknownName::hint)),
         OfflineError::Package(failure) => {
             if let Some(script) = failure.source.script() {
@@ -426,11 +426,11 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
             if let Some(reported) = failure.source.reported() {
                 hints.extend(reported.hints.iter().map(|hint| printable(hint)));
             }
-            hints.extend(cause_hint(failure));
+            hints.extend(cause_hint(failure, command));
         }
         OfflineError::ScriptUser { wanted } => hints.push(other_user(*wanted).to_owned()),
-        OfflineError::InputInBase { .. } => {
-            hints.push("move it elsewhere, or do not pass --force".to_owned());
+        OfflineError::InEmptied { .. } => {
+            hints.push("choose a path elsewhere, or do not pass --force".to_owned());
         }
         OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
@@ -447,6 +447,7 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Assemble { .. }
         | OfflineError::PackageInput { .. }
         | OfflineError::OverInput { .. }
+        | OfflineError::SamePlace { .. }
         | OfflineError::Place { .. }
         | OfflineError::NoDigest { .. }
         | OfflineError::Enter { .. }
@@ -456,13 +457,10 @@ pub(super) fn hints_of(error: &OfflineError) -> Vec<String> {
         | OfflineError::Stopped => {}
     }
     if error.is_no_space() {
-        hints.push(format!("free disk space, or {ELSEWHERE}"));
+        hints.push(format!("free disk space, or {}", command.larger_disk()));
     }
     if fs::is_read_only_behind(error) {
-        hints.push(
-            "choose a writable directory with --work-dir, --output-directory, --logs-dir or --base-directory"
-                .to_owned(),
-        );
+        hints.push(command.writable_directory().to_owned());
     }
     hints
 }
@@ -547,7 +545,7 @@ mod tests {
                  in it was killed by SIGKILL) after 1m01s (out of memory: the kernel killed 1 process while the script ran)\n"
             )
         };
-        let text = report(&error, Annotations::None);
+        let text = report(&error, Annotations::None, Command::Compile);
         let (_, rest) = text.split_once("/logs/b.log\n").unwrap();
         assert_eq!(
             rest,
@@ -582,7 +580,7 @@ mod tests {
             }],
         }));
         assert_eq!(
-            report(&error, Annotations::None),
+            report(&error, Annotations::None, Command::Compile),
             "Last lines of the packaging script of app:\n\
              \x20 | Killed\n\
              Its output mentions package zlib, which app does not declare as a dependency\n\
@@ -612,7 +610,7 @@ mod tests {
             problem("b.tgz", "/out/3"),
         ]);
         assert_eq!(
-            report(&error, Annotations::None),
+            report(&error, Annotations::None, Command::Compile),
             "a.tgz:\n\
              \x20 - its result cannot be written to `/out/1`, which is a directory\n\
              \x20 - its result cannot be written to `/out/2`, which is a directory\n\

@@ -53,7 +53,8 @@ pub(super) async fn compiler(
     let (jobs, line) = jobs(options, sandbox.takes_several());
     announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());
-    warn_of_noexec(options, &sandbox, work_directory, progress);
+    let warning = warning_of_noexec(options, &sandbox, work_directory);
+    warning.iter().for_each(|it| progress.warn(it));
     let prepared = logs_and_variables(options, work_directory);
     let (logs, variables) = match prepared {
         Ok(prepared) => prepared,
@@ -331,25 +332,23 @@ fn automatic_jobs(
     (jobs, Some(line))
 }
 
-/// Warns if scripts cannot run what they build.
-pub(super) fn warn_of_noexec(
+/// The warning if scripts cannot run what they build.
+pub(super) fn warning_of_noexec(
     options: &Options,
     sandbox: &Sandbox,
     work_directory: &WorkDirectory,
-    progress: &Progress,
-) {
+) -> Option<String> {
     let data = options.vcap.data();
     let (directory, option) = match sandbox.is_shared() {
         true => (data.as_path(), "--base-directory"),
         false => (fs::parent(work_directory.path()), "--work-dir"),
     };
-    if let Ok(Some(directory)) = fs::noexec(directory) {
-        progress.warn(&format!(
-            "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
-             build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
-            directory.display()
-        ));
-    }
+    let directory = fs::noexec(directory).ok().flatten()?;
+    Some(format!(
+        "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
+         build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+        directory.display()
+    ))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::verify::VerifyError;
 use crate::archive::AppendError;
 use crate::compile::CompileError;
-use crate::offline::{Annotations, FailureCause, PackageFailure, report};
+use crate::offline::{Annotations, Command, FailureCause, PackageFailure, report};
 use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
 use crate::release::{Slug, Version};
@@ -31,7 +31,11 @@ fn errors() {
             &OfflineError::OverInput {
                 path: path("a.tgz"),
             },
-            &OfflineError::InputInBase {
+            &OfflineError::SamePlace {
+                path: path("/out/a.json"),
+                other: path("/link/a.json"),
+            },
+            &OfflineError::InEmptied {
                 path: path("/var/vcap/packages/a.tgz"),
                 directory: path("/var/vcap/packages"),
             },
@@ -153,7 +157,7 @@ fn reports() {
     ];
     let pages: Vec<String> = errors
         .iter()
-        .map(|error| report(error, Annotations::None))
+        .map(|error| report(error, Annotations::None, Command::Compile))
         .collect();
     assert_page("reports", &pages);
 }

@@ -38,7 +38,7 @@ pub struct PackageReport {
     pub failure_kind: Option<Blame>,
     /// One line for each error.
     pub errors: Vec<String>,
-    /// The warnings about the package.
+    /// The warnings about the package and its machine.
     pub warnings: Vec<String>,
     /// The source blob; `None` if it was not read completely.
     pub source: Option<Blob>,
@@ -57,7 +57,7 @@ pub struct PackageReport {
     pub script: Option<Script>,
     /// The second run of the script.
     pub second_run: Option<SecondRun>,
-    /// Whether the script has a log.
+    /// Whether this run wrote the log of the script.
     pub has_log: bool,
     /// The last lines that the script printed, if the package was compiled. The lines of a failed
     /// script are in [`failure`](Self::failure).

@@ -2,6 +2,7 @@
 
 mod files;
 mod jobs;
+mod places;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{CompilePackage, absolute};
 use crate::cli::compile_flags::{IsolationFlag, NetworkFlag, ScriptFlags, SecondRunFlag};
 use crate::cli::{MACHINE, USAGE};
+use crate::compile::{self, SOURCE_DATE_EPOCH, SourceDateError};
 use crate::config::Environment;
 use crate::diag::Chain;
 use crate::fs::{self, Context};
@@ -127,17 +128,52 @@ fn variables(
     Ok(variables)
 }
 
-/// The error about a path that is given for two purposes, of which one is to be written.
+/// The error about an invalid `SOURCE_DATE_EPOCH`: of the job's file, of `--env` or of the environment.
+pub(super) fn wrong_source_date(
+    job: &PackageJob,
+    files: &PackageFiles,
+    error: &SourceDateError,
+) -> Problem {
+    let text = format!("invalid value of the variable `{SOURCE_DATE_EPOCH}`: {error}");
+    match &files.job {
+        Some(file) if job.settings.variables.contains_key(SOURCE_DATE_EPOCH) => (
+            format!("invalid job `{}`: {text}", file.display()),
+            FailureKind::Input.exit_code(),
+        ),
+        _ => (text, USAGE),
+    }
+}
+
+/// The error about a path that is given for two purposes, of which one is to be written, or about a written file below another one. Links
+/// are not resolved: this is about the command line.
 pub(super) fn given_twice(job: &PackageJob, files: &PackageFiles) -> Option<String> {
     let read = job.dependencies.iter().map(|it| (&it.blob, "--dependency"));
     let read = std::iter::once((&job.source, "--source")).chain(read);
+    let read: BTreeMap<&PathBuf, &str> = read
+        .chain(files.job.iter().map(|it| (it, "--job")))
+        .collect();
+    let first = compile::first_log(&files.log);
     let report = files.report.iter().map(|it| (it, "--report"));
-    let written = [(&files.output, "--output"), (&files.log, "--log")];
-    let mut known: BTreeMap<&PathBuf, &str> = read.collect();
-    for (path, flag) in written.into_iter().chain(report) {
-        if let Some(first) = known.insert(path, flag) {
+    let written = [
+        (&files.output, "--output"),
+        (&files.log, "--log"),
+        (&first, "the log of a first run"),
+    ];
+    let written: Vec<(&PathBuf, &str)> = written.into_iter().chain(report).collect();
+    for (number, (path, flag)) in written.iter().enumerate() {
+        let mut others = written[..number].iter();
+        let same = others.clone().find(|(other, _)| other == path);
+        if let Some(first) = read.get(path).or(same.map(|(_, flag)| flag)) {
             return Some(format!(
                 "`{}` is given for {first} and for {flag}",
+                path.display()
+            ));
+        }
+        let is_nested = |other: &Path| path.starts_with(other) || other.starts_with(path.as_path());
+        if let Some((other, first)) = others.find(|(other, _)| is_nested(other)) {
+            return Some(format!(
+                "`{}` is given for {first} and `{}` for {flag}: one of them would be a directory",
+                other.display(),
                 path.display()
             ));
         }

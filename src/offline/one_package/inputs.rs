@@ -1,11 +1,9 @@
 //! Reads the source and the dependencies of a package: their sizes and digests.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::compile::first_log;
-use crate::config::Vcap;
 use crate::fs::{self, Context as _};
 use crate::offline::error::OfflineError;
 use crate::package_job::PackageJob;
@@ -16,9 +14,11 @@ use crate::runtime::{self, Cancellable};
 /// The algorithms with which blobs are hashed.
 pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha1, Algorithm::Sha256];
 
-/// The files that a run of one package writes: absolute paths.
+/// The files of a run of one package except the blobs that it reads: absolute paths.
 #[derive(Debug, Clone)]
 pub struct PackageFiles {
+    /// The file that describes the package, if there is one. It is read.
+    pub job: Option<PathBuf>,
     /// The compiled package.
     pub output: PathBuf,
     /// The log of the packaging script.
@@ -85,53 +85,4 @@ pub(super) fn source_and_dependencies(inputs: &[Input]) -> (&Input, &[Input]) {
 /// The paths of the inputs.
 pub(super) fn files(inputs: &[Input]) -> Vec<PathBuf> {
     inputs.iter().map(|it| it.path.clone()).collect()
-}
-
-/// Refuses a run that would replace or remove one of its inputs. `emptied` is the base directory if the run may empty parts of it.
-pub(super) fn check_places(
-    job: &PackageJob,
-    files: &PackageFiles,
-    emptied: Option<&Vcap>,
-) -> Result<(), OfflineError> {
-    let inputs = job.dependencies.iter().map(|it| it.blob.as_path());
-    let inputs = std::iter::once(job.source.as_path()).chain(inputs);
-    let first = first_log(&files.log);
-    let written = [Some(&files.output), Some(&files.log), Some(&first)];
-    let written = written.into_iter().flatten().chain(&files.report);
-    let written: Vec<PathBuf> = written.map(|it| name_of(it)).collect();
-    let emptied = emptied.map_or_else(Vec::new, |vcap| {
-        let data = vcap.data();
-        let directories = [
-            vcap.base().join("packages"),
-            data.join("packages"),
-            data.join("compile"),
-        ];
-        directories
-            .map(|it| fs::canonicalize(&it).unwrap_or(it))
-            .to_vec()
-    });
-    for input in inputs {
-        let names = [name_of(input), fs::canonicalize(input).unwrap_or_default()];
-        if written.contains(&names[0]) {
-            let path = input.to_owned();
-            return Err(OfflineError::OverInput { path });
-        }
-        for directory in &emptied {
-            if names.iter().any(|name| name.starts_with(directory)) {
-                return Err(OfflineError::InputInBase {
-                    path: input.to_owned(),
-                    directory: directory.clone(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The path of a file, with links in its directory resolved. This is the name that is replaced or removed.
-fn name_of(path: &Path) -> PathBuf {
-    match fs::canonicalize(fs::parent(path)) {
-        Ok(directory) => directory.join(fs::file_name(path)),
-        Err(_) => path.to_owned(),
-    }
 }

@@ -16,13 +16,21 @@ use crate::runtime::Cancellable;
 /// The number of bytes with which the compression of an archive is detected.
 const BEGINNING: usize = 4;
 
-/// Renames a compiled package to `output`. An existing file stays unchanged until the new one is verified.
+/// A package at its final path.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) blob: CompiledBlob,
+    /// Why its name may not survive a crash of the machine.
+    pub(super) unsynced: Option<fs::Error>,
+}
+
+/// Renames a compiled package to `output`. What is there stays as it is until the new file was verified.
 pub(super) fn place(
     target: LeasedFile,
     compiled: &Compiled,
     output: &Path,
     cancel: &CancellationToken,
-) -> Result<CompiledBlob, AssembleError> {
+) -> Result<Placed, AssembleError> {
     let (Some(digests), Some(sha1)) = (
         BlobDigests::new(compiled.digests.clone()),
         compiled.digests.sha1(),
@@ -39,8 +47,9 @@ pub(super) fn place(
         sha256: digests.sha256().to_owned(),
         compression: compression(target.path(), cancel)?.to_owned(),
     };
-    target.persist(output)?;
-    Ok(blob)
+    target.rename(output)?;
+    let unsynced = fs::sync(fs::parent(output)).err();
+    Ok(Placed { blob, unsynced })
 }
 
 /// The compression of a compiled package: `gzip` or `none`, as there are no others.

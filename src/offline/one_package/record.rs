@@ -9,6 +9,7 @@ use crate::compile::{Compiled, PrintedLine};
 use crate::diag::Chain;
 use crate::fs;
 use crate::offline::call_record::{errors, timestamp};
+use crate::offline::command::Command;
 use crate::offline::error::OfflineError;
 use crate::offline::failure::PackageFailure;
 use crate::offline::failure_kind::{FailureKind, blame};
@@ -41,6 +42,8 @@ struct Facts {
     events: Option<PackageEvents>,
     compiled: Option<CompiledBlob>,
     unrestricted: bool,
+    /// A log of an earlier run was removed: one that exists now is of this run.
+    has_no_older_log: bool,
 }
 
 impl OnePackageRecord {
@@ -60,6 +63,10 @@ impl OnePackageRecord {
 
     pub(super) fn set_isolation(&self, isolation: &'static str) {
         self.facts().isolation = Some(isolation);
+    }
+
+    pub(super) fn set_older_log_removed(&self) {
+        self.facts().has_no_older_log = true;
     }
 
     pub(super) fn set_inputs(&self, inputs: &[Input]) {
@@ -139,7 +146,7 @@ impl OnePackageRecord {
             times: events.map(|it| it.seconds(self.begun)),
             script: events.and_then(|it| it.script),
             second_run: events.and_then(|it| it.second_run.clone()),
-            has_log: fs::lookup(&self.log).is_ok_and(|it| it.is_some()),
+            has_log: facts.has_no_older_log && fs::lookup(&self.log).is_ok_and(|it| it.is_some()),
             last_lines: events.map(|it| it.last_lines.clone()).unwrap_or_default(),
             failure: error.and_then(failure),
         }
@@ -167,7 +174,7 @@ fn dependencies(
 /// Why the package was not compiled. `None` after a stop.
 fn failure(error: &OfflineError) -> Option<PackageFailureReport> {
     let kind = blame(FailureKind::of(error)?);
-    let hints = hints_of(error);
+    let hints = hints_of(error, Command::CompilePackage);
     Some(match error {
         OfflineError::Package(package) => of_package(package, kind, hints),
         other => PackageFailureReport {
