@@ -6,7 +6,9 @@
 //!  ├─ attempt    one package: uploads, executions, its result
 //!  │   ├─ action     the messages and digests of a package's action (pure)
 //!  │   ├─ retry      what follows from the end of an execution (pure)
+//!  │   ├─ check      compares a report with what was sent and received (pure)
 //!  │   ├─ uploads    stores each blob once
+//!  │   ├─ calls      repeats calls that may succeed later
 //!  │   ├─ common     what all actions of a run have in common (pure)
 //!  │   └─ error      why a package has no result
 //!  └─ results    downloads a file and checks it
@@ -16,6 +18,8 @@
 
 mod action;
 mod attempt;
+mod calls;
+mod check;
 mod common;
 mod error;
 mod results;

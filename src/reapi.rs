@@ -28,6 +28,7 @@ pub(crate) mod testing;
 
 pub(crate) use bazel_remote_apis::build::bazel::remote::execution::v2 as messages;
 
+pub(crate) use cas::Parts;
 pub(crate) use digest::{Blob, Digest};
 pub(crate) use error::CallError;
 pub(crate) use execution::{Event, Execution};

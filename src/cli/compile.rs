@@ -137,7 +137,9 @@ fn servers(
         )
     })?;
     let scripts = &arguments.compilation.script;
-    let remote = arguments.remote.options(scripts, environment)?;
+    let remote = arguments
+        .remote
+        .options((scripts, arguments.cache.cache_unrestricted), environment)?;
     if shared.is_used() || remote.is_some() {
         SystemCertificates::of(environment).use_for_process();
     }

@@ -42,6 +42,8 @@ pub(super) struct Inputs {
     pub source: Digest,
     /// The direct dependencies, in any order.
     pub dependencies: Vec<(Name, Version, Digest)>,
+    /// Whether a dependency, or one of its own, was compiled without restrictions.
+    pub is_unrestricted: bool,
 }
 
 /// The messages of a package's action.
@@ -198,6 +200,9 @@ pub(super) mod tests {
             timeout: None,
             stemcell: Some(Slug::parse("ubuntu-noble/1.1").unwrap()),
             settings: JobSettings::default(),
+            takes_unrestricted: false,
+            pause_unit: std::time::Duration::from_millis(1),
+            log_lines: 2,
         }
     }
 
@@ -215,6 +220,7 @@ pub(super) mod tests {
             version: Version::parse("abc").unwrap(),
             source: Digest::of(b"source"),
             dependencies: dependencies.iter().map(parse).collect(),
+            is_unrestricted: false,
         }
     }
 

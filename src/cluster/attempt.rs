@@ -6,18 +6,24 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::action::{self, Inputs, PackageAction};
+use super::calls::repeat;
+use super::check;
 use super::common::{Common, KnownFile};
 use super::error::RemoteFailure;
 use super::retry::{self, ATTEMPTS, End, Verdict};
 use super::uploads::{Contents, Uploads};
-use crate::package_job::{PackageReport, PackageResult};
+use crate::diag::printable_up_to;
+use crate::package_job::PackageReport;
 use crate::reapi::messages::ActionResult;
-use crate::reapi::{Digest, Event, Execution, Outcome, Refusal, Stage};
+use crate::reapi::{Code, Digest, Event, Execution, Outcome, Refusal, Stage};
 
 /// The maximum length of a report in bytes. The agent writes no longer one.
 const LONGEST_REPORT: usize = 4 << 20;
 
-/// The maximum number of bytes of a program's output that are read for a message.
+/// The longest name of a machine in a message, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// The most bytes of a program's output that are read for a message.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
 /// How long a server may take to confirm that it has stopped an execution.
@@ -71,9 +77,11 @@ struct Files {
 #[derive(Debug)]
 enum Ended {
     Executed(Box<Files>, Box<ActionResult>),
-    /// The server returned a result of an earlier run that cannot be used: its files are missing,
-    /// or it is a failure.
-    Unusable,
+    /// The result cannot be used.
+    Bad {
+        failure: RemoteFailure,
+        is_cached: bool,
+    },
     Refused(Refusal),
 }
 
@@ -100,11 +108,12 @@ impl Cluster {
         heard: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Built, AttemptError> {
         let action = action::action(&self.common, inputs)?;
+        skip_cache_lookup |= inputs.is_unrestricted && !self.common.takes_unrestricted;
         let (mut attempts, mut losses) = (1, 0);
         loop {
             self.store(&action, files, stop).await?;
             let executing = self.execute(&action.digest, skip_cache_lookup, stop, heard);
-            let ended = self.examine(executing.await?).await?;
+            let ended = self.examine(executing.await?, inputs, stop).await?;
             match ended.verdict() {
                 Verdict::Unusable if losses < ATTEMPTS => {
                     losses += 1;
@@ -113,27 +122,36 @@ impl Cluster {
                 Verdict::Store if losses < ATTEMPTS => {
                     losses += 1;
                     self.forget(&action, files);
-                    self.check(inputs, files).await?;
+                    self.check(inputs, files, stop).await?;
                 }
                 Verdict::Retry if attempts < ATTEMPTS => {
                     let package = &inputs.name;
                     tracing::debug!(%package, ?ended, "executing an action again");
+                    let pause = retry::pause(ended.code(), attempts, self.common.pause_unit);
+                    let pausing = tokio::time::sleep(pause);
+                    let paused = stop.run_until_cancelled(pausing).await;
+                    paused.ok_or(RemoteFailure::Stopped)?;
                     attempts += 1;
                     skip_cache_lookup = true;
                 }
-                verdict => return Ok(self.result(verdict, ended).await?),
+                verdict => return Ok(self.result(verdict, ended, stop).await?),
             }
         }
     }
 
-    /// The result of a package after its last execution.
-    async fn result(&self, verdict: Verdict, ended: Ended) -> Result<Built, RemoteFailure> {
+    /// The result of a package, from the end of its last execution.
+    async fn result(
+        &self,
+        verdict: Verdict,
+        ended: Ended,
+        stop: &CancellationToken,
+    ) -> Result<Built, RemoteFailure> {
         match (verdict, ended) {
             (Verdict::Compiled, Ended::Executed(files, _)) => files.built(),
             (verdict, Ended::Executed(files, result)) => {
-                Err(self.failure(verdict, *files, &result).await)
+                Err(self.failure(verdict, *files, &result, stop).await)
             }
-            (_, Ended::Unusable) => Err(RemoteFailure::Lost),
+            (_, Ended::Bad { failure, .. }) => Err(failure),
             (Verdict::TimedOut, Ended::Refused(_)) => Err(RemoteFailure::TimedOut {
                 limit: self.common.timeout.map(Duration::from_secs),
             }),
@@ -155,7 +173,7 @@ impl Cluster {
         let program = std::iter::once(&self.common.program);
         let files = program.chain(files);
         let files = files.map(|it| (it.digest.clone(), Contents::File(it.path.clone())));
-        let storing = self.uploads.store(own.chain(files).collect());
+        let storing = self.uploads.store(own.chain(files).collect(), stop);
         let stored = stop.run_until_cancelled(storing).await;
         stored.unwrap_or(Err(RemoteFailure::Stopped))
     }
@@ -167,12 +185,19 @@ impl Cluster {
         all.for_each(|digest| self.uploads.forget(digest));
     }
 
-    /// Checks that the server has the blobs of dependencies that are not on this machine.
-    async fn check(&self, inputs: &Inputs, files: &[KnownFile]) -> Result<(), AttemptError> {
+    /// Checks that the server has the blobs of dependencies that this machine has not.
+    async fn check(
+        &self,
+        inputs: &Inputs,
+        files: &[KnownFile],
+        stop: &CancellationToken,
+    ) -> Result<(), AttemptError> {
         let is_elsewhere = |it: &&Digest| !files.iter().any(|file| file.digest == **it);
         let digests = inputs.dependencies.iter().map(|(_, _, digest)| digest);
         let digests: Vec<Digest> = digests.filter(is_elsewhere).cloned().collect();
-        let missing = self.common.server.missing(&digests).await?;
+        let missing = self
+            .missing(&digests.iter().collect::<Vec<_>>(), stop)
+            .await?;
         let lost = digests.into_iter();
         let lost: Vec<Digest> = lost.filter(|it| missing.contains(&it.sha256)).collect();
         match lost.is_empty() {
@@ -181,7 +206,34 @@ impl Cluster {
         }
     }
 
-    /// Executes an action once. If the run is canceled, the server is asked to stop the execution.
+    /// Those of some blobs that the server lacks.
+    async fn missing(
+        &self,
+        all: &[&Digest],
+        stop: &CancellationToken,
+    ) -> Result<Vec<String>, RemoteFailure> {
+        let server = &self.common.server;
+        let asking = repeat(stop, 0, || async {
+            Ok(server.missing(all.iter().copied()).await?)
+        });
+        asking.await
+    }
+
+    /// Downloads a small blob; `None` if it is missing.
+    async fn read_small(
+        &self,
+        digest: &Digest,
+        limit: usize,
+        stop: &CancellationToken,
+    ) -> Result<Option<Vec<u8>>, RemoteFailure> {
+        let server = &self.common.server;
+        let reading = repeat(stop, digest.size.min(limit as u64), || async {
+            Ok(server.read_small(digest, limit).await?)
+        });
+        reading.await
+    }
+
+    /// Executes an action once. When the run is stopped, the server is asked to stop it, too.
     async fn execute(
         &self,
         action: &Digest,
@@ -209,58 +261,85 @@ impl Cluster {
         }
     }
 
-    /// Reads the files that an execution has produced.
-    async fn examine(&self, outcome: Outcome) -> Result<Ended, RemoteFailure> {
+    /// Reads and checks the files that an execution has left.
+    async fn examine(
+        &self,
+        outcome: Outcome,
+        inputs: &Inputs,
+        stop: &CancellationToken,
+    ) -> Result<Ended, RemoteFailure> {
         let executed = match outcome {
             Outcome::Executed(executed) => executed,
             Outcome::Refused(refusal) => return Ok(Ended::Refused(refusal)),
         };
-        // Some servers also store failures. Their cause may no longer exist.
-        if executed.is_cached && executed.result.exit_code != 0 {
-            return Ok(Ended::Unusable);
+        let is_cached = executed.is_cached;
+        match self.files(&executed.result, is_cached, inputs, stop).await {
+            Ok(files) => Ok(Ended::Executed(Box::new(files), Box::new(executed.result))),
+            Err(failure) if failure.is_bad_result() => Ok(Ended::Bad { failure, is_cached }),
+            Err(failure) => Err(failure),
         }
-        let files = self.files(&executed.result, executed.is_cached).await?;
-        Ok(match files {
-            Some(files) => Ended::Executed(Box::new(files), Box::new(executed.result)),
-            None => Ended::Unusable,
-        })
     }
 
-    /// The files of a result; `None` if the server no longer has one of them.
+    /// The files of a result.
     async fn files(
         &self,
         result: &ActionResult,
         is_cached: bool,
-    ) -> Result<Option<Files>, RemoteFailure> {
+        inputs: &Inputs,
+        stop: &CancellationToken,
+    ) -> Result<Files, RemoteFailure> {
+        // Some servers also store failures, which may have had a cause that is gone.
+        if is_cached && result.exit_code != 0 {
+            return Err(RemoteFailure::Lost);
+        }
         let file = |path| {
             let mut files = result.output_files.iter();
             let file = files.find(|it| it.path == path)?;
             file.digest.as_ref().and_then(Digest::parse)
         };
         let (package, log) = (file(action::PACKAGE), file(action::LOG));
-        let server = &self.common.server;
         if is_cached {
             let all: Vec<&Digest> = package.iter().chain(&log).collect();
-            if !all.is_empty() && !server.missing(all).await?.is_empty() {
-                return Ok(None);
+            if !all.is_empty() && !self.missing(&all, stop).await?.is_empty() {
+                return Err(RemoteFailure::Lost);
             }
         }
         let report = match file(action::REPORT) {
             None => None,
-            Some(digest) => match server.read_small(&digest, LONGEST_REPORT).await? {
-                None => return Ok(None),
-                Some(text) => Some(serde_json::from_slice(&text).map_err(RemoteFailure::Report)?),
-            },
+            Some(digest) => Some(self.report(&digest, stop).await?),
         };
+        let unrestricted = report.as_ref().is_some_and(|it| it.unrestricted);
+        let is_tainted = is_cached && (unrestricted || inputs.is_unrestricted);
+        if is_tainted && !self.common.takes_unrestricted {
+            return Err(RemoteFailure::Unrestricted);
+        }
+        check::check(result.exit_code, package.as_ref(), report.as_ref(), inputs)?;
         let metadata = result.execution_metadata.as_ref();
-        Ok(Some(Files {
+        let worker = metadata.map(|it| it.worker.as_str()).unwrap_or_default();
+        Ok(Files {
             exit_code: result.exit_code,
             package,
             log,
             report,
-            worker: metadata.map(|it| it.worker.clone()).unwrap_or_default(),
+            worker: printable_up_to(LONGEST_NAME, &worker),
             is_cached,
-        }))
+        })
+    }
+
+    async fn report(
+        &self,
+        digest: &Digest,
+        stop: &CancellationToken,
+    ) -> Result<PackageReport, RemoteFailure> {
+        if digest.size > LONGEST_REPORT as u64 {
+            let what = "it is too long";
+            return Err(RemoteFailure::Contradiction { what });
+        }
+        let text = self.read_small(digest, LONGEST_REPORT, stop).await?;
+        let text = text.ok_or(RemoteFailure::Lost)?;
+        let mut report = serde_json::from_slice(&text).map_err(RemoteFailure::Report)?;
+        check::limit(&mut report, self.common.log_lines);
+        Ok(report)
     }
 
     /// The reason why a command failed.
@@ -269,18 +348,17 @@ impl Cluster {
         verdict: Verdict,
         files: Files,
         result: &ActionResult,
+        stop: &CancellationToken,
     ) -> RemoteFailure {
         let (worker, exit_code) = (files.worker, files.exit_code);
-        if let Some(report) = files.report
-            && report.result != PackageResult::Compiled
-        {
+        if let Some(report) = files.report {
             return RemoteFailure::Reported {
                 report: Box::new(report),
                 log: files.log,
                 worker,
             };
         }
-        let output = self.last_line(result).await;
+        let output = self.last_line(result, stop).await;
         match verdict {
             Verdict::Arguments => RemoteFailure::Arguments { output },
             _ => RemoteFailure::NoReport {
@@ -292,12 +370,12 @@ impl Cluster {
     }
 
     /// The last line that a command printed to stderr.
-    async fn last_line(&self, result: &ActionResult) -> String {
+    async fn last_line(&self, result: &ActionResult, stop: &CancellationToken) -> String {
         let digest = result.stderr_digest.as_ref().and_then(Digest::parse);
         let text = match digest.filter(|_| result.stderr_raw.is_empty()) {
             None => result.stderr_raw.clone(),
             Some(digest) => {
-                let reading = self.common.server.read_small(&digest, LONGEST_OUTPUT);
+                let reading = self.read_small(&digest, LONGEST_OUTPUT, stop);
                 reading.await.ok().flatten().unwrap_or_default()
             }
         };
@@ -316,7 +394,18 @@ impl Ended {
                 has_report: files.report.is_some(),
             }),
             Self::Refused(refusal) => retry::verdict(End::Refused(refusal.code)),
-            Self::Unusable => Verdict::Unusable,
+            Self::Bad {
+                is_cached: true, ..
+            } => Verdict::Unusable,
+            Self::Bad { .. } => Verdict::Retry,
+        }
+    }
+
+    /// The server's code, if it did not execute the action.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code),
+            Self::Executed(..) | Self::Bad { .. } => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::package_job::JobSettings;
 use crate::reapi::{Digest, Server};
@@ -26,4 +27,10 @@ pub(crate) struct Common {
     pub timeout: Option<u64>,
     pub stemcell: Option<Slug>,
     pub settings: JobSettings,
+    /// Whether results of unrestricted earlier runs are used.
+    pub takes_unrestricted: bool,
+    /// The unit of the pauses between attempts; a second outside of tests.
+    pub pause_unit: Duration,
+    /// How many of the last lines of a script are kept, at most.
+    pub log_lines: usize,
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::diag::Elapsed;
+use crate::diag::{Elapsed, printable_up_to};
 use crate::package_job::PackageReport;
 use crate::reapi::{CallError, Code, Digest};
 use crate::{fs, runtime};
+
+/// How much of a server's reason is printed, in characters.
+const LONGEST_REASON: usize = 200;
 
 /// Why a package was not compiled on another machine. The texts name no package.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +72,18 @@ pub enum RemoteFailure {
     /// The report cannot be read.
     #[error("the report cannot be read")]
     Report(#[source] serde_json::Error),
-    /// The bytes of a downloaded file do not have the digest that the server announced.
+    /// The report does not belong to the result.
+    #[error("the report does not belong to the result: {what}")]
+    Contradiction {
+        /// The difference.
+        what: &'static str,
+    },
+    /// The server insists on the result of an unrestricted earlier run.
+    #[error(
+        "the server returned the result of an earlier run that was not restricted, which needs --cache-unrestricted"
+    )]
+    Unrestricted,
+    /// A downloaded file has other bytes than the server announced.
     #[error("a file of the result has other bytes than its digest says")]
     Damaged,
     /// A call failed.
@@ -91,16 +105,33 @@ pub enum RemoteFailure {
 
 impl From<CallError> for RemoteFailure {
     fn from(error: CallError) -> Self {
-        Self::Call(Box::new(error))
+        match error {
+            CallError::Damaged { .. } => Self::Damaged,
+            error => Self::Call(Box::new(error)),
+        }
     }
 }
 
 impl RemoteFailure {
     pub(super) fn refused(code: Code, reason: &str) -> Self {
+        let line = reason.lines().next().unwrap_or_default();
         Self::Refused {
             code: format!("{code:?}"),
-            reason: reason.lines().next().unwrap_or_default().to_owned(),
+            reason: printable_up_to(LONGEST_REASON, &line),
         }
+    }
+
+    /// Whether a result cannot be used, although the server has answered.
+    pub(super) fn is_bad_result(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost
+                | Self::Incomplete { .. }
+                | Self::Report(_)
+                | Self::Contradiction { .. }
+                | Self::Unrestricted
+                | Self::Damaged
+        )
     }
 
     /// The report of the compilation, if the package is to blame.

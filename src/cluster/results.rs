@@ -2,14 +2,15 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::calls::{Failed, repeat};
 use super::error::RemoteFailure;
 use crate::fs::{self, Context as _};
-use crate::reapi::{CallError, Digest, Server};
+use crate::reapi::{CallError, Code, Digest, Parts, Server};
 use crate::release::digest::Hasher;
 use crate::release::{Algorithm, Digests};
 use crate::runtime;
@@ -17,46 +18,20 @@ use crate::runtime;
 /// The maximum number of received parts that wait to be written.
 const AHEAD: usize = 4;
 
-/// The pauses before a download is repeated after a lost connection.
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-    Duration::from_secs(15),
-];
-
-/// Downloads a blob to a new file. Returns the file's digests; `None` if the server no longer has
-/// the blob.
+/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. A failure leaves no file.
 pub(super) async fn download(
     server: &Server,
     digest: &Digest,
     into: &Path,
+    stop: &CancellationToken,
 ) -> Result<Option<Digests>, RemoteFailure> {
-    let mut pauses = PAUSES.into_iter();
-    loop {
-        let error = match download_once(server, digest, into).await {
-            Ok(done) => return Ok(done),
-            Err(Failed::Call(error)) if error.is_passing() => error,
-            Err(Failed::Call(error)) => return Err(error.into()),
-            Err(Failed::Other(failure)) => return Err(failure),
-        };
-        let Some(pause) = pauses.next() else {
-            return Err(error.into());
-        };
-        tracing::debug!(%error, sha256 = digest.sha256, "downloading a file again");
-        tokio::time::sleep(pause).await;
+    let downloading = repeat(stop, digest.size, || download_once(server, digest, into));
+    let downloaded = downloading.await;
+    if !matches!(downloaded, Ok(Some(_))) {
+        // The failure itself matters more.
+        let _ = fs::remove_file_if_there(into);
     }
-}
-
-enum Failed {
-    Call(CallError),
-    Other(RemoteFailure),
-}
-
-impl From<CallError> for Failed {
-    fn from(error: CallError) -> Self {
-        Self::Call(error)
-    }
+    downloaded
 }
 
 async fn download_once(
@@ -64,29 +39,37 @@ async fn download_once(
     digest: &Digest,
     into: &Path,
 ) -> Result<Option<Digests>, Failed> {
-    let Some(mut parts) = server.read(digest).await? else {
+    let Some(parts) = server.read(digest).await? else {
         return Ok(None);
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
     let path = into.to_owned();
     let writing = runtime::spawn_blocking("download", move || write(&path, receiver));
-    while let Some(part) = parts.next().await? {
-        if sender.send(part).await.is_err() {
-            // The writer has failed. Its error is returned below.
-            break;
-        }
+    let received = receive(parts, sender).await;
+    let written = writing.await.map_err(RemoteFailure::from)?;
+    match received {
+        Err(error) if error.code() == Some(Code::NotFound) => return Ok(None),
+        received => received?,
     }
-    drop(sender);
-    let written = writing.await.map_err(|error| Failed::Other(error.into()))?;
-    let (digests, size) = written.map_err(|error| Failed::Other(error.into()))?;
+    let (digests, size) = written?;
     let is_right = size == digest.size && digests.sha256() == Some(digest.sha256.as_str());
     match is_right {
         true => Ok(Some(digests)),
-        false => Err(Failed::Other(RemoteFailure::Damaged)),
+        false => Err(RemoteFailure::Damaged.into()),
     }
 }
 
-/// Writes parts to a new file. An existing file is removed first, because it may be a hard link.
+/// Passes parts on until their end, or until writing fails.
+async fn receive(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallError> {
+    while let Some(part) = parts.next().await? {
+        if to.send(part).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes parts to a new file. An older file may be a hard link, and is removed first.
 fn write(path: &Path, mut parts: mpsc::Receiver<Bytes>) -> fs::Result<(Digests, u64)> {
     fs::remove_file_if_there(path)?;
     let mut file = fs::create_file(path)?;
@@ -98,4 +81,32 @@ fn write(path: &Path, mut parts: mpsc::Receiver<Bytes>) -> fs::Result<(Digests, 
         file.write_all(&part).at("write", path)?;
     }
     Ok((hasher.finish(), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use bazel_remote_apis::google::bytestream::ReadResponse;
+
+    use super::*;
+    use crate::reapi::testing::{Reply, TestServer};
+
+    #[tokio::test]
+    async fn other_bytes_leave_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("package");
+        let parts = vec![b"by".to_vec(), b"te?".to_vec()];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .map(|data| ReadResponse { data })
+            .collect();
+        let server = TestServer::start(move |_, _| Reply::messages(&parts)).await;
+        let stop = CancellationToken::new();
+        let client = server.client();
+        for expected in [&b"bytes"[..], b"byt"] {
+            let digest = Digest::of(expected);
+            let downloaded = download(&client, &digest, &path, &stop).await;
+            assert!(matches!(downloaded, Err(RemoteFailure::Damaged)));
+            assert!(!path.exists());
+        }
+    }
 }

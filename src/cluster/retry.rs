@@ -1,5 +1,7 @@
 //! Decides what follows from the end of an execution. No I/O.
 
+use std::time::Duration;
+
 use crate::reapi::Code;
 
 /// The maximum number of executions of one package, if machines fail.
@@ -70,6 +72,15 @@ pub(super) fn verdict(end: End) -> Verdict {
     }
 }
 
+/// The pause after an attempt with this number, from 1, before the next one, in units of `unit`. A busy server gets more time.
+pub(super) fn pause(code: Option<Code>, attempt: u32, unit: Duration) -> Duration {
+    let first = match code {
+        Some(Code::ResourceExhausted | Code::Unavailable | Code::Aborted) => 15,
+        _ => 1,
+    };
+    unit * first * 4_u32.saturating_pow(attempt.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +104,15 @@ mod tests {
         ] {
             assert_eq!(exited(code, has_report), Verdict::Retry, "{code}");
         }
+    }
+
+    #[test]
+    fn pauses_grow_and_are_longer_for_a_busy_server() {
+        let seconds =
+            |code| [1, 2].map(|attempt| pause(code, attempt, Duration::from_secs(1)).as_secs());
+        assert_eq!(seconds(None), [1, 4]);
+        assert_eq!(seconds(Some(Code::Internal)), [1, 4]);
+        assert_eq!(seconds(Some(Code::Unavailable)), [15, 60]);
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::runtime::{TaskFailed, TaskSet};
 /// The maximum number of concurrent downloads of packages.
 const TRANSFERS: usize = 4;
 
-/// The time limit for downloading the log of a failed script.
+/// The longest log that is downloaded, in bytes.
+const LONGEST_LOG: u64 = 256 << 20;
+
+/// How long the download of a failed script's log may take.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
 
 /// A package of a plan.
@@ -118,7 +121,7 @@ impl Plan {
             fetching: TaskSet::new("fetch"),
             shared: Arc::new(Shared {
                 cluster: Arc::clone(cluster),
-                digests: Mutex::default(),
+                available: Mutex::default(),
                 packages: self.packages,
                 transfers: Semaphore::new(TRANSFERS),
                 stop: stop.child_token(),
@@ -144,11 +147,19 @@ struct Run {
 struct Shared {
     cluster: Arc<Cluster>,
     packages: Vec<PlannedPackage>,
-    /// The digests of the compiled packages that the server has.
-    digests: Mutex<HashMap<Id, Digest>>,
+    /// The compiled packages that the server has.
+    available: Mutex<HashMap<Id, Available>>,
     transfers: Semaphore,
     stop: CancellationToken,
     stages: mpsc::UnboundedSender<(Id, Stage)>,
+}
+
+/// A compiled package that the server has.
+#[derive(Debug, Clone)]
+struct Available {
+    digest: Digest,
+    /// Whether it or one of its dependencies was compiled without restrictions.
+    is_unrestricted: bool,
 }
 
 impl Run {
@@ -178,7 +189,11 @@ impl Run {
             let Some(id) = self.queue.next() else { return };
             if let Supply::Compiled(file) = &self.shared.package(id).supply {
                 let digest = file.digest.clone();
-                self.shared.digests().insert(id, digest);
+                let available = Available {
+                    digest,
+                    is_unrestricted: false,
+                };
+                self.shared.available().insert(id, available);
                 self.queue.done(id);
                 caller.hear(ClusterEvent::Provided(id));
                 continue;
@@ -240,8 +255,10 @@ impl Shared {
         &self.packages[id.index()]
     }
 
-    fn digests(&self) -> MutexGuard<'_, HashMap<Id, Digest>> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn available(&self) -> MutexGuard<'_, HashMap<Id, Available>> {
+        self.available
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compiles a package. If the server has lost dependencies, compiles these again first.
@@ -262,7 +279,11 @@ impl Shared {
                     cluster.build(&inputs, &files, skip_cache_lookup, &self.stop, &heard);
                 match building.await {
                     Ok(built) => {
-                        self.digests().insert(id, built.package.clone());
+                        let available = Available {
+                            digest: built.package.clone(),
+                            is_unrestricted: built.report.unrestricted || inputs.is_unrestricted,
+                        };
+                        self.available().insert(id, available);
                         return Ok(built);
                     }
                     Err(AttemptError::Failed(failure)) => return Err(failure),
@@ -277,9 +298,9 @@ impl Shared {
     /// Compiles those dependencies of a package again whose blobs are in `lost`.
     async fn rebuild(&self, id: Id, lost: &[Digest]) -> Result<(), RemoteFailure> {
         for dependency in self.package(id).dependencies.clone() {
-            // Another dependent may have caused the compilation already.
-            let digest = self.digests().get(&dependency).cloned();
-            if digest.is_some_and(|it| lost.contains(&it)) {
+            // Another dependent may have compiled it again meanwhile.
+            let available = self.available().get(&dependency).cloned();
+            if available.is_some_and(|it| lost.contains(&it.digest)) {
                 let package = &self.package(dependency).name;
                 tracing::debug!(%package, "the server has lost a package");
                 self.build(dependency, true).await?;
@@ -297,21 +318,24 @@ impl Shared {
         };
         let mut files = vec![source.clone()];
         let mut dependencies = Vec::new();
-        let digests = self.digests();
+        let mut is_unrestricted = false;
+        let available = self.available();
         for dependency in &package.dependencies {
-            let digest = digests.get(dependency).ok_or(RemoteFailure::Lost)?;
+            let compiled = available.get(dependency).ok_or(RemoteFailure::Lost)?;
+            is_unrestricted |= compiled.is_unrestricted;
             let dependency = self.package(*dependency);
             if let Supply::Compiled(file) = &dependency.supply {
                 files.push(file.clone());
             }
             let (name, version) = (dependency.name.clone(), dependency.version.clone());
-            dependencies.push((name, version, digest.clone()));
+            dependencies.push((name, version, compiled.digest.clone()));
         }
         let inputs = Inputs {
             name: package.name.clone(),
             version: package.version.clone(),
             source: source.digest.clone(),
             dependencies,
+            is_unrestricted,
         };
         Ok((inputs, files))
     }
@@ -327,7 +351,12 @@ impl Shared {
         let Supply::Source { log, .. } = &self.package(id).supply else {
             return;
         };
-        let downloading = results::download(&self.cluster.common().server, digest, log);
+        if digest.size > LONGEST_LOG {
+            return;
+        }
+        // Another package may have stopped the run.
+        let stop = CancellationToken::new();
+        let downloading = results::download(&self.cluster.common().server, digest, log, &stop);
         let downloaded = tokio::time::timeout(LOG_LIMIT, downloading).await;
         if !matches!(downloaded, Ok(Ok(Some(_)))) {
             let package = &self.package(id).name;
@@ -344,19 +373,23 @@ impl Shared {
         for _ in 0..ATTEMPTS {
             let downloading = async {
                 let _permit = self.transfers.acquire().await;
-                if let Some(digest) = &built.log {
-                    results::download(server, digest, log).await?;
+                if let Some(digest) = built.log.as_ref().filter(|it| it.size <= LONGEST_LOG) {
+                    results::download(server, digest, log, &self.stop).await?;
                 }
-                results::download(server, &built.package, blob).await
+                results::download(server, &built.package, blob, &self.stop).await
             };
             let downloaded = self.stop.run_until_cancelled(downloading).await;
-            if let Some(digests) = downloaded.unwrap_or(Err(RemoteFailure::Stopped))? {
-                let blob = blob.clone();
-                return Ok(Box::new(Fetched {
-                    built,
-                    blob,
-                    digests,
-                }));
+            match downloaded.unwrap_or(Err(RemoteFailure::Stopped)) {
+                Ok(Some(digests)) => {
+                    let blob = blob.clone();
+                    return Ok(Box::new(Fetched {
+                        built,
+                        blob,
+                        digests,
+                    }));
+                }
+                Ok(None) | Err(RemoteFailure::Damaged) => {}
+                Err(failure) => return Err(failure),
             }
             built = self.build(id, true).await?;
         }

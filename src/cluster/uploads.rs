@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
+use super::calls::repeat;
 use super::error::RemoteFailure;
 use crate::http::Body;
 use crate::reapi::{Blob, Digest, Server};
@@ -35,7 +37,12 @@ impl Uploads {
     }
 
     /// Stores the blobs that the server lacks.
-    pub(super) async fn store(&self, blobs: Vec<(Digest, Contents)>) -> Result<(), RemoteFailure> {
+    pub(super) async fn store(
+        &self,
+        blobs: Vec<(Digest, Contents)>,
+        stop: &CancellationToken,
+    ) -> Result<(), RemoteFailure> {
+        let server = &self.server;
         let new = blobs.into_iter().map(|(digest, contents)| {
             let cell = self.cell(&digest);
             (digest, contents, cell)
@@ -44,8 +51,11 @@ impl Uploads {
         if new.is_empty() {
             return Ok(());
         }
-        let missing = self.server.missing(new.iter().map(|(digest, ..)| digest));
-        let missing = missing.await?;
+        let digests: Vec<&Digest> = new.iter().map(|(digest, ..)| digest).collect();
+        let asking = repeat(stop, 0, || async {
+            Ok(server.missing(digests.iter().copied()).await?)
+        });
+        let missing = asking.await?;
         let mut small = Vec::new();
         for (digest, contents, cell) in new {
             if !missing.contains(&digest.sha256) {
@@ -57,16 +67,21 @@ impl Uploads {
                 Contents::File(file) => {
                     let store = || async {
                         let body = Body::file(&file).await?;
-                        self.server.write(&digest, body).await?;
-                        Ok::<_, RemoteFailure>(())
+                        Ok(server.write(&digest, body).await?)
                     };
+                    let store = || repeat(stop, digest.size, store);
                     cell.get_or_try_init(store).await?;
                 }
             }
         }
-        let batch = self.server.capabilities().await?.batch;
+        let asking = repeat(stop, 0, || async { Ok(server.capabilities().await?.batch) });
+        let batch = asking.await?;
         let (small, cells): (Vec<Blob>, Vec<_>) = small.into_iter().unzip();
-        self.server.store_small(small, batch).await?;
+        let size = small.iter().map(|blob| blob.digest.size).sum();
+        let storing = repeat(stop, size, || async {
+            Ok(server.store_small(small.clone(), batch).await?)
+        });
+        storing.await?;
         for cell in cells {
             // Ignore the error: another action has set the cell meanwhile.
             let _ = cell.set(());

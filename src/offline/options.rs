@@ -180,6 +180,8 @@ pub struct RemoteOptions {
     pub variables: BTreeMap<String, String>,
     /// The credentials for the server.
     pub credentials: Credentials,
+    /// Whether results of unrestricted earlier runs are used.
+    pub takes_unrestricted: bool,
     /// The files with the certificate of this client and its private key, in PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }

@@ -79,6 +79,9 @@ pub(super) async fn compiler(
         timeout: remote.timeout.map(|it| it.as_secs()),
         stemcell: Some(stemcell.clone()),
         settings: settings(options, remote),
+        takes_unrestricted: remote.takes_unrestricted,
+        pause_unit: std::time::Duration::from_secs(1),
+        log_lines: options.log_lines,
     };
     Ok(RemoteCompiler {
         cluster: Arc::new(Cluster::new(common)),

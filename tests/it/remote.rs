@@ -178,3 +178,22 @@ fn server_that_executes_nothing_is_reported() {
         .blames_the_machine()
         .says("cannot compile packages on the machines of `grpc://127.0.0.1:1`");
 }
+
+#[test]
+fn client_certificate_needs_its_key_and_tls() {
+    let world = World::new();
+    let tarball = world.release("release.tgz", &release());
+    let agent = |url| {
+        let agent = world.agent().args(&["--remote", url]).arg(&tarball);
+        agent.env("BOSH_AGENT_REMOTE_CERTIFICATE", "/certificate")
+    };
+    agent("grpcs://127.0.0.1:1")
+        .run()
+        .ends_with(2)
+        .says("`BOSH_AGENT_REMOTE_CERTIFICATE` is set without `BOSH_AGENT_REMOTE_KEY`");
+    agent("grpc://127.0.0.1:1")
+        .env("BOSH_AGENT_REMOTE_KEY", "/key")
+        .run()
+        .ends_with(2)
+        .says("needs a server with grpcs://");
+}

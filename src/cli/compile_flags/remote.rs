@@ -21,7 +21,7 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "URL", conflicts_with_all = [
         "jobs", "memory_per_job", "force", "nice", "timeout", "silence_timeout", "scratch_dir",
         "keep_failed", "shell", "shell_on_failure", "verify_rebuild",
-        "stemcell_image", "cache_dir", "cache_from", "cache_to", "cache_max_size", "cache_unrestricted",
+        "stemcell_image", "cache_dir", "cache_from", "cache_to", "cache_max_size",
     ])]
     pub remote: Option<String>,
 
@@ -55,7 +55,7 @@ impl RemoteFlags {
     /// If the URL or a variable cannot be used; the lines of the message.
     pub(in crate::cli) fn options(
         &self,
-        scripts: &ScriptFlags,
+        (scripts, takes_unrestricted): (&ScriptFlags, bool),
         environment: &Environment,
     ) -> Result<Option<RemoteOptions>, String> {
         let Some(url) = &self.remote else {
@@ -73,7 +73,6 @@ impl RemoteFlags {
                  Hint: pass a URL that begins with grpc:// or grpcs://"
             ));
         };
-        let file = |name| environment.get(name).map(PathBuf::from);
         Ok(Some(RemoteOptions {
             url: url.clone(),
             instance: self.remote_instance.clone(),
@@ -83,9 +82,36 @@ impl RemoteFlags {
             agent: self.remote_agent.clone(),
             variables: variables(scripts, environment)?,
             credentials: Credentials::for_execution(environment),
-            certificate: file(CERTIFICATE).zip(file(CERTIFICATE_KEY)),
+            takes_unrestricted,
+            certificate: certificate(url.is_https(), environment)?,
             location,
         }))
+    }
+}
+
+/// The files of the client certificate and its key.
+fn certificate(
+    is_tls: bool,
+    environment: &Environment,
+) -> Result<Option<(PathBuf, PathBuf)>, String> {
+    let file = |name| {
+        let path = environment.get(name).filter(|it| !it.is_empty());
+        path.map(PathBuf::from)
+    };
+    let alone = |set, unset| {
+        Err(format!(
+            "Error: the variable `{set}` is set without `{unset}`\nHint: set both, or none"
+        ))
+    };
+    match (file(CERTIFICATE), file(CERTIFICATE_KEY)) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) if is_tls => Ok(Some((certificate, key))),
+        (Some(_), Some(_)) => Err(format!(
+            "Error: the variable `{CERTIFICATE}` needs a server with grpcs://\n\
+             Hint: pass a URL that begins with grpcs://, or unset the variable"
+        )),
+        (Some(_), None) => alone(CERTIFICATE, CERTIFICATE_KEY),
+        (None, Some(_)) => alone(CERTIFICATE_KEY, CERTIFICATE),
     }
 }
 

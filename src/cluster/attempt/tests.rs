@@ -11,7 +11,9 @@ use prost::Message as _;
 
 use super::*;
 use crate::cluster::action::tests::{common, inputs};
-use crate::package_job::{Agent, Blame, PackageFailureReport, REPORT_VERSION};
+use crate::package_job::{
+    Agent, Blame, Blob, CompiledBlob, PackageFailureReport, PackageResult, REPORT_VERSION,
+};
 use crate::reapi::testing::{Reply, TestServer};
 use crate::reapi::{Code, messages as api};
 
@@ -38,7 +40,12 @@ fn report(exit_code: u8) -> PackageReport {
         warnings: Vec::new(),
         source: None,
         dependencies: Vec::new(),
-        compiled: None,
+        compiled: is_compiled.then(|| CompiledBlob {
+            size: 7,
+            sha1: String::new(),
+            sha256: Digest::of(b"package").sha256,
+            compression: "gzip".to_owned(),
+        }),
         unrestricted: false,
         phases: Vec::new(),
         times: None,
@@ -52,7 +59,7 @@ fn report(exit_code: u8) -> PackageReport {
             exit_code: Some(1),
             signal: None,
             error_line: None,
-            last_lines: Vec::new(),
+            last_lines: ["one", "two", "three"].map(str::to_owned).into(),
             hints: Vec::new(),
         }),
     }
@@ -64,12 +71,17 @@ fn text(exit_code: u8) -> Vec<u8> {
 
 /// An execution that has ended with this exit code and, if it is one of ours, with a report.
 fn ended(exit_code: u8, is_cached: bool) -> Reply {
+    ended_with(exit_code, is_cached, &text(exit_code))
+}
+
+/// The same with this report.
+fn ended_with(exit_code: u8, is_cached: bool, report: &[u8]) -> Reply {
     let file = |path: &str, content: &[u8]| api::OutputFile {
         path: path.to_owned(),
         digest: Some(Digest::of(content).message()),
         ..Default::default()
     };
-    let report = (exit_code <= 4).then(|| file(action::REPORT, &text(exit_code)));
+    let report = (exit_code <= 4).then(|| file(action::REPORT, report));
     let package = (exit_code == 0).then(|| file(action::PACKAGE, b"package"));
     let result = ActionResult {
         output_files: report.into_iter().chain(package).collect(),
@@ -97,6 +109,15 @@ fn response(response: &api::ExecuteResponse) -> Reply {
 
 /// A server that answers executions with these replies, in their order, and lacks blobs with these SHA-256.
 async fn server(executions: Vec<Reply>, missing: Vec<Digest>) -> TestServer {
+    server_with(executions, missing, Vec::new()).await
+}
+
+/// The same; it has also these reports.
+async fn server_with(
+    executions: Vec<Reply>,
+    missing: Vec<Digest>,
+    reports: Vec<Vec<u8>>,
+) -> TestServer {
     let count = AtomicUsize::new(0);
     TestServer::start(move |method, request| match method {
         "Execute" => executions[count.fetch_add(1, Ordering::Relaxed)].clone(),
@@ -111,10 +132,12 @@ async fn server(executions: Vec<Reply>, missing: Vec<Digest>) -> TestServer {
         "Read" => {
             let name = String::from_utf8_lossy(&request[0]).into_owned();
             let codes = 0..=4;
-            let texts = codes.map(text);
-            let found = texts.filter(|it| name.contains(&Digest::of(it).sha256));
-            let parts = found.map(|data| ReadResponse { data });
-            Reply::messages(&parts.collect::<Vec<_>>())
+            let mut texts = codes.map(text).chain(reports.iter().cloned());
+            let found = texts.find(|it| name.contains(&Digest::of(it).sha256));
+            match found {
+                Some(data) => Reply::messages(&[ReadResponse { data }]),
+                None => Reply::status(Code::NotFound),
+            }
         }
         _ => Reply::status(Code::Unimplemented),
     })
@@ -122,15 +145,21 @@ async fn server(executions: Vec<Reply>, missing: Vec<Digest>) -> TestServer {
 }
 
 async fn build(server: &TestServer) -> Result<Built, AttemptError> {
+    build_with(server, common(), &inputs(&["go"])).await
+}
+
+async fn build_with(
+    server: &TestServer,
+    common: Common,
+    inputs: &Inputs,
+) -> Result<Built, AttemptError> {
     let common = Common {
         server: Arc::new(server.client()),
-        ..common()
+        ..common
     };
     let stop = CancellationToken::new();
     let cluster = Cluster::new(common);
-    cluster
-        .build(&inputs(&["go"]), &[], false, &stop, &|_| {})
-        .await
+    cluster.build(inputs, &[], false, &stop, &|_| {}).await
 }
 
 /// For each execution, whether results of earlier runs were refused.
@@ -196,4 +225,106 @@ async fn lost_dependency_is_reported() {
     // Nothing is missing now: another run has stored it.
     let has = server(vec![refused, ended(0, false)], vec![]).await;
     assert!(build(&has).await.is_ok());
+}
+
+/// A changed report of a compiled package.
+fn changed(change: impl FnOnce(&mut PackageReport)) -> Vec<u8> {
+    let mut report = report(0);
+    change(&mut report);
+    serde_json::to_vec(&report).unwrap()
+}
+
+#[tokio::test]
+async fn result_with_a_wrong_report_is_not_used() {
+    let wrong = [
+        b"no JSON".to_vec(),
+        changed(|it| it.name = "other".to_owned()),
+        changed(|it| it.result = PackageResult::Failed),
+        changed(|it| it.compiled = None),
+        changed(|it| {
+            it.source = Some(Blob {
+                size: 1,
+                sha1: None,
+                sha256: Some(Digest::of(b"other").sha256),
+            });
+        }),
+    ];
+    for report in wrong {
+        for is_cached in [true, false] {
+            let executions = vec![ended_with(0, is_cached, &report), ended(0, false)];
+            let server = server_with(executions, vec![], vec![report.clone()]).await;
+            let built = build(&server).await.unwrap();
+            assert_eq!(built.package, Digest::of(b"package"));
+            assert_eq!(skipped(&server), [false, true]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn machine_that_reads_other_files_is_to_blame() {
+    let mut failed = report(3);
+    failed.source = Some(Blob {
+        size: 1,
+        sha1: None,
+        sha256: Some(Digest::of(b"other").sha256),
+    });
+    let failed = serde_json::to_vec(&failed).unwrap();
+    let executions = vec![ended_with(3, false, &failed), ended(0, false)];
+    let server = server_with(executions, vec![], vec![failed]).await;
+    assert!(build(&server).await.is_ok());
+}
+
+#[tokio::test]
+async fn unrestricted_result_of_an_earlier_run_needs_the_flag() {
+    let report = changed(|it| it.unrestricted = true);
+    let executions = || vec![ended_with(0, true, &report), ended_with(0, false, &report)];
+    let refuses = server_with(executions(), vec![], vec![report.clone()]).await;
+    assert!(!build(&refuses).await.unwrap().is_cached);
+    let takes = server_with(executions(), vec![], vec![report.clone()]).await;
+    let common = Common {
+        takes_unrestricted: true,
+        ..common()
+    };
+    let built = build_with(&takes, common, &inputs(&[])).await;
+    assert!(built.unwrap().is_cached);
+}
+
+#[tokio::test]
+async fn dependent_of_an_unrestricted_package_is_not_looked_up() {
+    let server = server(vec![ended(0, false)], vec![]).await;
+    let inputs = Inputs {
+        is_unrestricted: true,
+        ..inputs(&["go"])
+    };
+    assert!(build_with(&server, common(), &inputs).await.is_ok());
+    assert_eq!(skipped(&server), [true]);
+}
+
+#[tokio::test]
+async fn failure_has_the_wanted_number_of_lines() {
+    let server = server(vec![ended(1, false)], vec![]).await;
+    let Err(AttemptError::Failed(failure)) = build(&server).await else {
+        panic!("no failure");
+    };
+    let failure = failure.report().unwrap().failure.as_ref().unwrap();
+    assert_eq!(failure.last_lines, ["two", "three"]);
+}
+
+#[tokio::test]
+async fn calls_of_a_busy_server_are_repeated() {
+    let count = AtomicUsize::new(0);
+    let server = TestServer::start(move |method, _| {
+        // Each call succeeds the second time.
+        if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            return Reply::status(Code::Unavailable);
+        }
+        match method {
+            "Execute" => ended(0, true),
+            "FindMissingBlobs" => Reply::messages(&[api::FindMissingBlobsResponse::default()]),
+            "Read" => Reply::messages(&[ReadResponse { data: text(0) }]),
+            _ => Reply::status(Code::Unimplemented),
+        }
+    })
+    .await;
+    assert!(build(&server).await.unwrap().is_cached);
 }

@@ -1,0 +1,111 @@
+//! Repeats calls of a server that may succeed later.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::RemoteFailure;
+use crate::fs;
+use crate::reapi::CallError;
+
+/// The pauses before a failed call is repeated.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+];
+
+/// How long a call may take that transfers nothing.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The slowest transfer that is waited for, in bytes per second.
+const SLOWEST: u64 = 50_000;
+
+/// Why a call failed once.
+pub(super) enum Failed {
+    Call(CallError),
+    Other(RemoteFailure),
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+impl From<RemoteFailure> for Failed {
+    fn from(failure: RemoteFailure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<fs::Error> for Failed {
+    fn from(error: fs::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<Failed> for RemoteFailure {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Call(error) => error.into(),
+            Failed::Other(failure) => failure,
+        }
+    }
+}
+
+/// Calls a server until the call succeeds or fails for good. The call must be idempotent; it transfers up to `size` bytes.
+pub(super) async fn repeat<T, F: Future<Output = Result<T, Failed>>>(
+    stop: &CancellationToken,
+    size: u64,
+    call: impl Fn() -> F,
+) -> Result<T, RemoteFailure> {
+    let limit = LIMIT + Duration::from_secs(size / SLOWEST);
+    let mut pauses = PAUSES.into_iter();
+    let repeating = async {
+        loop {
+            let called = tokio::time::timeout(limit, call()).await;
+            let error = match called.unwrap_or(Err(CallError::Silent { limit }.into())) {
+                Err(Failed::Call(error)) if error.is_passing() => error,
+                ended => return Ok(ended?),
+            };
+            let Some(pause) = pauses.next() else {
+                return Err(error.into());
+            };
+            tracing::debug!(%error, "repeating a call");
+            tokio::time::sleep(pause).await;
+        }
+    };
+    let repeated = stop.run_until_cancelled(repeating).await;
+    repeated.unwrap_or(Err(RemoteFailure::Stopped))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_call_is_repeated_and_given_up() {
+        let count = Cell::new(0);
+        let stop = CancellationToken::new();
+        let silent = repeat(&stop, 0, || {
+            count.set(count.get() + 1);
+            std::future::pending::<Result<(), Failed>>()
+        });
+        assert!(matches!(silent.await, Err(RemoteFailure::Call(_))));
+        assert_eq!(count.get(), PAUSES.len() + 1);
+    }
+
+    #[tokio::test]
+    async fn stopped_call_ends_at_once() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let ended = repeat(&stop, 0, std::future::pending::<Result<(), Failed>>);
+        assert!(matches!(ended.await, Err(RemoteFailure::Stopped)));
+    }
+}

@@ -1,0 +1,102 @@
+//! Compares the report of a result with what was sent and received, and limits its texts. Pure.
+
+use super::action::{self, Inputs};
+use super::error::RemoteFailure;
+use crate::diag::{printable, printable_lines};
+use crate::package_job::{Blob, PackageReport, PackageResult};
+use crate::reapi::Digest;
+
+/// The most characters of a line that a script printed.
+const LONGEST_LINE: usize = 1000;
+
+/// The most texts of one kind in a report.
+const MOST_TEXTS: usize = 100;
+
+/// Checks a result. Its report may be `None` if the program failed.
+pub(super) fn check(
+    exit_code: i32,
+    package: Option<&Digest>,
+    report: Option<&PackageReport>,
+    inputs: &Inputs,
+) -> Result<(), RemoteFailure> {
+    let is_compiled = exit_code == 0;
+    let report = match report {
+        Some(report) => report,
+        None if is_compiled => {
+            return Err(RemoteFailure::Incomplete {
+                file: action::REPORT,
+            });
+        }
+        None => return Ok(()),
+    };
+    let contradicts = |what| Err(RemoteFailure::Contradiction { what });
+    if report.name != inputs.name.as_str() || report.version != inputs.version.to_string() {
+        return contradicts("it is about another package");
+    }
+    if !has_inputs(report, inputs) {
+        return contradicts("the machine has read other files than were sent");
+    }
+    if is_compiled != (report.result == PackageResult::Compiled) {
+        return contradicts("the exit code says otherwise");
+    }
+    if !is_compiled {
+        return Ok(());
+    }
+    let Some(package) = package else {
+        return Err(RemoteFailure::Incomplete {
+            file: action::PACKAGE,
+        });
+    };
+    let compiled = report.compiled.as_ref();
+    match compiled.is_some_and(|it| it.sha256 == package.sha256 && it.size == package.size) {
+        true => Ok(()),
+        false => contradicts("it is about another compiled package"),
+    }
+}
+
+/// Whether the program has read the files that were sent, as far as it has read them to their ends.
+fn has_inputs(report: &PackageReport, inputs: &Inputs) -> bool {
+    let is = |blob: &Option<Blob>, sent: &Digest| {
+        let sha256 = blob.as_ref().and_then(|it| it.sha256.as_deref());
+        sha256.is_none_or(|it| it == sent.sha256)
+    };
+    let mut dependencies = report.dependencies.iter();
+    is(&report.source, &inputs.source)
+        && dependencies.all(|reported| {
+            let mut sent = inputs.dependencies.iter();
+            let sent = sent.find(|(name, ..)| name.as_str() == reported.name);
+            sent.is_some_and(|(.., digest)| is(&reported.blob, digest))
+        })
+}
+
+/// Limits the texts of a report, which another machine wrote: up to `log_lines` lines of a script, no control characters in messages.
+pub(super) fn limit(report: &mut PackageReport, log_lines: usize) {
+    limit_texts(&mut report.errors);
+    limit_texts(&mut report.warnings);
+    limit_lines(&mut report.last_lines, log_lines);
+    if let Some(failure) = &mut report.failure {
+        failure.message = printable(&failure.message);
+        limit_texts(&mut failure.hints);
+        limit_lines(&mut failure.last_lines, log_lines);
+        if let Some(line) = &mut failure.error_line {
+            line.text = printable(&line.text);
+        }
+    }
+}
+
+fn limit_texts(texts: &mut Vec<String>) {
+    texts.truncate(MOST_TEXTS);
+    for text in texts {
+        let shortened: String = text.chars().take(LONGEST_LINE).collect();
+        *text = printable_lines(&shortened).into_owned();
+    }
+}
+
+fn limit_lines(lines: &mut Vec<String>, most: usize) {
+    lines.drain(..lines.len().saturating_sub(most));
+    for line in lines {
+        if let Some((end, _)) = line.char_indices().nth(LONGEST_LINE) {
+            line.truncate(end);
+        }
+    }
+}
