@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use bosh_agent::agent::arguments::{first, text};
 use bosh_agent::agent::compilation::CompileRequest;
-use bosh_agent::agent::logs_archive::Selection;
+use bosh_agent::agent::logs_archive::LogSelection;
 use bosh_agent::agent::logs_request::LogsRequest;
 use bosh_agent::agent::protocol::{Reply, Request};
 use bosh_agent::config::{UpdateSettings, Vcap};
@@ -46,13 +46,13 @@ fn read_arguments(method: &str, arguments: &[Value]) -> Result<(), String> {
         }
         "fetch_logs" => {
             let order = LogsRequest::of_blobs(arguments).map_err(|error| error.to_string())?;
-            Selection::new(&vcap, &order.kinds, &order.filters)
+            LogSelection::new(&vcap, &order.kinds, &order.filters)
                 .map_err(|error| error.to_string())?;
         }
         "fetch_logs_with_signed_url" => {
             let (order, _) =
                 LogsRequest::of_signed_url(arguments).map_err(|error| error.to_string())?;
-            Selection::new(&vcap, &order.kinds, &order.filters)
+            LogSelection::new(&vcap, &order.kinds, &order.filters)
                 .map_err(|error| error.to_string())?;
         }
         "apply" => {
