@@ -97,7 +97,7 @@ pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
     ];
     let made = DIRECTORIES.iter().map(|it| vcap.base().join(it.path));
     let shared = TEMPORARY_OF_ALL.iter().map(PathBuf::from);
-    let shared = shared.filter(|_| vcap.base() == Path::new(Vcap::BASE));
+    let shared = shared.filter(|_| prepares_temporary_of_all(vcap));
     own.into_iter().chain(made).chain(shared).collect()
 }
 
@@ -125,12 +125,17 @@ pub fn bootstrap(
     if platform == Platform::Dummy {
         return Ok(environment.clone());
     }
-    if vcap.base() == Path::new(Vcap::BASE) && geteuid().is_root() {
+    if prepares_temporary_of_all(vcap) {
         for shared in TEMPORARY_OF_ALL {
             log_failure(make_writable_for_all(Path::new(shared), owners));
         }
     }
     Ok(environment.with(&[("TMPDIR", vcap.temporary().into_os_string())]))
+}
+
+/// Whether this process may change the directories for temporary files of all users: another base directory is for tests.
+fn prepares_temporary_of_all(vcap: &Vcap) -> bool {
+    vcap.base() == Path::new(Vcap::BASE) && geteuid().is_root()
 }
 
 /// The group of the directories; `None` if owner and group are not changed.

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::fs::{self, MountPoint};
 
-/// The size limit of the list of mount points in bytes, without the last one. A report must fit into a pipe, and a control character takes
-/// six bytes in it.
-const LIMIT: usize = 4096;
+/// The size limit of the list of mount points in a report, in bytes, without the last one. A report must fit into a pipe (64 KiB).
+const LIMIT: usize = 40 << 10;
 
 /// What was mounted before a script started; `None` if unknown.
 #[derive(Debug, Default)]
@@ -38,7 +37,7 @@ fn within_limit(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {
     let mut rest: Option<PathBuf> = None;
     for path in paths {
         let shown = path.to_string_lossy();
-        size += shown.len();
+        size += size_in_report(&shown);
         if size <= LIMIT {
             listed.push(shown.into_owned());
         } else {
@@ -47,6 +46,16 @@ fn within_limit(paths: impl Iterator<Item = PathBuf>) -> Vec<String> {
     }
     listed.extend(rest.map(|rest| rest.to_string_lossy().into_owned()));
     listed
+}
+
+/// The size of a path as a JSON string with a comma, in bytes.
+fn size_in_report(path: &str) -> usize {
+    let escaped = path.chars().map(|it| match it {
+        '"' | '\\' => 2,
+        _ if it.is_control() => 6,
+        _ => it.len_utf8(),
+    });
+    escaped.sum::<usize>() + 3
 }
 
 /// The deepest directory at or above both paths.
@@ -62,15 +71,17 @@ mod tests {
     #[test]
     fn rest_of_a_long_list_is_their_common_directory() {
         let paths =
-            |count: usize| (0..count).map(|number| format!("/base/app/m{number:03}").into());
+            |count: usize| (0..count).map(|number| format!("/base/app/m{number:04}").into());
         let few = within_limit(paths(100));
         assert_eq!(few.len(), 100);
-        let many = within_limit(paths(600));
+        let many = within_limit(paths(4000));
         assert_eq!(many[..100], few);
         assert_eq!(many.last().unwrap(), "/base/app");
-        assert!(many.concat().len() < 2 * LIMIT);
+        assert!(many.concat().len() < LIMIT);
+        let escaped = std::iter::repeat_n(PathBuf::from("\u{1b}".repeat(100)), 1000);
+        assert_eq!(within_limit(escaped).len(), LIMIT / 603 + 1);
         let other = std::iter::once(PathBuf::from("/base/packages/app/m"));
-        let many = within_limit(paths(600).chain(other));
+        let many = within_limit(paths(4000).chain(other));
         assert_eq!(many.last().unwrap(), "/base");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{NONE, Place, ReleaseBuilder, Tier, in_tiers, wait_for};
+use crate::support::{NONE, Place, ReleaseBuilder, Tier, in_tiers, require, wait_for};
 
 in_tiers!(frozen_process_is_reported_with_its_state: NONE);
 
@@ -37,7 +37,14 @@ mod bodies {
     use super::*;
 
     pub(super) fn frozen_process_is_reported_with_its_state(tier: Tier) {
-        let (Some(place), Some(group)) = (Place::new(tier), Group::new()) else {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let group = Group::new();
+        if !require(group.is_some(), "the freezer of control groups version 1") {
+            return;
+        }
+        let Some(group) = group else {
             return;
         };
         let path = group.0.display().to_string();

@@ -14,7 +14,7 @@ in_tiers!(mounts_of_a_killed_run_are_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_of_the_machine_are_named: LANDLOCK_OF_ROOT NONE);
 in_tiers!(signal_ends_the_wait_for_a_mount: LANDLOCK_OF_ROOT NONE);
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The time in which a run ends after a signal.
 const SOON: Duration = Duration::from_secs(10);
