@@ -35,7 +35,7 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// The PEM text contains no certificate.
-    #[error("no certificate in the PEM text of {what}")]
+    #[error("expected {what} in PEM, but the text contains no certificate")]
     NoCertificate {
         /// The certificate, for messages.
         what: &'static str,
@@ -74,7 +74,8 @@ impl SystemCertificates {
         "/etc/ssl/cert.pem",
     ];
 
-    /// Reads `SSL_CERT_FILE` and `SSL_CERT_DIR`, as OpenSSL does. By default, the system's file is used.
+    /// Takes the file from `SSL_CERT_FILE` and the directory from `SSL_CERT_DIR`. If `SSL_CERT_DIR` lists several directories, only the
+    /// first one is used, while OpenSSL uses all of them. If neither variable is set, the system's file is used.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
         let file = environment.get("SSL_CERT_FILE").map(PathBuf::from);
@@ -198,7 +199,7 @@ pub fn roots(ca: Option<&str>) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// A client configuration without a certificate that verifies the server's chain and name.
+/// A client configuration that verifies the server's chain and name, and presents no certificate of the client.
 ///
 /// # Errors
 /// See [`roots`].
@@ -206,7 +207,8 @@ pub fn client(ca: Option<&str>, profile: Profile) -> Result<ClientConfig, TlsErr
     Ok(builder(ca, profile)?.with_no_client_auth())
 }
 
-/// A client configuration with a certificate and its key, in PEM.
+/// A client configuration that verifies the server's chain and name, and presents this certificate of the client. The certificate and its
+/// key are in PEM.
 ///
 /// # Errors
 /// See [`roots`]; or the certificate or the key is not valid, or they do not match.
@@ -222,7 +224,7 @@ pub fn client_with_certificate(
     })
 }
 
-/// A client configuration that verifies the server's chain and name.
+/// The common part of the client configurations, which verifies the server's chain and name.
 fn builder(
     ca: Option<&str>,
     profile: Profile,
@@ -261,7 +263,7 @@ mod tests {
         let error = roots(Some("nonsense")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no certificate in the PEM text of the CA certificate"
+            "expected the CA certificate in PEM, but the text contains no certificate"
         );
     }
 }

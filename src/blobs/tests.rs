@@ -540,7 +540,7 @@ fn invalid_ca_certificates_are_reported_at_the_start() {
     for (ca, message) in [
         (
             json!("nonsense"),
-            "the blobstore's CA certificates cannot be used: no certificate in the PEM text of the CA certificate",
+            "the blobstore's CA certificates cannot be used: expected the CA certificate in PEM, but the text contains no certificate",
         ),
         (
             json!(["x"]),

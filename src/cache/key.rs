@@ -10,10 +10,10 @@ use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
 /// The version of the format of keys and entries. Entries with another version are never used.
-/// Increase it if equal parts may produce a different package than before.
+/// Increase it when the agent changes so that the same parts may give a different package.
 pub const FORMAT: u32 = 2;
 
-/// The option that says which user runs scripts.
+/// The name among [`KeyParts::options`] of the user that runs scripts.
 pub const SCRIPT_USER: &str = "user";
 
 /// The first bytes that are hashed for each key.
@@ -64,11 +64,12 @@ pub struct KeyParts {
     pub name: String,
     /// The package's version, which the script sees.
     pub version: String,
-    /// The digest of the unpacked source. If the unpacked source depends on the order of the
-    /// archive's entries or, with `--reproducible`, on their times, the digest of the archive
-    /// instead.
+    /// The digest of the files in the source archive. In two cases, the digest of the archive
+    /// instead: if the order of its entries affects the files, or if packages have source dates
+    /// (`--reproducible`, `SOURCE_DATE_EPOCH`), so that the times in the archive affect the package.
     pub source: String,
-    /// For each direct dependency, its key or, if it was compiled already, the digest of its blob.
+    /// For each direct dependency, by name: its key or, if the run got it in compiled form, the
+    /// digest of its blob.
     pub dependencies: BTreeMap<String, String>,
     /// The stemcell for which the package is compiled.
     pub stemcell: String,
@@ -79,8 +80,8 @@ pub struct KeyParts {
     pub root: BTreeMap<String, String>,
     /// The base directory, whose paths scripts see.
     pub base: String,
-    /// The options that affect what scripts can do or see, by the names of their flags.
-    /// [`SCRIPT_USER`] is one of them.
+    /// The values of the flags that affect what scripts can do or see, by the names of the flags,
+    /// and the user that runs scripts, by [`SCRIPT_USER`].
     pub options: BTreeMap<String, String>,
     /// The digests of the values of the inherited variables that are part of the key (see
     /// `cache::variables`).
@@ -245,7 +246,7 @@ pub(super) mod tests {
 
     #[test]
     fn key_of_known_parts_never_changes() {
-        // A new value needs a new FORMAT: entries of other versions of the agent must not be found.
+        // If the agent computes another key for these parts, increase FORMAT.
         assert_eq!(FORMAT, 2);
         assert_eq!(
             parts().key().as_str(),

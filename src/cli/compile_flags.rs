@@ -28,8 +28,8 @@ pub(super) use results::{PackingFlags, ResultFlags};
 /// Compiles BOSH releases for one stemcell.
 ///
 /// Each release becomes one file, its result: RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled by its
-/// packaging script. A script runs in a sandbox, which contains the package's own directories and its dependencies.
-/// docs/compile.md explains the flags.
+/// packaging script. Each script runs in a sandbox: an environment with the directories of the script's package and of the
+/// package's dependencies. docs/compile.md explains the flags.
 #[derive(Debug, Args)]
 pub(super) struct Compile {
     /// Releases to compile: paths or glob patterns. All flags must precede them

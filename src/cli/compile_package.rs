@@ -44,8 +44,8 @@ const IN_JOB: [&str; 17] = [
 ];
 
 /// The help of `--env`. Without `--env`, this command passes on fewer variables than `compile` without a cache.
-const ENV: &str = "`VARIABLE=VALUE` sets a variable for the script. `VARIABLE` lets the script inherit its present value: without \
-                   this, the script inherits only the variables that docs/compile-package.md lists (can be repeated)";
+const ENV: &str = "Set a variable for the script to VALUE or, without VALUE, to its value in the environment of bosh-agent. The script \
+                   inherits only those other variables that docs/compile-package.md lists (can be repeated)";
 
 /// The help of `--make-jobserver`.
 const JOBSERVER: &str = "Give the script a pool of GNU make jobs. A `make` without `-j` then builds in parallel, which some \

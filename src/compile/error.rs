@@ -124,14 +124,14 @@ pub enum CompileError {
     },
     /// The file system of a path that the source or the script names does not respond.
     #[error(
-        "a link of package `{package}` leads to a file system that does not respond, and {} cannot be killed: {}",
+        "a link of package `{package}` leads to a file system that does not respond, so {} of the agent cannot be killed: {}",
         count_of(processes),
         list_of(processes)
     )]
     NoResponse {
         /// The package.
         package: Name,
-        /// The processes that wait for the file system.
+        /// The agent's processes that wait for the file system.
         processes: Vec<Unkillable>,
     },
     /// A file system does not respond, as in the variant above, but the process that accessed it was killed.
@@ -196,7 +196,8 @@ pub enum CompileError {
     },
     /// The script failed because its dependencies are mounts. Used internally to start a run with copies; callers do not get it.
     #[error(
-        "the packaging script of `{package}` failed to hard-link, move or remove files of a dependency, because dependencies are mounts"
+        "the packaging script of `{package}` failed to hard-link or move files of a dependency, or to remove its directory, because the \
+         directories of dependencies are mounts"
     )]
     AcrossMounts {
         /// The package.

@@ -113,9 +113,9 @@ impl fmt::Display for Finding {
             ),
             Self::NoExecution { directory } => write!(
                 f,
-                "`{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds. Choose \
-                 another one with --work-dir (for --isolation=landlock and none: with --base-directory), or mount it with exec \
-                 (docker: `--tmpfs PATH:exec`)",
+                "`{}` is on a file system that is mounted noexec, so the packaging script cannot run programs that it builds there. \
+                 Choose another directory: with --work-dir or, if the isolation tier is `landlock` or `none`, with \
+                 --base-directory. Or mount the file system with exec (docker: `--tmpfs PATH:exec`)",
                 directory.display()
             ),
         }

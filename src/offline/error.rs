@@ -92,7 +92,11 @@ pub enum OfflineError {
         directory: PathBuf,
     },
     /// This process cannot run the script of a single package as the user that the job names.
-    #[error("the job wants its script to run as {}, which this process cannot do", script_user(*wanted))]
+    #[error(
+        "the job file requires that the script runs as {} (`script_user`), but this process runs scripts as {}",
+        script_user(*wanted),
+        other_user(*wanted)
+    )]
     ScriptUser {
         /// The user.
         wanted: ScriptUser,
@@ -190,6 +194,14 @@ fn script_user(wanted: ScriptUser) -> &'static str {
     match wanted {
         ScriptUser::Root => "root",
         ScriptUser::Ordinary => "an ordinary user",
+    }
+}
+
+/// The user that this process runs scripts as, if it is not this one.
+fn other_user(wanted: ScriptUser) -> &'static str {
+    match wanted {
+        ScriptUser::Root => script_user(ScriptUser::Ordinary),
+        ScriptUser::Ordinary => script_user(ScriptUser::Root),
     }
 }
 

@@ -377,9 +377,9 @@ fn script_hints(script: &ScriptFailure) -> Vec<String> {
 /// How to run scripts as this user.
 fn other_user(user: ScriptUser) -> &'static str {
     match user {
-        ScriptUser::Root => "compile as root, or with --isolation=userns",
+        ScriptUser::Root => "run bosh-agent as root, or with the isolation tier `userns`",
         ScriptUser::Ordinary => {
-            "compile as an ordinary user with --isolation=landlock or --isolation=none"
+            "run bosh-agent as an ordinary user, with the isolation tier `landlock` or `none`"
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Takes packages from results of earlier runs (`--reuse`), as a Director takes them from its database. A package is not compiled again
-//! if its name, version and fingerprint are the same, and if those of all its dependencies are, too.
+//! Takes compiled packages from the results of earlier runs (`--reuse`). A package is not compiled again if an earlier result has it for the
+//! same stemcell, and if the names, versions and fingerprints of the package and of all its dependencies are the same there. A Director
+//! decides in the same way which compiled packages of its database it can use.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::release::{Algorithm, Digests, Name, Slug};
 /// The compiled packages of earlier results.
 #[derive(Debug, Default)]
 pub(super) struct EarlierPackages {
-    /// The packages by identity. If several results have a package, the first one is used.
+    /// The packages by identity (see [`identities`]). If several results have a package, it is taken from the first of them.
     packages: HashMap<String, Arc<CheckedPackage>>,
 }
 
@@ -28,8 +29,8 @@ struct Reused {
 }
 
 impl EarlierPackages {
-    /// The packages that earlier results have for `stemcell`, and a note about each result that has none. If the stemcell is `None`, the
-    /// packages for all stemcells.
+    /// Collects the packages of earlier results that were compiled for `stemcell`, or for any stemcell if it is `None`. Also returns a note
+    /// about each result whose packages are all for other stemcells.
     ///
     /// # Errors
     /// A tarball cannot be read, or is not a compiled release.
@@ -72,7 +73,8 @@ impl EarlierPackages {
         }
     }
 
-    /// Adds the packages of a result. If all of them are for other stemcells, returns one of those stemcells.
+    /// Adds the compiled packages of a result, except those for other stemcells. If all are for other stemcells, returns one of these
+    /// stemcells.
     fn add(&mut self, release: &CheckedRelease, stemcell: Option<&Slug>) -> Option<Slug> {
         let (mut has_any, mut other) = (false, None);
         for (identity, package) in identities(release) {
@@ -96,8 +98,8 @@ impl EarlierPackages {
         other.filter(|_| !has_any)
     }
 
-    /// In each release that is to be compiled, replaces the source packages that earlier results contain. Returns notes about them. Removes
-    /// files.
+    /// In each release that is to be compiled, replaces source packages by compiled packages of earlier results, and removes their source
+    /// blobs. Returns lines that name the replaced packages.
     ///
     /// # Errors
     /// A source blob cannot be removed.
@@ -114,7 +116,7 @@ impl EarlierPackages {
         Ok(notes)
     }
 
-    /// Replaces those source packages of a release that earlier results contain, and removes their source blobs.
+    /// Does this for one release.
     ///
     /// # Errors
     /// A source blob cannot be removed.
@@ -226,10 +228,9 @@ mod tests {
     use super::*;
     use crate::offline::graph::tests::release;
 
-    // A package is `NAME@VERSION=FINGERPRINT: DEPENDENCIES`; a compiled one has `~` for `=`.
+    // In these tests, `NAME@VERSION=FINGERPRINT: DEPENDENCIES` is a source package. A compiled one has `~` in place of `=`.
 
-    // A package is `NAME@VERSION=FINGERPRINT: DEPENDENCIES`; a compiled one has `~` for `=`.
-
+    /// The packages of several earlier results, each given as a text.
     fn earlier(texts: &[&str]) -> EarlierPackages {
         let mut earlier = EarlierPackages::default();
         for text in texts {
@@ -241,7 +242,7 @@ mod tests {
         earlier
     }
 
-    /// The names of the packages of a release that are taken over, in compile order.
+    /// The names of the packages of the release `text` that are taken from the earlier results `texts`, in compile order.
     fn reused(text: &str, texts: &[&str]) -> Vec<String> {
         let mut release = Arc::into_inner(release(text)).unwrap();
         let reused = earlier(texts).apply(&mut release).unwrap();

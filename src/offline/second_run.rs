@@ -71,13 +71,13 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
 pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> String {
     if shown.is_empty() {
         return format!(
-            "Warning: the packaging script of {package} replaces its install target with a link to a dependency, which is a \
-             mount: {package} is compiled again with copies of its dependencies"
+            "Warning: the packaging script of {package} replaces its install target with a link to a dependency, whose directory \
+             is a mount: {package} is compiled again with copies of its dependencies"
         );
     }
     let mut text = format!(
-        "Warning: the packaging script of {package} links, moves or removes files of a dependency, which fails because \
-         dependencies are mounts:\n"
+        "Warning: the packaging script of {package} failed to hard-link or move files of a dependency, or to remove its directory, \
+         because the directories of dependencies are mounts:\n"
     );
     for line in shown {
         let _ = writeln!(text, "  line {}: {}", line.number, line.text);

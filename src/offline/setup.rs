@@ -346,7 +346,7 @@ pub(super) fn warning_of_noexec(
     let directory = fs::noexec(directory).ok().flatten()?;
     Some(format!(
         "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they \
-         build there. Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+         build there. Choose another directory with {option}, or mount the file system with exec (docker: `--tmpfs PATH:exec`)",
         directory.display()
     ))
 }

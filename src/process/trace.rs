@@ -133,7 +133,8 @@ fn scan(mut open: Option<Open>, line: &[u8]) -> Option<Open> {
         match (open, byte) {
             (None, b'\'') if before == b'$' => open = Some(Open::Escaped),
             // Bash starts a quote only at the start of a word or after an operator. So this is an
-            // apostrophe, and the line is not a traced command.
+            // apostrophe in a line that only looks like a traced command, and the next line is not
+            // its continuation.
             (None, b'\'') if before.is_ascii_alphanumeric() => return None,
             (None, b'\'') => open = Some(Open::Single),
             (None, b'"') => open = Some(Open::Double),
@@ -203,7 +204,7 @@ mod tests {
     fn added_lines_of_a_diff_are_printed() {
         let diff = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,4 @@ fn\n one\n-two\n+ 2\n+ 3\n three\n";
         let text = format!("+ git diff --exit-code\n{diff}+ exit 1\n");
-        // bash's trace of three levels looks like the headline.
+        // The line `+++ b/x` is not shown: it looks like a traced command of three levels.
         let shown: Vec<&str> = diff.lines().filter(|it| !it.starts_with("+++")).collect();
         assert_eq!(printed(&text), shown);
         assert_eq!(
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn apostrophe_hides_nothing() {
+    fn apostrophe_does_not_hide_the_next_line() {
         assert_eq!(
             printed("+ left-pad isn't maintained\nerror: no\n"),
             ["error: no"]

@@ -188,7 +188,7 @@ mod tests {
         let error = server(&BusOptions::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no certificate in the PEM text of the agent's certificate"
+            "expected the agent's certificate in PEM, but the text contains no certificate"
         );
     }
 }

@@ -417,7 +417,7 @@ fn compile_in(world: &World, noexec: &str, isolation: &str, arguments: &[PathBuf
 fn warning(world: &World, directory: &str, option: &str) -> String {
     format!(
         "Warning: `{}` is on a file system that is mounted noexec: packaging scripts cannot run programs that they build there. \
-         Choose another one with {option}, or mount it with exec (docker: `--tmpfs PATH:exec`)",
+         Choose another directory with {option}, or mount the file system with exec (docker: `--tmpfs PATH:exec`)",
         world.path(directory).display()
     )
 }
@@ -428,7 +428,8 @@ fn requested_noexec_work_directory_is_reported() {
         let world = World::outside_tmp();
         let work = world.path("work");
         let hint = format!(
-            "Hint: package app: `{}` is on a file system that is mounted noexec, so its script cannot run programs that it builds",
+            "Hint: package app: `{}` is on a file system that is mounted noexec, so the packaging script cannot run programs that \
+             it builds there. Choose another directory: with --work-dir or",
             work.display()
         );
         compile_in(&world, "work", isolation, &["--work-dir".into(), work])
@@ -480,6 +481,6 @@ fn noexec_data_directory_is_reported_if_scripts_use_it() {
         compile_in(&world, "vcap/data", isolation, &[])
             .fails()
             .says(&warning(&world, "vcap/data", "--base-directory"))
-            .says("is on a file system that is mounted noexec, so its script cannot run programs that it builds");
+            .says("is on a file system that is mounted noexec, so the packaging script cannot run programs that it builds there");
     }
 }

@@ -35,9 +35,11 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// Also store and take packages whose scripts ran without restrictions. With `landlock`, a script that
-    /// the restrictions made fail can run again without them (see --second-run). It can then read and
-    /// change the files of other packages
+    /// With `landlock`, also store and take packages whose scripts ran a second time, without
+    /// restrictions, or succeeded although an access was denied (see --second-run), and packages that
+    /// depend on them. Also use a cache in a directory that Landlock cannot hide, such as one below /tmp.
+    /// Pass this flag only if you trust the scripts: without restrictions, they can change the files of
+    /// other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

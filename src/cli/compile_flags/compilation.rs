@@ -21,9 +21,9 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     pub stemcell: Option<Slug>,
 
-    /// Compile in this stemcell image, whatever the root file system of this machine is: a stemcell
-    /// (.tgz), a root file system (tar), a file of docker save, an OCI layout, or a directory. Needs the
-    /// isolation tier `namespace` or `userns`
+    /// Compile in this stemcell image, with its compilers and libraries instead of those of this machine.
+    /// IMAGE is a stemcell (.tgz), an archive of a root file system (tar), a file of docker save, an OCI
+    /// layout, or a directory with a root file system. Needs the isolation tier `namespace` or `userns`
     #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
     pub stemcell_image: Option<PathBuf>,
 
@@ -32,8 +32,9 @@ pub(in crate::cli) struct CompilationFlags {
     #[arg(long, value_name = "DIR", requires = "stemcell_image")]
     pub image_dir: Option<PathBuf>,
 
-    /// Take packages from this earlier result (can be repeated). A package is taken if its name, version
-    /// and fingerprint are unchanged, and also those of all its dependencies
+    /// Take packages from this earlier result (can be repeated). A package is taken if the result is for
+    /// the same stemcell, and if the names, versions and fingerprints of the package and of all its
+    /// dependencies are unchanged
     #[arg(long, value_name = "COMPILED.tgz", conflicts_with = "shell")]
     pub reuse: Vec<PathBuf>,
 
@@ -118,9 +119,9 @@ pub(in crate::cli) struct ScriptFlags {
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// `VARIABLE=VALUE` sets a variable for scripts. `VARIABLE` lets them inherit its present value, which
-    /// is necessary only with a cache or --remote: otherwise, scripts inherit all variables except the
-    /// credentials of caches (can be repeated)
+    /// Set a variable for scripts to VALUE or, without VALUE, to its value in the environment of
+    /// bosh-agent. With a cache or --remote, scripts inherit only a few other variables (docs/cache.md).
+    /// Otherwise, they inherit all variables except the credentials of caches (can be repeated)
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 

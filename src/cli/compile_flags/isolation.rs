@@ -9,14 +9,15 @@ pub(in crate::cli) struct IsolationFlags {
     #[arg(long, value_enum, default_value_t = IsolationFlag::Auto)]
     pub isolation: IsolationFlag,
 
-    /// With `landlock`, restrictions can make a script fail. This flag says which scripts then run a
-    /// second time, alone and without restrictions. Scripts that failed because of a signal, a timeout, a
-    /// stop, or a lack of memory or disk space do not run again
+    /// With `landlock`, a script that is denied access to a file may fail, or may succeed with a different
+    /// result. This flag says which scripts run a second time, alone and without restrictions. No value
+    /// repeats a script that failed because of a signal, a timeout, a stop, or a lack of memory or disk
+    /// space
     #[arg(long, value_enum, default_value_t = SecondRunFlag::Auto)]
     pub second_run: SecondRunFlag,
 
     /// With `namespace` and `userns`: make dependencies read-only for scripts. By default, a script can
-    /// change the files of its dependencies, but these changes are discarded when it ends
+    /// write to the directories of its dependencies, but its changes are discarded when it ends
     #[arg(long)]
     pub readonly_deps: bool,
 
@@ -51,11 +52,12 @@ pub(in crate::cli) enum IsolationFlag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum SecondRunFlag {
     /// Scripts that failed within 30 seconds or with exit code 126, and scripts whose output shows a
-    /// denied access, even if they succeeded
+    /// denied access, whether they failed or succeeded
     Auto,
-    /// The same scripts, and all others that failed
+    /// All scripts that failed, with the exceptions above, and scripts that succeeded although their output
+    /// shows a denied access
     Always,
-    /// No scripts; a warning names scripts that succeeded although an access was denied
+    /// No scripts; a warning names those that succeeded although their output shows a denied access
     Never,
 }
 

@@ -34,9 +34,10 @@ pub(in crate::cli) struct ResultFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct PackingFlags {
-    /// Make compiled packages independent of the time of the run. Each package gets a source date, the
-    /// newest time in its source: installed files are not newer, and scripts get it as SOURCE_DATE_EPOCH.
-    /// If bosh-agent itself is started with SOURCE_DATE_EPOCH, that is the source date of all packages
+    /// Make compiled packages independent of the time of the run. Each package gets a source date: the
+    /// newest time in its source. Installed files with a later time are packed with the source date, and
+    /// scripts get it as SOURCE_DATE_EPOCH. If bosh-agent itself is started with SOURCE_DATE_EPOCH, that
+    /// is the source date of all packages
     #[arg(long)]
     pub reproducible: bool,
 

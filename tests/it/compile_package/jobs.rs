@@ -98,7 +98,7 @@ fn job_for_another_user_fails_on_this_machine() {
     let ran = run(&place, &package, &job);
     assert!(
         ran.stderr
-            .contains("Error: the job wants its script to run as an ordinary user"),
+            .contains("Error: the job file requires that the script runs as an ordinary user"),
         "{}",
         ran.stderr
     );
