@@ -63,7 +63,7 @@ fn wrong_bytes_of_a_remote_execution_cache_are_not_used() {
     let (scene, server) = filled();
     for (fault, reason) in [
         (GrpcFault::WrongBytes, "its SHA-256 or size is wrong"),
-        (GrpcFault::Endless, "its SHA-256 or size is wrong"),
+        (GrpcFault::Endless, "has other bytes than its digest says"),
         (GrpcFault::WrongDigest, "the result of action "),
     ] {
         assert_one_warning(&scene, &server, fault, reason);
