@@ -21,7 +21,7 @@ const PAUSES: [Duration; 6] = [
 /// How long a call may take that transfers nothing.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The slowest transfer that is waited for, in bytes per second.
+/// The rate below which a transfer counts as failed, in bytes per second.
 const SLOWEST: u64 = 50_000;
 
 /// Why a call failed once.
