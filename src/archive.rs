@@ -1,4 +1,4 @@
-//! Tar and its compression formats: packs trees into archives and unpacks them. Independent of BOSH.
+//! Tar archives and their compression: packs directory trees into archives, and unpacks archives. Independent of BOSH.
 //!
 //! ```text
 //! reading:  file → compression::Decoder → read::Reader → unpack          writing:  pack ──────┐
@@ -6,12 +6,12 @@
 //! ```
 //!
 //! - [`compression`] detects how an archive is compressed and decodes it, including checksums and trailers.
-//! - [`entry`] decides which names may be unpacked; pure.
-//! - [`read`] reads the entries of a tar stream: GNU, PAX, ustar and v7, long names, all kinds of sparse files.
-//! - [`unpack()`] creates their files as root's `tar --no-same-owner -xf` does, and changes nothing outside the destination.
+//! - [`entry`] decides which entries may be unpacked, from their names. No I/O.
+//! - [`read`] reads the entries of a tar stream: GNU, PAX, ustar and v7, long names, all formats of sparse files.
+//! - [`unpack()`] creates the files of the entries as root's `tar --no-same-owner -xf` does, and changes nothing outside the destination.
 //! - [`pack()`] writes a tree as GNU `tar -cf - -C TREE .` does, in sorted order.
 //! - [`tarball`] writes single entries, for archives whose content is not a tree on disk.
-//! - [`gzip`] writes one gzip member, on all idle cores. It stores content that is already compressed as it is.
+//! - [`gzip`] compresses on all idle cores, and writes one gzip member. It stores incompressible content unchanged.
 //!
 //! The `tar` crate defines the layout of headers. Its entry iterator is not used, because it splits PAX records at line ends, reads
 //! headers of any length into memory, and treats PAX sparse files as ordinary files.
@@ -48,7 +48,7 @@ pub(crate) use unpack::Files;
 pub(crate) use unpack::unpack_file;
 pub use unpack::{Skipped, UnpackError, Unpacked, unpack, unpack_whole};
 
-/// The unit of a tar archive, in bytes: headers are one block, content is padded to whole blocks.
+/// The unit of a tar archive, in bytes: a header is one block, and content is padded to whole blocks.
 const BLOCK: usize = 512;
 
 /// The size of buffers for copying, in bytes.

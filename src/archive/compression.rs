@@ -39,19 +39,19 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// How many bytes at the beginning [`Compression::of`] needs.
+    /// How many bytes of the beginning [`Compression::detect`] needs.
     pub(crate) const BEGINNING: usize = BLOCK;
 
-    /// The compression of data with this beginning; `None` if it is neither tar nor a known compression format.
+    /// Detects the compression of an archive from its first bytes: `Some(Self::None)` for a plain tar, `None` for an unknown format.
     #[must_use]
-    pub fn of(beginning: &[u8]) -> Option<Self> {
+    pub fn detect(beginning: &[u8]) -> Option<Self> {
         match beginning {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            // The second is a skippable frame (RFC 8878, 3.1.2), with which the output of pzstd begins.
+            // The second pattern is a skippable frame (RFC 8878, 3.1.2): the output of pzstd begins with one.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
-            plain if is_tar(plain) => Some(Self::None),
+            _ if is_tar(beginning) => Some(Self::None),
             _ => None,
         }
     }
@@ -64,7 +64,7 @@ fn is_tar(beginning: &[u8]) -> bool {
     {
         return true;
     }
-    // Also accept an archive in a format before `ustar`, and an empty archive.
+    // Also accept an archive in the v7 format, which has no `ustar`, and an archive without entries, which contains only zeros.
     beginning
         .get(..BLOCK)
         .and_then(|block| <&[u8; BLOCK]>::try_from(block).ok())
@@ -115,7 +115,7 @@ pub(crate) enum DecodeError {
         /// The compression of the data.
         compression: Compression,
     },
-    /// The decoder failed before and was read again.
+    /// The decoder was read again after a failure.
     #[error("{compression} data is damaged, as already reported")]
     Failed {
         /// The compression of the data.

@@ -1,8 +1,7 @@
-//! The rules for names of entries: which may be unpacked, and to which path. No I/O.
+//! Converts the names of entries to paths, and refuses unsafe names. No I/O.
 //!
-//! Names are not trusted. A name becomes a path below the destination, or an error; it is never repaired. An archive with `..` or a
-//! leading `/` in a name was not made to be unpacked in any directory. GNU tar removes the `/` and refuses the `..`; both are refused
-//! here.
+//! Names are not trusted. A name becomes a path below the destination, or an error; it is never corrected. Names that contain `..` or
+//! begin with `/` are errors. GNU tar refuses `..`, too, but removes a leading `/`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,15 +24,16 @@ pub enum Kind {
     CharacterDevice,
     /// A block device.
     BlockDevice,
-    /// The rest of a file whose beginning is on another volume, with the type byte of its header. It cannot be unpacked.
+    /// A kind that cannot be unpacked, with the type byte of its header. The only one is `M`, the rest of a file that begins on another
+    /// volume.
     Other(u8),
 }
 
 impl Kind {
     /// The kind for the type byte of a header (POSIX `pax`, "ustar Interchange Format"; GNU adds `S` and `D`).
     ///
-    /// A regular file whose name ends in `/` is a directory: the convention of archives that are older than the type byte, which GNU
-    /// tar still supports. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
+    /// A regular file whose name ends in `/` is a directory: archives had this convention before there was a type byte, and GNU tar
+    /// still supports it. As in GNU tar and POSIX, an entry of an unknown type is a regular file.
     #[must_use]
     pub(crate) fn from_type(byte: u8, name: &[u8]) -> Self {
         match byte {
@@ -84,7 +84,7 @@ pub enum EntryPathError {
         /// The name as the archive has it.
         name: PathBuf,
     },
-    /// The name contains a NUL byte, which no file name can.
+    /// The name contains a NUL byte, which is not allowed in file names.
     #[error("`{}` contains a NUL byte", name.escape_ascii())]
     Nul {
         /// The name as the archive has it.
@@ -92,7 +92,7 @@ pub enum EntryPathError {
     },
 }
 
-/// The path below the destination for a name in an archive; the empty path is the destination itself.
+/// Converts a name in an archive to a path below the destination. The empty path means the destination itself.
 ///
 /// A leading `./`, `.` between slashes, repeated slashes and a trailing slash are ignored.
 ///

@@ -1,5 +1,5 @@
-//! Writes gzip files with one member. Content is divided into blocks of a fixed size, which are compressed separately, on all idle cores,
-//! and joined; the output depends only on the content and the level, not on the number of threads.
+//! Writes gzip files with one member. A writer divides its content into blocks of a fixed size, lets threads on idle cores compress the
+//! blocks, and joins the results. The output does not depend on the number of threads.
 //!
 //! There is only one member because Ruby's `Zlib::GzipReader` silently stops after the first one. The header has no name and no time; XFL
 //! is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip`.
@@ -23,7 +23,7 @@ pub use joint::make_appendable;
 /// RFC 1952, 2.3: magic, deflate, no flags, no time, XFL 0, operating system unknown.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// The size of a block, in bytes. With blocks of this size, the division does not make the output larger.
+/// The size of a block, in bytes. With blocks of this size, the division makes the output only slightly larger.
 const BLOCK: usize = 1 << 20;
 
 /// Compresses the content that is written to it. Without a call of [`GzipWriter::finish`] the output is incomplete.
@@ -34,16 +34,17 @@ pub struct GzipWriter<W: Write> {
     crc: Crc,
     /// The length of the content so far, in bytes, modulo 2^32.
     length: u32,
+    /// The content of the current block so far.
     content: Vec<u8>,
-    /// Whether the caller has marked the following content as already compressed (*dense*).
+    /// Whether the caller has marked the following content as *dense*: already compressed, so that compression would not make it smaller.
     is_dense: bool,
     /// Whether all content of the current block is dense.
     is_block_dense: bool,
     /// The results of the blocks that helper threads compress, in order.
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     helpers: Helpers,
-    /// Compresses the blocks that are not given to a helper thread.
-    own: Option<Compressor>,
+    /// Compresses blocks in the caller's thread.
+    compressor: Option<Compressor>,
 }
 
 impl<W: Write> GzipWriter<W> {
@@ -77,28 +78,28 @@ impl<W: Write> GzipWriter<W> {
             is_block_dense: true,
             pending: VecDeque::new(),
             helpers,
-            own: None,
+            compressor: None,
         })
     }
 
-    /// Writes the rest and the trailer, and returns the writer that [`GzipWriter::new`] was given.
+    /// Writes the last block and the trailer. Returns the inner writer.
     ///
     /// # Errors
-    /// If writing to it fails.
+    /// If writing fails.
     pub fn finish(mut self) -> io::Result<W> {
-        // It is the last block, so there is nothing that a helper could compress concurrently.
+        // This thread compresses the last block itself, because it has nothing else to do meanwhile.
         let last = self.next_block(true);
         while let Some(block) = self.pending.pop_front() {
             self.write(&block)?;
         }
-        self.write_own(&last)?;
+        self.compress_and_write(&last)?;
         self.out.write_all(&self.crc.finalize().to_le_bytes())?;
         self.out.write_all(&self.length.to_le_bytes())?;
         Ok(self.out)
     }
 
-    /// Gives a full block to a helper, or compresses it if there is no helper.
-    fn compress(&mut self) -> io::Result<()> {
+    /// Stores a full block if it is dense. Otherwise, gives it to a helper thread, or compresses it in this thread if there is none.
+    fn add_block(&mut self) -> io::Result<()> {
         let block = self.next_block(false);
         if block.is_dense {
             return self.store(block);
@@ -110,10 +111,10 @@ impl<W: Write> GzipWriter<W> {
                 while let Some(earlier) = self.pending.pop_front() {
                     self.write(&earlier)?;
                 }
-                self.write_own(&block)?;
+                self.compress_and_write(&block)?;
             }
         }
-        while self.pending.len() > self.helpers.in_flight() {
+        while self.pending.len() > self.helpers.max_in_flight() {
             if let Some(block) = self.pending.pop_front() {
                 self.write(&block)?;
             }
@@ -121,7 +122,7 @@ impl<W: Write> GzipWriter<W> {
         Ok(())
     }
 
-    /// Writes a block as it is, after those that helpers compress.
+    /// Writes a block without compression, after all earlier blocks.
     fn store(&mut self, block: Block) -> io::Result<()> {
         while let Some(earlier) = self.pending.pop_front() {
             self.write(&earlier)?;
@@ -144,21 +145,23 @@ impl<W: Write> GzipWriter<W> {
         }
     }
 
-    fn write_own(&mut self, block: &Block) -> io::Result<()> {
-        let own = self.own.get_or_insert_with(|| Compressor::new(self.level));
-        self.out.write_all(own.compress(block)?)
+    fn compress_and_write(&mut self, block: &Block) -> io::Result<()> {
+        let compressor = self
+            .compressor
+            .get_or_insert_with(|| Compressor::new(self.level));
+        self.out.write_all(compressor.compress(block)?)
     }
 
+    /// Waits until a helper has compressed a block, and writes the result.
     fn write(&mut self, block: &Receiver<io::Result<Vec<u8>>>) -> io::Result<()> {
         let ended = |_| io::Error::other("a compressing thread has ended");
         self.out.write_all(&block.recv().map_err(ended)??)
     }
 }
 
-/// A writer that may compress what is written.
+/// A writer that may compress its content.
 pub(crate) trait Compress: Write {
-    /// Says whether the content that comes next is compressed already. It is then stored, as far as a writer's blocks have no other
-    /// content.
+    /// Says whether the following content is already compressed (dense). A block with only dense content is stored without compression.
     fn expect_dense(&mut self, is_dense: bool);
 }
 
@@ -169,7 +172,7 @@ impl<W: Write> Compress for GzipWriter<W> {
 }
 
 impl<W: Write> Compress for io::BufWriter<W> {
-    /// Nothing is compressed.
+    /// Does nothing, because this writer never compresses.
     fn expect_dense(&mut self, _: bool) {}
 }
 
@@ -179,12 +182,12 @@ impl<W: Write> Write for GzipWriter<W> {
         self.is_block_dense &= self.is_dense;
         self.content.extend_from_slice(&content[..count]);
         if self.content.len() == BLOCK {
-            self.compress()?;
+            self.add_block()?;
         }
         Ok(count)
     }
 
-    /// Does nothing: flushing the compressor would change the bytes.
+    /// Does nothing: flushing the compressor would change the output.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

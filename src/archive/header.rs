@@ -30,7 +30,7 @@ pub(crate) struct EntryHeader<'a> {
     pub group: &'a str,
     /// The modification time, in seconds since 1970.
     pub mtime: i64,
-    /// The length of the content, in bytes; 0 except for files.
+    /// The length of the unpacked file, in bytes; 0 for other kinds.
     pub size: u64,
     /// The major and minor number of a device.
     pub device: Option<(u32, u32)>,
@@ -56,7 +56,7 @@ impl<'a> EntryHeader<'a> {
     }
 }
 
-/// Writes a header, the entries that precede it (long names) and the headers that follow it (more pieces of a sparse file).
+/// Writes the header of an entry, after the entries for long names, and before the extension headers for more pieces of a sparse file.
 pub(super) fn write(
     out: &mut impl Write,
     entry: &EntryHeader<'_>,
@@ -85,14 +85,14 @@ pub(super) fn write(
     let rest = match pieces {
         None => &[],
         Some(pieces) => {
-            let (here, rest) = pieces.split_at(pieces.len().min(fields.sparse.len()));
+            let (in_header, rest) = pieces.split_at(pieces.len().min(fields.sparse.len()));
             fields.typeflag = *b"S";
             number::write(
                 &mut fields.size,
                 pieces.iter().map(|piece| piece.length).sum(),
             );
             number::write(&mut fields.realsize, entry.size);
-            fill_pieces(&mut fields.sparse, here);
+            fill_pieces(&mut fields.sparse, in_header);
             fields.isextended = [u8::from(!rest.is_empty())];
             rest
         }
@@ -117,6 +117,7 @@ pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
         0..=NAME => 0,
         length => 1 + (length + 1).div_ceil(BLOCK),
     };
+    // A header has 4 pieces, an extension header 21.
     let extensions = pieces.map_or(0, |pieces| pieces.len().saturating_sub(4).div_ceil(21));
     ((1 + long(entry.name) + long(entry.link) + extensions) * BLOCK) as u64
 }
@@ -124,7 +125,7 @@ pub(super) fn length(entry: &EntryHeader<'_>, pieces: Option<&[Piece]>) -> u64 {
 /// The largest length of a name in a header, in bytes. A name of this length has no NUL at its end.
 const NAME: usize = 100;
 
-/// Writes a name that is too long for a header as an entry that precedes it.
+/// If a name is too long for the header, writes it as an entry of its own, which precedes the header.
 fn write_long(out: &mut impl Write, kind: u8, name: &[u8]) -> io::Result<()> {
     if name.len() <= NAME {
         return Ok(());
@@ -158,7 +159,7 @@ fn write_block(out: &mut impl Write, header: &mut Header) -> io::Result<()> {
 fn gnu(header: &mut Header) -> io::Result<&mut GnuHeader> {
     header
         .as_gnu_mut()
-        .ok_or_else(|| io::Error::other("a new GNU header is not one"))
+        .ok_or_else(|| io::Error::other("a new header is not in GNU format"))
 }
 
 fn fill(field: &mut [u8], text: &[u8]) {

@@ -44,8 +44,8 @@ fn parse_base_256(field: &[u8]) -> Option<i64> {
 
 /// Writes octal digits and a NUL, or base-256 if there are too many digits.
 ///
-/// Fields have 8 or 12 bytes. In base-256, every `u32` fits into a short field and every `u64` into a long one. The highest bits of larger
-/// numbers are lost.
+/// Fields have 8 or 12 bytes. In base-256, every `u32` fits into 8 bytes, and every `u64` into 12. A number that is too large for its field
+/// loses its highest bits.
 pub(super) fn write(field: &mut [u8], value: u64) {
     let Some(digits) = field.len().checked_sub(1) else {
         return;

@@ -101,7 +101,7 @@ pub fn pack<W: Write>(
     Ok(packed)
 }
 
-/// Converts the error of a file operation. A file that was listed and no longer exists counts as changed.
+/// Converts the error of a file operation. If a listed file no longer exists, the error is [`PackError::Changed`].
 fn changed_or_failed(error: fs::Error) -> PackError {
     if error.is_not_found() {
         content::changed(&error.path)
@@ -115,14 +115,16 @@ struct Packer<'a, W, O: ?Sized> {
     owners: &'a mut O,
     /// The newest time that is written, in seconds since 1970.
     newest: i64,
-    /// For each file with several hard links, by device and inode: the first name, and the number of links that were not added yet.
+    /// The files with several hard links, by device and inode. Each has the name of its first entry, and the number of links that were not
+    /// added yet.
     linked: HashMap<(u64, u64), (Vec<u8>, u64)>,
     buffer: Vec<u8>,
     packed: Packed,
 }
 
 impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
-    /// Adds one file of the directory that the walk has reached, or this directory itself without its entries.
+    /// Adds the entry `file` of the directory that the walk has reached, or, if `file` is empty, the directory itself without its entries.
+    /// `name` is the name in the archive.
     fn add(
         &mut self,
         walk: &Walk,
@@ -187,7 +189,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
         listed: &Found,
     ) -> Result<(), PackError> {
         let path = &walk.path_of(file);
-        // A link that replaced the file is not followed, and opening a FIFO does not block.
+        // If a link or a FIFO has replaced the file, `open` neither follows the link nor blocks.
         let mut file = walk.open(file)?;
         let metadata = file.metadata().at("examine", path)?;
         if inode(&metadata) != listed.id() || !metadata.is_file() {
@@ -209,7 +211,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
         Ok(())
     }
 
-    /// The name that an earlier entry gave a file with several names.
+    /// The name of the earlier entry for a file with several hard links; `None` if there is no earlier entry.
     fn first_name(&mut self, name: &[u8], found: &Found) -> Option<Vec<u8>> {
         let Some((first, left)) = self.linked.get_mut(&found.id()) else {
             let others = found.links - 1;
@@ -224,7 +226,7 @@ impl<W: Write, O: Owners + ?Sized> Packer<'_, W, O> {
     }
 }
 
-/// The kind of a file's entry. `None` for a socket, which is omitted because it does not work without its process.
+/// The kind of a file's entry. `None` for a socket: sockets are omitted, because they do not work without their process.
 fn kind(found: &Found) -> Option<Kind> {
     Some(match found.kind() {
         FileType::Socket => return None,

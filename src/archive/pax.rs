@@ -1,11 +1,11 @@
 //! Parses PAX records: the contents of an extended header, which apply to the entry after it.
 //!
-//! A record is `LENGTH KEY=VALUE\n`, where the length is that of the whole record, so a value may contain line ends (POSIX `pax`, "pax
-//! Extended Header"). An empty value deletes an earlier one.
+//! A record is `LENGTH KEY=VALUE\n` (POSIX `pax`, "pax Extended Header"). `LENGTH` is the length of the whole record, so the value may
+//! contain line ends. An empty value deletes the earlier value of the key.
 
 use crate::archive::sparse::{self, Piece};
 
-/// The records that are used. Others, such as access times and attributes, are ignored.
+/// The records that are used. Other records, such as access times and attributes, are ignored.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -135,8 +135,8 @@ impl SparseRecords {
                 self.is_sparse = true;
             }
             b"offset" => {
-                let unfinished = self.offset.replace(number()?).is_some();
-                if unfinished {
+                let earlier = self.offset.replace(number()?);
+                if earlier.is_some() {
                     return Err("a piece of a sparse file has no length");
                 }
             }
@@ -192,7 +192,7 @@ fn optional<T>(
     parse(value).map(Some).ok_or(problem)
 }
 
-/// Parses a decimal number of seconds and rounds it down: half a second before 1970 is -1.
+/// Parses a decimal number of seconds and rounds it down: -0.5 becomes -1.
 fn whole_seconds(text: &[u8]) -> Option<i64> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -35,7 +35,7 @@ const MAX_PAX: u64 = 32 << 20;
 pub struct Entry {
     /// The name in the archive, which can be any bytes. `archive::entry::normalize` converts it to a path.
     pub name: Vec<u8>,
-    /// The target of a link in the archive; empty for other kinds.
+    /// The target of a symbolic or hard link, as the archive has it; empty for other kinds.
     pub link: Vec<u8>,
     /// The kind.
     pub kind: Kind,
@@ -47,7 +47,7 @@ pub struct Entry {
     pub mtime: i64,
     /// The length of the unpacked file, in bytes; 0 for other kinds.
     pub size: u64,
-    /// The pieces of a sparse file that the archive contains.
+    /// The pieces of a sparse file; `None` for other entries.
     pub(super) pieces: Option<Vec<Piece>>,
 }
 
@@ -64,7 +64,7 @@ impl Entry {
         self.pieces.is_some()
     }
 
-    /// The bytes of the file that the archive does not contain, because they are zeros.
+    /// The total size of the holes of a sparse file, in bytes; 0 for other entries.
     #[must_use]
     pub(crate) fn holes(&self) -> u64 {
         let pieces = self.pieces.as_ref();
@@ -87,7 +87,7 @@ pub struct Owner {
 }
 
 impl Default for Owner {
-    /// The owner root.
+    /// The user and the group root.
     fn default() -> Self {
         Self {
             uid: 0,
@@ -98,18 +98,20 @@ impl Default for Owner {
     }
 }
 
-/// Reads a tar stream, entry by entry. Its [`Read`] implementation returns the content of the last entry.
+/// Reads a tar stream, entry by entry. The current entry is the one that `next_entry` returned last. The [`Read`] implementation returns
+/// its content.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
-    /// The number of bytes of the archive read so far.
+    /// The number of bytes read so far.
     offset: u64,
-    /// The unread content of the current entry, in bytes.
+    /// The length of the current entry's unread content, in bytes.
     left: u64,
-    /// The padding after the content, up to a whole block, in bytes.
+    /// The length of the padding after the content, in bytes.
     padding: u64,
     /// The name of the current entry.
     current: PathBuf,
+    /// Whether the end of the archive was read.
     ended: bool,
 }
 
@@ -128,7 +130,7 @@ impl Announced {
 }
 
 impl<R: Read> Reader<R> {
-    /// `input` is the decoded archive.
+    /// Reads an archive from `input`, which returns decoded data.
     pub fn new(input: R) -> Self {
         Self {
             input,
@@ -155,7 +157,7 @@ impl<R: Read> Reader<R> {
         while !self.ended {
             self.skip_content()?;
             let start = self.offset;
-            let Some(header) = self.header()? else {
+            let Some(header) = self.read_header()? else {
                 self.ended = true;
                 if announced.any() {
                     return Err(ReadError::TruncatedHeader { offset: start });
@@ -165,10 +167,10 @@ impl<R: Read> Reader<R> {
             self.left = field(&header.as_old().size, "size", start)?;
             self.padding = padding(self.left);
             match header.as_old().linkflag[0] {
-                b'L' => announced.name = Some(self.long_name(MAX_NAME, start)?),
-                b'K' => announced.link = Some(self.long_name(MAX_NAME, start)?),
+                b'L' => announced.name = Some(self.read_long_name(MAX_NAME, start)?),
+                b'K' => announced.link = Some(self.read_long_name(MAX_NAME, start)?),
                 b'x' | b'X' => {
-                    let records = self.bytes(MAX_PAX, start)?;
+                    let records = self.read_bytes(MAX_PAX, start)?;
                     announced.pax =
                         Some(Pax::parse(&records).map_err(|problem| ReadError::Pax {
                             offset: start,
@@ -183,7 +185,7 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    /// Combines a header with the records that precede it.
+    /// Creates an entry from its header and the records that precede the header.
     fn entry(
         &mut self,
         header: &Header,
@@ -221,18 +223,18 @@ impl<R: Read> Reader<R> {
             pieces: None,
         };
         if kind == Kind::File {
-            self.sparse(header, pax.sparse, &mut entry)?;
+            self.set_pieces(header, pax.sparse, &mut entry)?;
         }
         Ok(entry)
     }
 
-    /// Sets how much content follows the current header. A size in a PAX record takes precedence over that in the header.
+    /// Sets how much content follows the current header. A size in a PAX record takes precedence over the size in the header.
     fn start_content(&mut self, kind: Kind, pax_size: Option<u64>) {
         if let Some(size) = pax_size {
             self.left = size;
         }
         if kind == Kind::HardLink {
-            // Some writers give the size of the file here, but no content follows. GNU tar ignores the size too.
+            // Some writers set the size of the linked file, but no content follows. GNU tar ignores this size, too.
             self.left = 0;
         }
         self.padding = padding(self.left);
@@ -249,7 +251,7 @@ impl<R: Read> Reader<R> {
         if wanted == 0 {
             return Ok(0);
         }
-        let read = self.input(&mut buffer[..wanted])?;
+        let read = self.read_input(&mut buffer[..wanted])?;
         if read == 0 {
             return Err(ReadError::Truncated {
                 entry: self.current.clone(),
@@ -268,7 +270,7 @@ impl<R: Read> Reader<R> {
             let wanted = buffer
                 .len()
                 .min(usize::try_from(rest).unwrap_or(usize::MAX));
-            let read = self.input(&mut buffer[..wanted])?;
+            let read = self.read_input(&mut buffer[..wanted])?;
             if read == 0 {
                 return Err(ReadError::Truncated {
                     entry: self.current.clone(),
@@ -280,8 +282,8 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the long name that follows a header, without the NULs at its end.
-    fn long_name(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
-        let mut name = self.bytes(limit, start)?;
+    fn read_long_name(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
+        let mut name = self.read_bytes(limit, start)?;
         while name.last() == Some(&0) {
             name.pop();
         }
@@ -289,7 +291,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the content of a header that describes the next entry.
-    fn bytes(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
+    fn read_bytes(&mut self, limit: u64, start: u64) -> Result<Vec<u8>, ReadError> {
         if self.left > limit {
             return Err(ReadError::TooLong {
                 offset: start,
@@ -303,7 +305,7 @@ impl<R: Read> Reader<R> {
             let wanted = chunk
                 .len()
                 .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            let read = self.input(&mut chunk[..wanted])?;
+            let read = self.read_input(&mut chunk[..wanted])?;
             if read == 0 {
                 return Err(ReadError::TruncatedHeader { offset: start });
             }
@@ -314,17 +316,17 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the next header; returns `None` at the end of the archive.
-    fn header(&mut self) -> Result<Option<Header>, ReadError> {
+    fn read_header(&mut self) -> Result<Option<Header>, ReadError> {
         let start = self.offset;
         let mut header = Header::new_old();
-        let complete = match self.block(header.as_mut_bytes(), start) {
+        let complete = match self.read_block(header.as_mut_bytes(), start) {
             Err(ReadError::TruncatedHeader { .. }) if start == 0 => return Err(ReadError::NotTar),
             other => other?,
         };
         if !complete && start == 0 {
             return Err(ReadError::NotTar);
         }
-        // The first zero block is the end, as in GNU tar.
+        // The first zero block ends the archive, as in GNU tar.
         if !complete || header.as_bytes().iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -338,11 +340,11 @@ impl<R: Read> Reader<R> {
         Ok(Some(header))
     }
 
-    /// Reads a block. Returns `false` if the input has ended.
-    fn block(&mut self, block: &mut [u8], start: u64) -> Result<bool, ReadError> {
+    /// Fills a block. Returns `false` if the input has ended before it. `start` is the offset for errors.
+    fn read_block(&mut self, block: &mut [u8], start: u64) -> Result<bool, ReadError> {
         let mut filled = 0;
         while filled < block.len() {
-            match self.input(&mut block[filled..])? {
+            match self.read_input(&mut block[filled..])? {
                 0 if filled == 0 => return Ok(false),
                 0 => return Err(ReadError::TruncatedHeader { offset: start }),
                 read => filled += read,
@@ -351,7 +353,7 @@ impl<R: Read> Reader<R> {
         Ok(true)
     }
 
-    fn input(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+    fn read_input(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         loop {
             match self.input.read(buffer) {
                 Ok(read) => {
@@ -382,8 +384,8 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// Whether the checksum of a header matches: the sum of its bytes, signed or unsigned (old writers differ), with spaces in place of the
-/// checksum itself.
+/// Whether the checksum of a header matches. It is the sum of all bytes, with spaces in place of the checksum itself. Some
+/// old writers add the bytes as signed numbers, other writers as unsigned numbers.
 pub(super) fn checksum_matches(block: &[u8; BLOCK]) -> bool {
     const FIELD: std::ops::Range<usize> = 148..156;
     let mut unsigned: i64 = 0;
@@ -408,7 +410,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// The target of a link, from the records before the header or from the header itself.
+/// The target of a link: the announced one, or the one in the header.
 fn link_target(header: &Header, kind: Kind, announced: Option<Vec<u8>>) -> Vec<u8> {
     match kind {
         Kind::HardLink | Kind::Symlink => {

@@ -1,28 +1,30 @@
-//! The pieces of sparse files. An archive contains only the pieces between a sparse file's holes, and a list of their places.
+//! The *pieces* of sparse files: the parts between the holes. For a sparse file, an archive contains only the pieces, and a list of their
+//! offsets and lengths.
 //!
-//! There are four formats: the old GNU one (`S` headers, which [`pack()`](crate::archive::pack()) writes) and three PAX ones (0.0 and 0.1
-//! in the records, 1.0 before the content). GNU tar's manual describes them in "Storing Sparse Files".
+//! There are four formats of the list. The old GNU format has it in headers of type `S`; [`pack()`](crate::archive::pack()) writes this
+//! format. The PAX formats 0.0 and 0.1 have it in records, and 1.0 has it before the content. GNU tar's manual describes them in "Storing
+//! Sparse Files".
 
 use crate::archive::BLOCK;
 
-/// The maximum number of pieces of a file. The limit exists because the list is in memory, with 16 bytes for each piece.
+/// The maximum number of pieces of a file. It limits the memory for the list, which needs 16 bytes for each piece.
 pub(super) const MAX_PIECES: usize = 1 << 20;
 
-/// A piece of a file between holes, in bytes.
+/// A piece of a file between holes. The offset in the unpacked file and the length are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-/// Adds a piece, which must begin after the others.
+/// Adds a piece, which must not begin before the end of the previous one.
 pub(super) fn push(pieces: &mut Vec<Piece>, offset: u64, length: u64) -> Result<(), &'static str> {
     let end = pieces.last().map_or(0, |last| last.offset + last.length);
     if offset < end {
         return Err("its pieces overlap or are not in order");
     }
-    // In archives of GNU tar and bsdtar, all pieces but the last end with a block. Readers disagree on other archives: GNU tar expects
-    // padding after each piece, libarchive and Python do not.
+    // In archives of GNU tar and bsdtar, all pieces except the last have a multiple of 512 bytes. Readers disagree about other pieces: GNU
+    // tar expects padding after each piece, libarchive and Python do not.
     let block = BLOCK as u64;
     if length > 0
         && pieces
@@ -70,8 +72,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Parses the list of pieces in the content of a PAX 1.0 sparse file, block by block: decimal numbers, each with a line end. The first is
-/// the count, followed by the offset and length of each piece. The last block is padded.
+/// Parses the list of pieces in the content of a PAX 1.0 sparse file, block by block. The list has one decimal number per line: the number
+/// of pieces, then the offset and length of each piece. The last block is padded.
 #[derive(Debug, Default)]
 pub(super) struct MapParser {
     digits: Vec<u8>,
@@ -82,14 +84,14 @@ pub(super) struct MapParser {
 
 impl MapParser {
     /// Parses one block; returns the list if it is complete.
-    pub(super) fn block(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
+    pub(super) fn parse_block(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
         for byte in block {
             if byte.is_ascii_digit() && self.digits.len() < 20 {
                 self.digits.push(*byte);
             } else if *byte == b'\n' {
                 let number = decimal(&self.digits).ok_or("its list of pieces is malformed")?;
                 self.digits.clear();
-                self.number(number)?;
+                self.add_number(number)?;
                 if self.count == Some(self.pieces.len() as u64) {
                     return Ok(Some(std::mem::take(&mut self.pieces)));
                 }
@@ -100,7 +102,7 @@ impl MapParser {
         Ok(None)
     }
 
-    fn number(&mut self, number: u64) -> Result<(), &'static str> {
+    fn add_number(&mut self, number: u64) -> Result<(), &'static str> {
         if self.count.is_none() {
             if number > MAX_PIECES as u64 {
                 return Err("it has too many pieces");
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn parse(map: &[u8]) -> Result<Option<Vec<Piece>>, &'static str> {
-        MapParser::default().block(map)
+        MapParser::default().parse_block(map)
     }
 
     #[test]
@@ -146,8 +148,8 @@ mod tests {
     #[test]
     fn number_may_be_split_between_two_blocks() {
         let mut parser = MapParser::default();
-        assert_eq!(parser.block(b"1\n5").unwrap(), None);
-        let pieces = parser.block(b"12\n7\n\0").unwrap();
+        assert_eq!(parser.parse_block(b"1\n5").unwrap(), None);
+        let pieces = parser.parse_block(b"12\n7\n\0").unwrap();
         assert_eq!(
             pieces,
             Some(vec![Piece {

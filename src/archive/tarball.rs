@@ -31,7 +31,7 @@ pub enum AppendError {
         #[source]
         source: io::Error,
     },
-    /// The length of an entry's content differs from its header.
+    /// The length of an entry's content differs from the length in the header.
     #[error("the content of `{}` does not have the {size} bytes that were announced", entry.display())]
     Size {
         /// The entry's name.
@@ -51,12 +51,11 @@ pub(crate) struct EntryWriter<W> {
 }
 
 impl<W: Write> EntryWriter<W> {
-    /// Writes an archive to `out`.
     pub(crate) fn new(out: W) -> Self {
         Self { out, written: 0 }
     }
 
-    /// The output. The caller uses it to announce the following content.
+    /// The inner writer. The caller can announce the kind of the following content to it.
     pub(crate) fn output(&mut self) -> &mut W {
         &mut self.out
     }
@@ -100,13 +99,13 @@ impl<W: Write> EntryWriter<W> {
                 size: entry.size,
             });
         }
-        self.pad(BLOCK as u64).map_err(output)
+        self.pad_entry().map_err(output)
     }
 
-    /// Ends the archive and returns the writer that [`EntryWriter::new`] was given.
+    /// Ends the archive. Returns the inner writer.
     ///
     /// # Errors
-    /// If writing to it fails.
+    /// If writing fails.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.content(&[0; 2 * BLOCK])?;
         self.pad(RECORD)?;
@@ -130,6 +129,7 @@ impl<W: Write> EntryWriter<W> {
         Ok(())
     }
 
+    /// Pads the content of an entry to a whole block.
     pub(super) fn pad_entry(&mut self) -> io::Result<()> {
         self.pad(BLOCK as u64)
     }

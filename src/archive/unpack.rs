@@ -2,19 +2,19 @@
 //!
 //! - The current user owns the files. Modes are restored exactly, independent of the umask and the user; times are restored in whole
 //!   seconds. The modes and times of directories are set last, the deepest first, so that files can be created in a read-only directory.
-//! - A later entry replaces an earlier one of the same name, or a file that existed before. Directories are merged, and replaced only if
-//!   they are empty. Directories that the archive does not list are created with mode 0755.
+//! - An entry replaces an existing file at its path, even if the file is not from the archive. A directory is merged with an existing
+//!   directory. Another kind of entry replaces a directory only if the directory is empty.
+//! - Parent directories that the archive does not list are created with mode 0755.
 //! - An entry below a symbolic link is created in the target of the link, as in GNU tar, if the target is a directory inside the
 //!   destination; otherwise it is an error. Links themselves may have any target. Names with `..` and absolute names are errors (see
 //!   [`entry`](crate::archive::entry)).
 //! - The target of a hard link must be an earlier file inside the destination.
-//! - FIFOs are created; device nodes are skipped and counted; entries of an unknown type are unpacked as files, except `M`,
-//!   the continuation of a file on another volume, which is an error. Owners and extended attributes are
-//!   ignored.
+//! - FIFOs are created. Device nodes are skipped and counted. Entries of an unknown type are unpacked as files, except the type `M`, the
+//!   rest of a file that begins on another volume: it is an error. Owners and extended attributes are ignored.
 //! - Holes of sparse files stay holes.
 //!
-//! No other process should change the destination at the same time. If one does, the links that it creates are not followed. After an error
-//! the destination is incomplete.
+//! No other process should change the destination at the same time. If a process creates a link there, the link is not followed. After an
+//! error, the destination is incomplete.
 
 mod error;
 mod files;
@@ -54,7 +54,7 @@ pub struct Unpacked {
 pub struct Skipped {
     /// The number of device nodes.
     pub count: u64,
-    /// The paths of the first twenty, relative to the destination.
+    /// The paths of the first twenty device nodes, relative to the destination.
     pub first: Vec<PathBuf>,
 }
 
@@ -86,8 +86,8 @@ pub(crate) fn unpack_file(
     unpack_whole(crate::fs::open(archive)?, destination)
 }
 
-/// Unpacks an archive of any known compression into an existing directory, and verifies the whole archive. It is decoded while files are
-/// written, by another thread.
+/// Unpacks an archive of any known compression into an existing directory, and verifies the whole archive. Another thread decodes the
+/// archive while this thread writes files.
 ///
 /// # Errors
 /// Those of [`unpack`]; also if the compressed data has an unknown format, is damaged, or is followed by something else.
@@ -106,7 +106,7 @@ pub fn unpack_whole(
 
 struct Unpacker {
     files: Files,
-    /// The mode and time of each directory, which are set at the end, sorted by the bytes of the paths.
+    /// The mode and time of each directory, in the byte order of the paths. They are set at the end.
     directories: BTreeMap<OsString, (u32, i64)>,
     unpacked: Unpacked,
 }
@@ -131,7 +131,7 @@ impl Unpacker {
             Kind::File => self.unpacked.bytes += self.files.file(&path, entry, archive)?,
             Kind::Symlink => {
                 let target = Path::new(OsStr::from_bytes(&entry.link));
-                if !tree::is_target(target) {
+                if !tree::is_valid_target(target) {
                     return Err(UnpackError::NoTarget { entry: path });
                 }
                 self.files.tree.symlink(&path, target, entry.mtime)?;
@@ -159,6 +159,7 @@ impl Unpacker {
             source,
         })?;
         let target = self.files.tree.resolved(&target);
+        // The error is about the hard link, not about its target.
         let target = target.map_err(|error| match error {
             UnpackError::ThroughSymlink { link, problem, .. } => UnpackError::ThroughSymlink {
                 entry: path.to_owned(),

@@ -237,7 +237,7 @@ fn is_dense(mut file: &File, size: u64) -> io::Result<bool> {
     file.take(Compression::BEGINNING as u64)
         .read_to_end(&mut beginning)?;
     file.rewind()?;
-    let compression = Compression::of(&beginning);
+    let compression = Compression::detect(&beginning);
     Ok(!matches!(compression, None | Some(Compression::None)))
 }
 

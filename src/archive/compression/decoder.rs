@@ -9,12 +9,12 @@ use super::input::Input;
 use super::{Compression, DecodeError};
 use crate::archive::CHUNK;
 
-/// The largest memory for decoding (xz's dictionary, zstd's window): the binary logarithm of its bytes, for 256 MiB.
+/// The binary logarithm of the memory limit for decoding (xz's dictionary, zstd's window), in bytes: 28 means 256 MiB.
 /// `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB.
 const MEMORY_LOG: u32 = 28;
 
-/// Decodes an input of any known compression. Consecutive gzip members, bzip2 or xz streams, or zstd frames are decoded as one
-/// stream, and zeros may follow the last one.
+/// Decodes an input of any known compression. Decodes consecutive gzip members, bzip2 streams, xz streams or zstd frames as one
+/// stream. Only zeros may follow the last of them.
 ///
 /// Each error contains a `DecodeError`, unless the input itself could not be read.
 pub struct Decoder<R: Read> {
@@ -55,7 +55,7 @@ impl<R: Read> Decoder<R> {
                 DecodeError::Empty,
             ));
         }
-        let compression = Compression::of(beginning)
+        let compression = Compression::detect(beginning)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, DecodeError::Unknown))?;
         Ok(Self {
             member: Member::new(compression, input)?,
@@ -96,11 +96,12 @@ impl<R: Read> Decoder<R> {
             }
             input.consume(zeros);
         }
+        // The longest magic number, that of xz, has six bytes.
         let beginning = input.peek(6)?;
         if beginning.is_empty() {
             return Ok(());
         }
-        if Compression::of(beginning) != Some(self.compression) {
+        if Compression::detect(beginning) != Some(self.compression) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 DecodeError::TrailingBytes {
@@ -112,7 +113,7 @@ impl<R: Read> Decoder<R> {
         Ok(())
     }
 
-    /// Converts a decoder's error to one with a `DecodeError` inside.
+    /// Converts an error of a decompression library to an error with a `DecodeError` inside. Returns an error of the input unchanged.
     fn explain(&self, error: io::Error) -> io::Error {
         if self.member.input().is_none_or(|input| input.failed) {
             return error;

@@ -1,16 +1,16 @@
-//! Buffers the input of a decoder, so that the decoder can look ahead.
+//! The buffered input of a decoder.
 
 use std::io::{self, BufRead, Read};
 
 use crate::archive::CHUNK;
 
-/// Buffers compressed data, for looking ahead, and distinguishes errors of the input from errors of the data.
+/// Buffers compressed data, so that a decoder can look ahead. Records whether an error comes from reading the input or from the data.
 pub(super) struct Input<R> {
     reader: R,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Whether reading the input failed. The error then does not mean that the data is damaged.
+    /// Whether reading failed. The data itself may then be undamaged.
     pub(super) failed: bool,
 }
 
@@ -41,7 +41,7 @@ impl<R: Read> Input<R> {
         Ok(&self.buffer[self.start..end])
     }
 
-    /// Reads more into the buffer; returns 0 at the end.
+    /// Reads more into the buffer. Returns the number of bytes, 0 at the end of the input.
     fn fill(&mut self) -> io::Result<usize> {
         loop {
             match self.reader.read(&mut self.buffer[self.end..]) {

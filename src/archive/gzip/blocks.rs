@@ -9,15 +9,16 @@ use std::thread;
 
 use super::deflate::{Block, Compressor};
 
-/// The number of threads in this process that compress.
+/// The number of compressing threads in this process.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// The niceness of compressing threads, so that they use only the CPU time that packaging scripts leave idle.
 const NICENESS: i32 = 19;
 
+/// A block to compress, and the channel for the result.
 type Request = (Block, SyncSender<io::Result<Vec<u8>>>);
 
-/// A channel from a writer to all its threads.
+/// Both ends of the channel from a writer to its threads. The threads share the receiver.
 type Channel = (Sender<Request>, Arc<Mutex<Receiver<Request>>>);
 
 /// The threads that help one writer. A thread starts when there is a block and an idle core. All threads end when the writer is dropped.
@@ -26,7 +27,7 @@ pub(super) struct Helpers {
     channel: Option<Channel>,
     started: usize,
     limit: usize,
-    /// Whether the limit applies to the threads of all writers together.
+    /// Whether `limit` applies to the threads of all writers together.
     shares_limit: bool,
 }
 
@@ -54,12 +55,12 @@ impl Helpers {
         }
     }
 
-    /// How many blocks may be in flight: enough that no helper waits, few enough to limit the memory.
-    pub(super) fn in_flight(&self) -> usize {
+    /// How many blocks the helpers may hold: enough that no helper waits for a block, few enough to limit the memory.
+    pub(super) fn max_in_flight(&self) -> usize {
         2 * self.started
     }
 
-    /// Gives a block to a helper. The block is returned if there is no helper and none can be started.
+    /// Gives a block to a helper. Returns the block if there is no helper and none can be started.
     pub(super) fn compress(
         &mut self,
         block: Block,
@@ -86,7 +87,7 @@ impl Helpers {
     }
 }
 
-/// Starts a thread that compresses until its writer is dropped. `false` if the system refuses another thread.
+/// Starts a thread that compresses blocks until the writer is dropped. Returns `false` if the system refuses another thread.
 fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
     let work = move || {
         let _busy = Busy::new();
@@ -106,14 +107,14 @@ fn start(requests: Arc<Mutex<Receiver<Request>>>, level: u32) -> bool {
     builder.spawn(work).is_ok()
 }
 
-/// Lowers this thread's priority below that of packaging scripts: other packages wait for what a script installs, but rarely for its
-/// archive.
+/// Lowers the priority of this thread below that of packaging scripts, because other packages wait for scripts, but rarely
+/// for archives.
 fn raise_niceness() {
     // Raising the niceness needs no privileges. On Linux it affects only the calling thread.
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// Counts a compressing thread.
+/// Counts one compressing thread in [`BUSY`] until it is dropped.
 struct Busy;
 
 impl Busy {

@@ -1,7 +1,7 @@
-//! Compresses single blocks of a gzip file. Each becomes a part of the deflate stream that ends at a whole byte.
+//! Compresses single blocks of a gzip file. Each block becomes one part of the deflate stream, and each part ends at a byte boundary.
 //!
-//! The compression library is libdeflate: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. It writes only complete streams,
-//! so [`joint`] changes the end of each stream except the last.
+//! The compression library is libdeflate: docs/adr/0009-archives-at-the-speed-of-the-disk.md explains why. libdeflate writes only
+//! complete streams, so [`joint`] changes the end of each stream except the last: another stream can then follow.
 
 use std::io::{self, Write};
 
@@ -9,19 +9,23 @@ use libdeflater::{CompressionLvl, Compressor as Deflate};
 
 use super::joint;
 
-/// The largest length of a stored block of deflate, which has 16 bits.
-const STORED: usize = 0xffff;
+/// The maximum length of one of deflate's stored blocks, in bytes (RFC 1951, 3.2.4).
+const MAX_STORED: usize = 0xffff;
 
-/// The number and length of the samples that decide whether a block is compressed.
+/// The number of samples that decide whether a block is compressed.
 const SAMPLES: usize = 4;
-const SAMPLE: usize = 16 * 1024;
 
-/// If samples have at least this entropy, in bits per byte, they are compressed to estimate the compression of the block.
-const DENSE: f64 = 7.9;
+/// The length of a sample, in bytes.
+const SAMPLE_LENGTH: usize = 16 * 1024;
 
-/// libdeflate's fastest level.
-const QUICK: i32 = 1;
+/// The entropy of incompressible data, in bits per byte. A block whose samples reach it may still be compressible: then a trial
+/// compression of the samples decides.
+const HIGH_ENTROPY: f64 = 7.9;
 
+/// The level of the trial compression: libdeflate's fastest.
+const TRIAL_LEVEL: i32 = 1;
+
+/// A part of the content that is compressed by itself.
 #[derive(Debug)]
 pub(super) struct Block {
     pub content: Vec<u8>,
@@ -31,12 +35,12 @@ pub(super) struct Block {
     pub is_dense: bool,
 }
 
-/// Deflates blocks one after another.
+/// Compresses blocks, one after another.
 pub(super) struct Compressor {
     /// `None` at level 0.
     deflate: Option<Deflate>,
     /// Compresses samples.
-    quick: Option<Deflate>,
+    trial: Option<Deflate>,
     /// The compressed block. The allocation is reused.
     part: Vec<u8>,
 }
@@ -47,7 +51,7 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
-/// The level of libdeflate whose output is about as large as that of the `gzip` program with this level.
+/// The level of libdeflate whose output is about as large as the output of the `gzip` program at the level `gzip`.
 fn level(gzip: u32) -> i32 {
     match gzip {
         1..=3 => gzip as i32,
@@ -63,12 +67,12 @@ impl Compressor {
     pub(super) fn new(gzip_level: u32) -> Self {
         Self {
             deflate: (gzip_level > 0).then(|| engine(level(gzip_level))),
-            quick: None,
+            trial: None,
             part: Vec::new(),
         }
     }
 
-    /// Compresses a block to its part of the stream.
+    /// Compresses or stores a block. Returns its part of the stream.
     pub(super) fn compress(&mut self, block: &Block) -> io::Result<&[u8]> {
         self.part.clear();
         let is_worth_it =
@@ -90,19 +94,19 @@ impl Compressor {
     /// Estimates from samples whether compression makes a block smaller by more than 1 %. Content that is already compressed does not
     /// get smaller, and is the slowest to compress.
     fn is_compressible(&mut self, content: &[u8]) -> bool {
-        if content.len() < SAMPLES * SAMPLE {
+        if content.len() < SAMPLES * SAMPLE_LENGTH {
             return true;
         }
         let sample = |number: usize| {
-            let start = (content.len() - SAMPLE) / (SAMPLES - 1) * number;
-            &content[start..start + SAMPLE]
+            let start = (content.len() - SAMPLE_LENGTH) / (SAMPLES - 1) * number;
+            &content[start..start + SAMPLE_LENGTH]
         };
         let samples = (0..SAMPLES).map(sample).collect::<Vec<_>>().concat();
-        if entropy(&samples) < DENSE {
+        if entropy(&samples) < HIGH_ENTROPY {
             return true;
         }
-        let quick = self.quick.get_or_insert_with(|| engine(QUICK));
-        match deflate_to(quick, &samples, &mut self.part) {
+        let trial = self.trial.get_or_insert_with(|| engine(TRIAL_LEVEL));
+        match deflate_to(trial, &samples, &mut self.part) {
             Ok(()) => {
                 let is_smaller = self.part.len() < samples.len() - samples.len() / 100;
                 self.part.clear();
@@ -117,7 +121,7 @@ fn engine(level: i32) -> Deflate {
     Deflate::new(CompressionLvl::new(level).unwrap_or_default())
 }
 
-/// Compresses content to a complete stream.
+/// Compresses content to a complete deflate stream.
 fn deflate_to(deflate: &mut Deflate, content: &[u8], stream: &mut Vec<u8>) -> io::Result<()> {
     stream.resize(deflate.deflate_compress_bound(content.len()), 0);
     let length = deflate
@@ -127,9 +131,9 @@ fn deflate_to(deflate: &mut Deflate, content: &[u8], stream: &mut Vec<u8>) -> io
     Ok(())
 }
 
-/// Writes a block as stored blocks.
+/// Writes a block without compression, as one or several of deflate's stored blocks.
 pub(super) fn store(block: &Block, out: &mut impl Write) -> io::Result<()> {
-    let mut pieces = block.content.chunks(STORED).peekable();
+    let mut pieces = block.content.chunks(MAX_STORED).peekable();
     if pieces.peek().is_none() {
         store_piece(&[], block.last, out)?;
     }
@@ -139,8 +143,8 @@ pub(super) fn store(block: &Block, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the header of a stored block (whether it is the last one, its length, and the complement of the length: RFC 1951, 3.2.4)
-/// and its content.
+/// Writes one stored block. Its header has a bit that marks the last block, the length, and the complement of the length (RFC 1951,
+/// 3.2.4).
 fn store_piece(piece: &[u8], is_last: bool, out: &mut impl Write) -> io::Result<()> {
     let length = u16::try_from(piece.len()).unwrap_or(u16::MAX);
     let [low, high] = length.to_le_bytes();
@@ -181,7 +185,7 @@ mod tests {
 
     #[test]
     fn incompressible_content_is_stored() {
-        let pieces = (1 << 20) / STORED + 1;
+        let pieces = (1 << 20) / MAX_STORED + 1;
         assert_eq!(compressed(noise(1 << 20), 6), (1 << 20) + 5 * pieces);
         // Every sixteenth byte is 0.
         let mut less = noise(1 << 20);

@@ -1,4 +1,4 @@
-//! Decodes the Huffman codes of a deflate stream. The content is not needed, so symbols are only skipped.
+//! Decodes the Huffman codes of a deflate stream, only to skip them: the kind and the length of each symbol are needed, not its value.
 
 /// The length of the longest code of deflate, in bits.
 const LONGEST: usize = 15;
@@ -6,7 +6,7 @@ const LONGEST: usize = 15;
 /// The number of bits that index a [`Table`]. Longer codes are rare, and tables of this size fit into the L1 cache of a core.
 const INDEX_BITS: usize = 11;
 
-/// The kind of a symbol.
+/// The kind of a symbol. Literals and lengths are last, because [`TableEntry`] compares kinds by their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Symbol {
     /// The code is invalid, or longer than the index of the table.
@@ -15,13 +15,14 @@ pub(super) enum Symbol {
     Distance,
     /// The end of the block.
     End,
-    /// A byte, or several bytes.
+    /// One or several literal bytes.
     Literal,
-    /// The length of a repetition, after any number of literals. A distance follows.
+    /// The length of a repetition, possibly after literals in the same [`TableEntry`]. A distance follows.
     Length,
 }
 
 impl Symbol {
+    /// All kinds, in the order of their numbers.
     const ALL: [Self; 5] = [
         Self::Unknown,
         Self::Distance,
@@ -61,7 +62,7 @@ pub(super) struct Code {
 }
 
 impl Code {
-    /// Sets the code from the length of each symbol's code; 0 means that a symbol is not used.
+    /// Sets the code from the length of each symbol's code, in bits. The length 0 means that the symbol is not used.
     pub(super) fn fill(&mut self, lengths: &[u8]) {
         self.counts = [0; LONGEST + 1];
         for length in lengths {
@@ -78,18 +79,18 @@ impl Code {
         self.symbols.sort_by_key(|symbol| lengths[*symbol]);
     }
 
-    /// The next symbol, and the length of its code in bits.
+    /// The symbol at the beginning of `bits`, and the length of its code in bits. `None` if the code is invalid.
     pub(super) fn next(&self, bits: u64) -> Option<(usize, usize)> {
-        let (mut code, mut first, mut index) = (0, 0, 0);
+        let (mut code, mut first_code, mut index) = (0, 0, 0);
         for length in 1..=LONGEST {
             code = code << 1 | usize::from(bits >> (length - 1) & 1 == 1);
-            first <<= 1;
+            first_code <<= 1;
             let count = self.counts[length];
-            if code >= first && code - first < count {
-                return Some((self.symbols[index + code - first], length));
+            if code >= first_code && code - first_code < count {
+                return Some((self.symbols[index + code - first_code], length));
             }
             index += count;
-            first += count;
+            first_code += count;
         }
         None
     }
@@ -104,7 +105,8 @@ pub(super) struct Table {
     entries: Box<[TableEntry; 1 << INDEX_BITS]>,
 }
 
-/// The next symbol, or several literals and a symbol: its kind and its length in bits, with extra bits, in one byte.
+/// The kind of the next symbol, and its length in bits, including extra bits; both in one byte. If an entry combines several symbols, the
+/// kind is that of the last symbol, and the length is the total.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TableEntry(u8);
 
@@ -168,8 +170,8 @@ impl Table {
             for symbol in &self.code.symbols[index..index + self.code.counts[length]] {
                 let (kind, extra) = (self.kind)(*symbol);
                 // The stream has the highest bit of a code first. Any bits may follow the code.
-                let first = code.reverse_bits() >> (usize::BITS as usize - length);
-                for at in (first..1 << INDEX_BITS).step_by(1 << length) {
+                let reversed = code.reverse_bits() >> (usize::BITS as usize - length);
+                for at in (reversed..1 << INDEX_BITS).step_by(1 << length) {
                     self.entries[at] = TableEntry::new(kind, length + extra);
                     used[at] = length as u8;
                 }

@@ -5,28 +5,31 @@
 
 use super::huffman::{Code, Symbol, Table};
 
-/// The largest number of literal and length codes, and of distance codes.
-const CODES: (usize, usize) = (288, 32);
+/// The maximum number of literal and length codes.
+const LITERAL_CODES: usize = 288;
+
+/// The maximum number of distance codes.
+const DISTANCE_CODES: usize = 32;
 
 /// The order of the lengths of code length codes (RFC 1951, 3.2.7).
 const LENGTHS_ORDER: [usize; 19] = [
     16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
 ];
 
-/// An empty stored block, without the three bits of its header and the padding to a whole byte. zlib's `Z_SYNC_FLUSH` adds the same
-/// block.
+/// The length fields of an empty stored block. Before them come the three bits of the block's header and padding to a whole byte. zlib's
+/// `Z_SYNC_FLUSH` adds the same block.
 const EMPTY_STORED: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Turns a complete deflate stream into one that another stream can be appended to: clears the mark of its last block, removes
-/// everything after that block, and adds an empty stored block, which ends at a whole byte.
+/// Changes a complete deflate stream so that another stream can be appended. Clears the bit that marks the last block, removes everything
+/// after this block, and adds an empty stored block, which ends at a byte boundary.
 ///
-/// Returns `None` if `stream` is not a deflate stream. Invalid codes and distances are not detected here. The reader of the joined stream
-/// detects them.
+/// Returns `None` if `stream` is not a deflate stream. Some invalid codes and distances are not detected here, but by the reader of the
+/// joined stream.
 pub fn make_appendable(stream: &mut Vec<u8>) -> Option<()> {
     let (last, end) = last_block(stream)?;
     stream[last / 8] &= !(1 << (last % 8));
-    // RFC 1951 does not define the padding bits of the last byte. Here they become the header of the stored block, three zeros,
-    // and its padding.
+    // RFC 1951 does not define the unused bits of the last byte. They become the header of the stored block, which is three zeros, and the
+    // padding after it. If fewer than three bits are unused, the header needs another byte.
     let used = end % 8;
     stream.truncate(end.div_ceil(8));
     if used > 0 {
@@ -39,7 +42,7 @@ pub fn make_appendable(stream: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The position of the last block's first bit, and of the first bit after it.
+/// The position of the first bit of the last block, and of the first bit after the block. `None` if `stream` is not a deflate stream.
 fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
     let mut bits = Bits {
         stream,
@@ -69,6 +72,7 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
 
 /// The lookup tables for the codes of a block.
 struct Tables {
+    /// The code for the lengths of dynamic codes (RFC 1951, 3.2.7).
     lengths: Code,
     literals: Table,
     distances: Table,
@@ -83,24 +87,26 @@ impl Tables {
         }
     }
 
+    /// Sets the fixed codes (RFC 1951, 3.2.6).
     fn set_fixed(&mut self) {
-        let mut lengths = [8; CODES.0];
+        let mut lengths = [8; LITERAL_CODES];
         lengths[144..256].fill(9);
         lengths[256..280].fill(7);
         self.literals.fill(&lengths);
-        self.distances.fill(&[5; CODES.1]);
+        self.distances.fill(&[5; DISTANCE_CODES]);
     }
 
+    /// Reads the codes at the beginning of a block with dynamic codes (RFC 1951, 3.2.7).
     fn read_dynamic(&mut self, bits: &mut Bits<'_>) -> Option<()> {
         let literals = bits.read(5)? + 257;
         let distances = bits.read(5)? + 1;
-        let given = bits.read(4)? + 4;
+        let count = bits.read(4)? + 4;
         let mut lengths = [0; LENGTHS_ORDER.len()];
-        for place in &LENGTHS_ORDER[..given] {
-            lengths[*place] = u8::try_from(bits.read(3)?).ok()?;
+        for symbol in &LENGTHS_ORDER[..count] {
+            lengths[*symbol] = u8::try_from(bits.read(3)?).ok()?;
         }
         self.lengths.fill(&lengths);
-        let mut lengths = [0; CODES.0 + CODES.1];
+        let mut lengths = [0; LITERAL_CODES + DISTANCE_CODES];
         let mut at = 0;
         while at < literals + distances {
             let (symbol, length) = self.lengths.next(bits.peek())?;
@@ -124,6 +130,7 @@ impl Tables {
 /// Reads a deflate stream bit by bit.
 struct Bits<'a> {
     stream: &'a [u8],
+    /// The position of the next bit.
     position: usize,
 }
 
@@ -180,8 +187,8 @@ impl Bits<'_> {
     /// Skips literals and repetitions whose codes the tables contain. Stops before any other symbol and shortly before the end of the
     /// stream.
     ///
-    /// This needs a considerable part of the time of compression. CPUs cannot predict the symbols of a stream, so there are no branches
-    /// on symbols, and the next symbol is looked up before more bits are loaded.
+    /// This function needs a considerable part of the compression time. CPUs cannot predict the symbols of a stream, so the loop has no
+    /// branches on the kind of a symbol, and looks up the next symbol before it loads more bits.
     fn skip_short_codes(&mut self, tables: &Tables) {
         let used = self.position % 8;
         let (mut bits, mut count) = (self.peek(), 56 - used);
@@ -202,7 +209,7 @@ impl Bits<'_> {
                 break;
             }
             let distance = distance.length() * usize::from(is_length);
-            // The two symbols have at most 16 and 11 + 13 bits, so enough of the 56 bits are left for the next lookup.
+            // With extra bits, the two symbols have at most 11 + 5 and 11 + 13 bits, so enough of the 56 bits are left for the next lookup.
             bits = after_symbol >> distance;
             count -= symbol.length() + distance;
             self.position = at * 8 - count;

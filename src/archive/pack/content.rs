@@ -1,4 +1,4 @@
-//! The content of one file: finds its holes, copies it, and detects changes meanwhile.
+//! Finds the holes of a file, copies its content, and detects changes meanwhile.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,13 +14,13 @@ use crate::archive::sparse::{self, MAX_PIECES, Piece};
 use crate::archive::tarball::EntryWriter;
 use crate::fs::{self, Context};
 
-/// The least total size of holes for a sparse entry, in bytes. Smaller holes are written as zeros, because zeros compress well and more
-/// programs read ordinary entries than sparse ones.
+/// The minimum total size of holes for a sparse entry, in bytes. Smaller holes are written as zeros, because zeros compress well, and
+/// because more programs read ordinary entries than sparse entries.
 const LEAST_HOLES: u64 = 1 << 20;
 
 /// The pieces of a file between its holes. `None` if the file is written as an ordinary entry.
 ///
-/// File systems report holes differently, so the archive of a sparse file depends on the file system.
+/// File systems report holes differently, so the pieces of a file depend on its file system.
 pub(super) fn pieces(
     file: &mut File,
     metadata: &Metadata,
@@ -84,7 +84,7 @@ fn seek_pieces(file: &File, size: u64) -> nix::Result<Option<Vec<Piece>>> {
     Ok(Some(pieces))
 }
 
-/// Copies the pieces of a file, or the whole file if there is no list. Returns the number of bytes.
+/// Copies the pieces of a file, or the whole file if `pieces` is `None`. Returns the number of bytes.
 pub(super) fn copy<W: Write>(
     file: &mut File,
     before: &Metadata,

@@ -1,4 +1,4 @@
-//! Chooses the owners of entries in an archive that is packed.
+//! Chooses the owners of packed entries.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl Owners for SystemOwners {
         self.users
             .entry(uid)
             .or_insert_with(|| {
-                // The field is empty if the database cannot be read, as in GNU tar.
+                // The name is empty if the database cannot be read, as in GNU tar.
                 let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
                 user.map(|user| user.name).unwrap_or_default()
             })

@@ -1,4 +1,4 @@
-//! Reads sparse files: the list of a file's pieces between holes, and the full content with zeros for the holes.
+//! Reads sparse files: the list of a file's pieces (the parts between the holes), and the full content with zeros for the holes.
 
 use std::io::{self, Read};
 
@@ -10,8 +10,8 @@ use crate::archive::sparse::{self, MapParser, Piece};
 use crate::archive::{BLOCK, number};
 
 impl<R: Read> Reader<R> {
-    /// Sets the pieces and the size of a sparse file, from the header, the records or the content.
-    pub(super) fn sparse(
+    /// Sets the pieces and the size of the entry if it is a sparse file. They are in the header, the records or the content.
+    pub(super) fn set_pieces(
         &mut self,
         header: &Header,
         records: SparseRecords,
@@ -34,7 +34,7 @@ impl<R: Read> Reader<R> {
             while more {
                 let start = self.offset;
                 let mut extension = GnuExtSparseHeader::new();
-                if !self.block(extension.as_mut_bytes(), start)? {
+                if !self.read_block(extension.as_mut_bytes(), start)? {
                     return Err(ReadError::TruncatedHeader { offset: start });
                 }
                 push_all(&mut pieces, extension.sparse()).map_err(problem)?;
@@ -46,7 +46,7 @@ impl<R: Read> Reader<R> {
             let pieces = match records.piece_list().map_err(problem)? {
                 PieceList::None => return Ok(()),
                 PieceList::Records => records.pieces,
-                PieceList::Content => self.map_in_content().map_err(|error| match error {
+                PieceList::Content => self.pieces_in_content().map_err(|error| match error {
                     MapError::Problem(text) => problem(text),
                     MapError::Read(error) => error,
                 })?,
@@ -63,7 +63,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the list of pieces at the beginning of the content (PAX 1.0).
-    fn map_in_content(&mut self) -> Result<Vec<Piece>, MapError> {
+    fn pieces_in_content(&mut self) -> Result<Vec<Piece>, MapError> {
         let mut parser = MapParser::default();
         loop {
             if self.left < BLOCK as u64 {
@@ -76,7 +76,7 @@ impl<R: Read> Reader<R> {
                     .read_content(&mut block[filled..])
                     .map_err(MapError::Read)?;
             }
-            if let Some(pieces) = parser.block(&block).map_err(MapError::Problem)? {
+            if let Some(pieces) = parser.parse_block(&block).map_err(MapError::Problem)? {
                 return Ok(pieces);
             }
         }
@@ -89,18 +89,19 @@ pub struct Whole<'a, R> {
     reader: &'a mut Reader<R>,
     /// The pieces that were not read completely.
     pieces: &'a [Piece],
+    /// The position in the full content of a sparse file.
     position: u64,
+    /// The size of a sparse file; 0 for other files.
     size: u64,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the full content of `entry`, which must be the last entry. Its content must not have been read before.
+    /// Reads the full content of `entry`, which must be the current entry. Its content must not have been read before.
     pub(crate) fn whole<'a>(&'a mut self, entry: &'a Entry) -> Whole<'a, R> {
         Whole {
             reader: self,
             pieces: entry.pieces.as_deref().unwrap_or_default(),
             position: 0,
-            // 0 means not sparse: the file ends with the content.
             size: if entry.is_sparse() { entry.size } else { 0 },
         }
     }
@@ -142,7 +143,7 @@ enum MapError {
 
 fn push_all(pieces: &mut Vec<Piece>, listed: &[GnuSparseHeader]) -> Result<(), &'static str> {
     for piece in listed {
-        // This place in the list is not used.
+        // Skip an unused field of the header.
         if piece.offset[0] == 0 || piece.numbytes[0] == 0 {
             continue;
         }

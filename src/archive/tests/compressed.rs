@@ -116,7 +116,7 @@ fn truncated_stream_is_reported() {
     for kind in KINDS {
         let compressed = compress(kind, &archive);
         let tenths = (1..10).map(|tenth| compressed.len() * tenth / 10);
-        // The archive ends before the trailer. Only reading to the end of the file shows what is missing.
+        // The tar archive ends before the compression's trailer. Only reading to the end of the file shows that the trailer is missing.
         let ends = (1..=12).map(|missing| compressed.len() - missing);
         for length in tenths.chain(ends) {
             let expected = format!("{kind} data ends early");
@@ -204,7 +204,7 @@ fn v7_archive_is_detected_by_its_checksum() {
     fs::write(&source.join("f"), b"x").unwrap();
     let archive = sh("tar --format=v7 -cf - -C \"$1\" .", &[&source]);
     assert_ne!(&archive[257..262], b"ustar");
-    assert_eq!(Compression::of(&archive), Some(Compression::None));
+    assert_eq!(Compression::detect(&archive), Some(Compression::None));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn data_that_needs_too_much_memory_is_refused() {
         decode(&zstd).unwrap_err(),
         "zstd data needs more than 256 MiB of memory to decode"
     );
-    // A dictionary of 2 GiB, written into the header of a smaller one.
+    // The header of this xz file is changed so that it requests a dictionary of 2 GiB.
     let xz = python(
         "import sys, lzma, zlib, struct\n\
          data = bytearray(lzma.compress(open(sys.argv[1], 'rb').read()))\n\
@@ -232,7 +232,7 @@ fn data_that_needs_too_much_memory_is_refused() {
         decode(&xz).unwrap_err(),
         "xz data needs more than 256 MiB of memory to decode"
     );
-    // The output of the highest levels is read.
+    // The highest usual levels need less than the limit.
     for script in ["xz -9 -T1 -c \"$1\"", "cat \"$1\" | zstd -q -c --ultra -22"] {
         assert!(
             decode(&sh(script, &[&file])).unwrap() == archive(),

@@ -30,7 +30,7 @@ fn gzip_and_python_read_one_member() {
         for level in [0, 1, 6, 9, 100] {
             fs::write(&file, &compressed(&content, level, 1 << 20)).unwrap();
             assert!(sh("gzip -dc \"$1\"", &[&file]) == content);
-            // There is one member: a decoder that stops after the first has no data left.
+            // There is one member: no data is left after it.
             let rest = python(
                 "import sys, zlib\n\
                  decoder = zlib.decompressobj(31)\n\
@@ -65,7 +65,7 @@ fn output_does_not_depend_on_the_number_of_threads() {
 #[test]
 fn dense_content_is_stored_between_compressed_content() {
     let text: Vec<u8> = b"text ".repeat(700_000);
-    // It would be compressed if it was not said to be dense.
+    // Without the mark, this content would be compressed.
     let dense: Vec<u8> = b"data ".repeat(700_000);
     let outputs: Vec<Vec<u8>> = [0, 1, 2, 4]
         .map(|threads| {
@@ -78,7 +78,7 @@ fn dense_content_is_stored_between_compressed_content() {
         })
         .into();
     assert!(outputs.iter().all(|output| *output == outputs[0]));
-    // Two of its blocks of 1 MiB are not shared with text.
+    // Two blocks of 1 MiB contain only dense content, and are stored.
     let stored = outputs[0].len();
     assert!((2 << 20..(2 << 20) + 100_000).contains(&stored), "{stored}");
     let temp = temporary();

@@ -25,7 +25,7 @@ pub(super) enum Node {
     Symlink {
         target: Vec<u8>,
     },
-    /// To an earlier file.
+    /// A hard link to an earlier file.
     HardLink {
         to: usize,
     },
@@ -34,7 +34,7 @@ pub(super) enum Node {
     },
 }
 
-/// Files with their paths and times. Those that cannot be created (below a file, twice) are omitted.
+/// Files with their paths and times. [`make`] omits files that cannot be created: below a file, or at the path of another file.
 pub(super) type Tree = Vec<(Vec<Vec<u8>>, Node, i64)>;
 
 fn name() -> impl Strategy<Value = Vec<u8>> {

@@ -22,7 +22,7 @@ pub enum LinkProblem {
     /// The link leads to itself, or there are too many links on the way.
     #[error("leads in a circle or through too many links")]
     Circle,
-    /// The link did not exist when the path was resolved.
+    /// The link did not exist when the entry's path was resolved.
     #[error("another process created while the archive was unpacked")]
     New,
 }
@@ -40,7 +40,7 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
-    /// A file operation failed; `fs::Error::is_no_space` returns whether the disk is full.
+    /// A file operation failed; `fs::Error::is_no_space` says whether the disk is full.
     #[error(transparent)]
     File(#[from] fs::Error),
     /// The path of an entry would be outside the destination, or its name is invalid.

@@ -11,7 +11,7 @@ use crate::archive::read::{Entry, Reader};
 use crate::archive::sparse::Piece;
 use crate::fs::Context;
 
-/// A destination, with a buffer for the content of its files.
+/// The destination of an archive, with a buffer for the content of files.
 pub(crate) struct Files {
     pub(crate) tree: Tree,
     buffer: Vec<u8>,
@@ -66,7 +66,7 @@ impl Files {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = archive.read_content(&mut self.buffer[..wanted])?;
             if read == 0 {
-                // Prevents an endless loop. This is not reached, because the reader has compared the pieces with the size of the content.
+                // Not reached, because the reader has compared the pieces with the size of the content. It only excludes an endless loop.
                 break;
             }
             file.write_all(&self.buffer[..read])

@@ -13,7 +13,7 @@ const MAX_LINKS: usize = 40;
 pub(super) struct Component {
     pub(super) name: OsString,
     /// Whether the component comes from the target of a link.
-    pub(super) is_of_link: bool,
+    pub(super) is_from_link: bool,
 }
 
 /// The directory of an entry, resolved component by component. All paths are relative to the destination.
@@ -24,9 +24,10 @@ pub(super) struct Resolution<'a> {
     /// The components that are not resolved yet.
     rest: VecDeque<OsString>,
     /// How many components at the beginning of `rest` come from targets of links.
-    of_link: usize,
-    /// The last link in the entry's path as the archive has it.
+    from_link: usize,
+    /// The last followed link that is a component of the entry's own path, not of the target of a link. Errors name it.
     link: PathBuf,
+    /// The number of followed links.
     followed: usize,
 }
 
@@ -36,7 +37,7 @@ impl<'a> Resolution<'a> {
             entry,
             resolved: PathBuf::new(),
             rest: components(entry.parent().unwrap_or(Path::new(""))).into(),
-            of_link: 0,
+            from_link: 0,
             link: PathBuf::new(),
             followed: 0,
         }
@@ -45,18 +46,18 @@ impl<'a> Resolution<'a> {
     /// Takes the next component that is not resolved yet.
     pub(super) fn next_component(&mut self) -> Option<Component> {
         let name = self.rest.pop_front()?;
-        let is_of_link = self.of_link > 0;
-        self.of_link = self.of_link.saturating_sub(1);
-        Some(Component { name, is_of_link })
+        let is_from_link = self.from_link > 0;
+        self.from_link = self.from_link.saturating_sub(1);
+        Some(Component { name, is_from_link })
     }
 
-    /// The path of a component that follows the resolved ones.
+    /// The path of the component `name` in the directory that was resolved last.
     pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
         self.resolved.join(name)
     }
 
-    /// Resolves a component `..`, which only targets of links have. The resolved path has no links, so removing its last component gives
-    /// the parent.
+    /// Resolves a component `..`, which occurs only in targets of links. The resolved path has no links, so removing its last component
+    /// gives the parent directory.
     pub(super) fn ascend(&mut self) -> Result<(), UnpackError> {
         if self.resolved.pop() {
             Ok(())
@@ -75,9 +76,9 @@ impl<'a> Resolution<'a> {
         &mut self,
         path: PathBuf,
         target: &Path,
-        is_of_link: bool,
+        is_from_link: bool,
     ) -> Result<(), UnpackError> {
-        if !is_of_link {
+        if !is_from_link {
             self.link = path;
         }
         self.followed += 1;
@@ -88,7 +89,7 @@ impl<'a> Resolution<'a> {
             return Err(self.refused(LinkProblem::Outside));
         }
         let target = components(target);
-        self.of_link += target.len();
+        self.from_link += target.len();
         for component in target.into_iter().rev() {
             self.rest.push_front(component);
         }

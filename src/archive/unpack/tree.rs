@@ -1,8 +1,8 @@
-//! Creates, changes and removes files below the destination of an archive. All operations use the open directory of an entry, and none
-//! follows a symbolic link below the destination.
+//! Creates, changes and removes files below the destination of an archive. Each operation opens the directory of the entry, and works
+//! relative to it. No operation follows a symbolic link below the destination.
 //!
 //! An entry below a link is created in the target of the link, if the target is inside the destination: [`Tree::resolved`] replaces the
-//! links in the entry's path. The operations refuse any link that appears in a resolved path later.
+//! links in the entry's path. If a link appears in a resolved path later, the operations refuse it.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -25,13 +25,13 @@ use super::error::LinkProblem;
 use super::resolution::{Component, Resolution};
 use crate::fs::{Context, Error};
 
-/// The flags for opening a directory as the base of paths, which needs no permission to list it.
+/// The flags for opening a directory as the base of relative paths. `O_PATH` needs no permission to list the directory.
 const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// The number of directories that stay open.
-const KEPT: usize = 32;
+/// The maximum number of directories that stay open.
+const MAX_OPEN: usize = 32;
 
 /// The destination, and the open directories below it.
 pub(crate) struct Tree {
@@ -41,7 +41,8 @@ pub(crate) struct Tree {
     /// The path of the last used directory, relative to the destination.
     path: Vec<u8>,
     /// The open directories on `path`, from the top down, each with the length of its own path. Archives list the entries of a directory
-    /// together, so a few open directories are enough. All are closed when a file is removed.
+    /// together, so a few open directories are enough. All are closed when an entry is removed, because the
+    /// entry may be one of these directories.
     open: VecDeque<(usize, OwnedFd)>,
 }
 
@@ -56,7 +57,7 @@ pub(super) enum Missing {
 enum Obstacle {
     Missing,
     Symlink(PathBuf),
-    Other(PathBuf),
+    NotDirectory(PathBuf),
     Failed(Error),
 }
 
@@ -76,8 +77,8 @@ impl Tree {
         self.destination.join(entry)
     }
 
-    /// The path of an entry without links: each link to a directory inside the destination is replaced by its target. Missing
-    /// directories after the last link stay missing. The entry itself may be a link.
+    /// Replaces each link in the path of an entry by its target, which must be a directory inside the destination. The entry itself may be
+    /// a link; it is not replaced. Creates no directories.
     pub(crate) fn resolved(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
         match self.enter(entry, Missing::Refuse) {
             Err(Obstacle::Symlink(_)) => self.through_links(entry),
@@ -88,23 +89,23 @@ impl Tree {
 
     fn through_links(&mut self, entry: &Path) -> Result<PathBuf, UnpackError> {
         let mut resolution = Resolution::new(entry);
-        while let Some(Component { name, is_of_link }) = resolution.next_component() {
+        while let Some(Component { name, is_from_link }) = resolution.next_component() {
             if name == ".." {
                 resolution.ascend()?;
                 continue;
             }
             let path = resolution.path_of(&name);
             match self.look(&path, Missing::Refuse)? {
-                Some(found) if is(&found, SFlag::S_IFLNK) => {
+                Some(found) if has_kind(&found, SFlag::S_IFLNK) => {
                     let target = self.read_link(&path)?;
-                    resolution.follow(path, &target, is_of_link)?;
+                    resolution.follow(path, &target, is_from_link)?;
                 }
-                Some(found) if is(&found, SFlag::S_IFDIR) => resolution.descend(path),
-                Some(_) if is_of_link => {
+                Some(found) if has_kind(&found, SFlag::S_IFDIR) => resolution.descend(path),
+                Some(_) if is_from_link => {
                     return Err(resolution.refused(LinkProblem::NotDirectory));
                 }
-                None if is_of_link => return Err(resolution.refused(LinkProblem::Missing)),
-                // The operation on the entry creates the missing directories, or reports a file that has the path of one.
+                None if is_from_link => return Err(resolution.refused(LinkProblem::Missing)),
+                // The operation on the entry creates missing directories, or reports a file that is in their place.
                 Some(_) | None => {
                     resolution.descend(path);
                     break;
@@ -159,7 +160,7 @@ impl Tree {
     /// Creates a directory without permissions for other users, or keeps an existing one.
     pub(crate) fn directory(&mut self, entry: &Path) -> Result<(), UnpackError> {
         if let Some(found) = self.look(entry, Missing::Make)?
-            && is(&found, SFlag::S_IFDIR)
+            && has_kind(&found, SFlag::S_IFDIR)
         {
             return Ok(());
         }
@@ -203,7 +204,7 @@ impl Tree {
         mode: u32,
         mtime: i64,
     ) -> Result<(), UnpackError> {
-        // Set the time first, because without `x` in its mode only root can access the destination's `.`.
+        // Set the time first: if the mode of the destination lacks `x`, only root can access its `.` afterwards.
         self.set_time(entry, mtime)?;
         self.set_mode(entry, mode)
     }
@@ -243,7 +244,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Sets the mode of a new file, which must not be a symbolic link, because it would be followed.
+    /// Sets the mode of a new file. A symbolic link must not be passed, because it would be followed.
     pub(crate) fn set_mode(&mut self, entry: &Path, mode: u32) -> Result<(), UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, Missing::Refuse)?;
@@ -291,7 +292,7 @@ impl Tree {
         let full = self.full(entry);
         let found = self.look(entry, Missing::Refuse)?;
         let how = match found {
-            Some(found) if is(&found, SFlag::S_IFDIR) => UnlinkatFlags::RemoveDir,
+            Some(found) if has_kind(&found, SFlag::S_IFDIR) => UnlinkatFlags::RemoveDir,
             _ => UnlinkatFlags::NoRemoveDir,
         };
         let (directory, name) = self.parent(entry, Missing::Refuse)?;
@@ -307,7 +308,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The metadata of an entry. A link is not followed.
+    /// The metadata of an entry; `None` if it does not exist. A link is not followed.
     fn look(&mut self, entry: &Path, missing: Missing) -> Result<Option<FileStat>, UnpackError> {
         let full = self.full(entry);
         let (directory, name) = self.parent(entry, missing)?;
@@ -366,7 +367,7 @@ impl Tree {
             let component = Path::new(OsStr::from_bytes(component));
             let directory = self.step(at, component, path, missing)?;
             self.open.push_back((self.path.len(), directory));
-            if self.open.len() > KEPT {
+            if self.open.len() > MAX_OPEN {
                 self.open.pop_front();
             }
         }
@@ -405,11 +406,11 @@ impl Tree {
             Err(Errno::ENOENT) => Err(Obstacle::Missing),
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 let link = fstatat(at, component, AtFlags::AT_SYMLINK_NOFOLLOW)
-                    .is_ok_and(|found| is(&found, SFlag::S_IFLNK));
+                    .is_ok_and(|found| has_kind(&found, SFlag::S_IFLNK));
                 Err(if link {
                     Obstacle::Symlink(path.to_owned())
                 } else {
-                    Obstacle::Other(path.to_owned())
+                    Obstacle::NotDirectory(path.to_owned())
                 })
             }
             Err(error) => Err(failed("open the directory", error)),
@@ -427,7 +428,7 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
             link,
             problem: LinkProblem::New,
         },
-        Obstacle::Other(parent) => UnpackError::ParentNotDirectory { entry, parent },
+        Obstacle::NotDirectory(parent) => UnpackError::ParentNotDirectory { entry, parent },
         Obstacle::Failed(error) => UnpackError::File(error),
         Obstacle::Missing => UnpackError::File(Error {
             action: "find the directory of",
@@ -437,18 +438,18 @@ fn refused(entry: &Path, obstacle: Obstacle) -> UnpackError {
     }
 }
 
-/// Whether a path is the directory or is below it.
+/// Whether a path is the directory itself or below it.
 fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
     path.strip_prefix(directory)
         .is_some_and(|rest| rest.first().is_none_or(|first| *first == b'/'))
 }
 
-fn is(found: &FileStat, kind: SFlag) -> bool {
+fn has_kind(found: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
 }
 
-/// Whether a symbolic link can have this target.
-pub(super) fn is_target(target: &Path) -> bool {
+/// Whether a symbolic link can have the target.
+pub(super) fn is_valid_target(target: &Path) -> bool {
     let bytes = target.as_os_str().as_bytes();
     !bytes.is_empty() && !bytes.contains(&0)
 }

@@ -57,7 +57,7 @@ fn compression(path: &Path, cancel: &CancellationToken) -> fs::Result<&'static s
     let mut beginning = [0; BEGINNING];
     let mut file = Cancellable::new(fs::open(path)?, cancel);
     std::io::Read::read_exact(&mut file, &mut beginning).at("read", path)?;
-    Ok(match Compression::of(&beginning) {
+    Ok(match Compression::detect(&beginning) {
         Some(Compression::Gzip) => "gzip",
         _ => "none",
     })
