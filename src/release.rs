@@ -1,14 +1,13 @@
 //! The metadata of a BOSH release: its manifest, names, digests and dependencies, and the stemcell it is for.
 //!
-//! Everything here is pure: text and bytes in, values out. Nothing opens a file, reads a clock or calls the system, so that a test needs
-//! only a string.
+//! All of this is pure: functions take text or bytes, and return values. Nothing opens a file, reads a clock or calls the system.
 //!
 //! ```text
-//! manifest    release.MF in and out
-//!  ├─ yaml      a tree that keeps the text of each scalar, and quoting that all readers understand
-//!  ├─ digest    "sha1", "sha256:…;sha512:…": parse, compute, compare
-//!  ├─ stemcell  "ubuntu-jammy/1.406", os-release
-//!  └─ name      texts that are safe in a path
+//! manifest    parses and writes release.MF
+//!  ├─ yaml      parses YAML without converting values, and quotes texts for all readers
+//!  ├─ digest    parses, computes and compares digests: "2fd4…" (a SHA-1), "sha256:…;sha512:…"
+//!  ├─ stemcell  "ubuntu-jammy/1.406", and os-release
+//!  └─ name      names and versions that are safe in a path
 //! graph       the order in which packages are compiled
 //! ```
 //!

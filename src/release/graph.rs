@@ -1,7 +1,8 @@
 //! The dependency graph of a release: compile order and dependents.
 //!
-//! The compile order is that of the Go agent, because it is also the order of `compiled_packages` in the manifest. It is depth first from
-//! each package, with packages in byte order of their names and dependencies in manifest order; each package follows its dependencies.
+//! The compile order is the Go agent's. It is also the order of `compiled_packages` in the manifest, which must not differ from the Go
+//! agent's manifest. It is the post-order of a depth-first walk, so each package follows its dependencies. The walk starts from each
+//! package, in byte order of the names, and visits dependencies in manifest order.
 //!
 //! The walk is not recursive, because a long chain of dependencies would overflow the thread's stack.
 
@@ -45,8 +46,8 @@ fn cycle_path(names: &[Name]) -> String {
 /// The indices of `packages` in compile order.
 ///
 /// # Errors
-/// All missing dependencies in the order of the walk, then up to 20 distinct cycles. If there are at most 20, each group of packages that
-/// depend on each other has at least one reported cycle.
+/// All missing dependencies in the order of the walk, then up to 20 distinct cycles. Not all cycles are found; but below this limit, at
+/// least one cycle is reported for each group of packages that depend on each other.
 pub(crate) fn compile_order(packages: &[PackageNode<'_>]) -> Result<Vec<usize>, Vec<GraphProblem>> {
     let walk = Walk::over(packages);
     let mut problems = walk.unknown;
@@ -105,9 +106,11 @@ pub(crate) fn closure<'a>(
     names.filter(|name| reached.contains(name)).collect()
 }
 
+/// The state of a package during the walk.
 #[derive(Clone, Copy, PartialEq)]
 enum Mark {
     New,
+    /// The package is on the current path.
     Open,
     Done,
 }
@@ -132,7 +135,7 @@ impl Walk {
 
         let mut walk = Self::default();
         let mut marks = vec![Mark::New; packages.len()];
-        let mut unknown = HashSet::new();
+        let mut reported = HashSet::new();
         for start in starts {
             if marks[start] != Mark::New {
                 continue;
@@ -150,7 +153,7 @@ impl Walk {
                 };
                 match index.get(dependency).map(|&to| (to, marks[to])) {
                     // Report a duplicate dependency only once.
-                    None if unknown.insert((package, dependency)) => {
+                    None if reported.insert((package, dependency)) => {
                         walk.unknown.push(GraphProblem::UnknownDependency {
                             package: packages[package].0.clone(),
                             dependency: dependency.clone(),
@@ -177,7 +180,7 @@ impl Walk {
             return;
         }
         let mut cycle: Vec<Name> = names.cloned().collect();
-        // Rotate the cycle to start with the smallest name, so that a cycle that is found twice gives the same list.
+        // Start with the smallest name, so that a cycle that is found from two packages is added once.
         let smallest = (0..cycle.len()).min_by_key(|&at| &cycle[at]).unwrap_or(0);
         cycle.rotate_left(smallest);
         self.cycles.insert(cycle);

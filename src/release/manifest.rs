@@ -1,8 +1,8 @@
 //! `release.MF`: the contents of a release.
 //!
-//! Several producers have written these files over the years: the CLI since 2016 (this module has the key order and types of its
-//! structs), the Ruby CLI before it, Directors that export releases, and the Go agent. Strings keep their notation and are never
-//! converted through a number or a date, because the Director compares them as text.
+//! Several programs write these files: the CLI since 2016, before that the Ruby CLI, Directors that export releases, and the Go agent. The
+//! structs here have the key order and the types of the CLI. Strings keep their text and are never parsed as numbers or dates, because a
+//! Director compares the texts.
 //!
 //! ```text
 //! read      text → YAML tree → Manifest, or all of its problems
@@ -21,7 +21,7 @@ mod write;
 pub(crate) use problem::FieldProblem;
 pub use problem::ManifestProblem;
 
-/// The maximum size of a manifest, in bytes. Large manifests have a few hundred thousand.
+/// The maximum size of a manifest, in bytes. Large manifests have a few hundred kilobytes.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The contents of `release.MF`. Names are unique among all packages, source and compiled, and among jobs.
@@ -40,8 +40,8 @@ pub struct Manifest {
     pub jobs: Vec<Job>,
     /// The source packages, in manifest order.
     pub packages: Vec<Package>,
-    /// The compiled packages, in manifest order. `None` if the key is missing or null. The Director then treats the release as a source
-    /// release, and with an empty list as a compiled one.
+    /// The compiled packages, in manifest order. `None` if the key is missing or null: a Director then treats the release as a source
+    /// release. With an empty list, it treats the release as a compiled release.
     pub compiled_packages: Option<Vec<CompiledPackage>>,
     /// The license tarball, if there is one.
     pub license: Option<License>,

@@ -1,11 +1,11 @@
 //! Names and versions of releases, packages and jobs: texts that become components of paths.
 //!
-//! The rule is the Director's, `[-0-9A-Za-z_+.]+`, with restrictions for paths. For example, the Director allows `..`, and a package with
-//! that name would escape from every directory that contains it.
+//! The rule is the Director's, `[-0-9A-Za-z_+.]+`, with additional restrictions that make a name safe in a path. For example, the Director
+//! allows the name `..`, but a package with this name would be written outside the directory of packages.
 
 use std::fmt;
 
-/// The maximum length of a name or version in bytes. A file name has at most 255, including `.tgz` and a temporary suffix.
+/// The maximum length of a name or version in bytes. A file name, which also has `.tgz` and a temporary suffix, is limited to 255 bytes.
 pub(crate) const MAX_LEN: usize = 200;
 
 /// The maximum length of an excerpt, in characters.

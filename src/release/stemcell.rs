@@ -1,8 +1,10 @@
 //! The stemcell that packages are compiled for: `ubuntu-jammy/1.406`.
 //!
-//! A Director uses a compiled package only if this text matches the `operating_system` and version of the Director's stemcell. It ignores
-//! other compiled packages silently. On a stemcell, the version is in `/var/vcap/bosh/etc/stemcell_version`, and the operating system is
-//! derived from `/etc/os-release`, because `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
+//! A Director uses a compiled package only if this text matches the `operating_system` and version of a stemcell that the Director has. It
+//! silently ignores packages for other stemcells.
+//!
+//! On a stemcell, the version is in `/var/vcap/bosh/etc/stemcell_version`. The operating system is derived from `/etc/os-release`, because
+//! `/var/vcap/bosh/etc/operating_system` contains only `ubuntu`.
 
 use std::fmt;
 
@@ -40,7 +42,7 @@ pub enum StemcellError {
     /// `os-release` has neither a codename nor a version.
     #[error("os-release has neither VERSION_CODENAME nor VERSION_ID")]
     NoVersion,
-    /// `os-release` of an Ubuntu has no codename, by which Directors identify Ubuntu stemcells.
+    /// `os-release` of an Ubuntu has no codename. Directors identify Ubuntu stemcells by the codename.
     #[error("os-release of ubuntu has no VERSION_CODENAME")]
     NoCodename,
 }
@@ -88,7 +90,7 @@ impl Slug {
     /// Combines an operating system and a version.
     ///
     /// # Errors
-    /// One of them is not a valid [`Name`].
+    /// The operating system is not a valid [`Name`], or the version is not a valid [`Version`].
     pub fn new(os: &str, version: &str) -> Result<Self, StemcellError> {
         Ok(Self {
             os: Name::parse(os).map_err(|source| StemcellError::OperatingSystem { source })?,

@@ -1,8 +1,8 @@
-//! Parses YAML into a tree of texts. The parser is `saphyr-parser`; this module builds a tree from its events, enforces the rules of
+//! Parses YAML into a tree of nodes. The parser is `saphyr-parser`; this module builds a tree from its events, enforces the rules of
 //! manifests, and limits the memory that a document can use.
 //!
-//! A scalar, that is, a single value, keeps its text: `1.10` is a version and not a number, and a Director compares such texts to identify
-//! a release. The code that reads a field decides whether its scalar is a boolean or null, with the methods of [`Scalar`].
+//! A scalar (a single value) keeps its text, because a version `1.10` must not become the number 1.1: a Director identifies a release by
+//! the text of its version. The code that reads a field interprets the scalar as a boolean or null, with the methods of [`Scalar`].
 
 mod input;
 mod plain;
@@ -23,7 +23,7 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// The line of the first character, from 1. For an alias, the line of the anchored node.
+    /// The line of the first character, from 1. An alias has the line of its anchored node.
     #[must_use]
     pub(crate) fn line(&self) -> usize {
         match self {
@@ -33,7 +33,7 @@ impl Node {
         }
     }
 
-    /// The kind of the node with its article, for messages.
+    /// The kind of the node, for messages: `a list`.
     #[must_use]
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ pub(crate) struct Scalar {
 }
 
 impl Scalar {
-    /// Whether the scalar is null in YAML: a plain `null`, `~` or empty text without another tag.
+    /// Whether the scalar is null: tagged `!!null`, or an untagged plain `null`, `Null`, `NULL`, `~` or empty text.
     #[must_use]
     pub(crate) fn is_null(&self) -> bool {
         match self.tag.as_deref() {
@@ -73,7 +73,8 @@ impl Scalar {
         }
     }
 
-    /// The boolean that the scalar is in YAML: a word of YAML 1.1 or 1.2, plain or tagged as a boolean.
+    /// Interprets the scalar as a boolean: a word of YAML 1.1 or 1.2 that is either plain and untagged, or tagged `!!bool`. Returns `None`
+    /// for any other scalar.
     #[must_use]
     pub(crate) fn as_bool(&self) -> Option<bool> {
         let is_candidate = match self.tag.as_deref() {

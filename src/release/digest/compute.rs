@@ -129,7 +129,7 @@ pub struct BlobDigests {
 }
 
 impl BlobDigests {
-    /// Converts digests; `None` if they lack the SHA-256.
+    /// Converts digests. Returns `None` if the SHA-256 was not computed.
     #[must_use]
     pub fn new(digests: Digests) -> Option<Self> {
         let sha256 = digests.sha256.clone()?;
@@ -211,7 +211,7 @@ impl BlobHasher {
     }
 }
 
-/// Passes everything that a reader returns to `visit`. Returns the number of bytes.
+/// Reads to the end, and calls `visit` with each piece. Returns the number of bytes.
 fn read_to_end(mut reader: impl io::Read, mut visit: impl FnMut(&[u8])) -> io::Result<u64> {
     let (mut buffer, mut size) = (vec![0; BUFFER], 0);
     loop {
@@ -269,7 +269,7 @@ impl<W> HashingWriter<W> {
 impl<W: io::Write> io::Write for HashingWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(buffer)?;
-        // Hash only the written part. The caller writes the rest again.
+        // Hash only the written part: the caller passes the rest again.
         self.hasher.update(&buffer[..written]);
         self.count += written as u64;
         Ok(written)

@@ -31,7 +31,7 @@ pub enum InvalidDigest {
     },
 }
 
-/// The data does not match the digest.
+/// Data does not match an expected digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected the {algorithm} digest {expected} but {}",
@@ -42,7 +42,7 @@ pub struct DigestMismatch {
     pub algorithm: Algorithm,
     /// The expected digest in hex, as it was written.
     pub expected: String,
-    /// The computed digest in lower-case hex; `None` if it was not computed, which counts as a mismatch.
+    /// The computed digest in lower-case hex; `None` if it was not computed.
     pub actual: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Part {
 
     fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let (name, hex) = text.split_once(':').unwrap_or(("sha1", text));
-        // Accept letters that are not hex digits, as all programs that read manifests do. A digest with them never matches.
+        // Accept letters that are not hex digits, as all programs that read manifests do. A digest with such letters never matches.
         let well_formed =
             |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
         if !well_formed(name) || !well_formed(hex) {
@@ -118,8 +118,8 @@ impl MultiDigest {
         })
     }
 
-    /// Joins computed digests in the order of `algorithms`: SHA-1 without a prefix, the others with their name. `None` if `algorithms` is
-    /// empty, has duplicates, or has an algorithm that was not computed.
+    /// Joins computed digests in the order of `algorithms`. The SHA-1 has no prefix; other digests have the name of
+    /// their algorithm. `None` if `algorithms` is empty, has duplicates, or has an algorithm that was not computed.
     #[must_use]
     pub fn of(digests: &Digests, algorithms: &[Algorithm]) -> Option<Self> {
         let parts = algorithms

@@ -37,10 +37,10 @@ pub enum ManifestProblem {
     },
 }
 
-/// The part of a manifest that has a problem. It prints with a colon and a space after it.
+/// The part of a manifest that has a problem. Its text ends with a colon and a space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManifestPart {
-    /// The release itself. Prints as an empty text.
+    /// The release itself. Its text is empty.
     Release,
     /// An item of a list.
     Item {

@@ -58,7 +58,7 @@ fn manifest(root: &Node, problems: &mut Problems) -> Option<Manifest> {
     let commit_hash = fields.optional_text("commit_hash");
     let uncommitted_changes = fields.flag("uncommitted_changes");
     let jobs = fields.items("jobs", "job", &mut HashMap::new(), job);
-    // Both lists share one set, because their packages become directories of the same parent.
+    // Names must be unique in both lists together, because all packages become directories in the same directory.
     let mut packages_seen = HashMap::new();
     let packages = fields.items("packages", "package", &mut packages_seen, package);
     let compiled_packages = fields.items(
@@ -187,7 +187,7 @@ impl<'m> Fields<'m, '_> {
         self.optional_text(key).unwrap_or_default()
     }
 
-    /// A required text. A value of the wrong kind is reported as such, not as missing.
+    /// A required text. Reports a missing value and a value of the wrong kind as different problems.
     fn required(&mut self, key: &'static str) -> Option<&'m Scalar> {
         if self.value(key).is_none() {
             let line = self.mapping.get(key).map_or(self.mapping.line, Node::line);
@@ -241,7 +241,7 @@ impl<'m> Fields<'m, '_> {
         })
     }
 
-    /// The items of a list; `None` if the key is missing or null. An empty mapping counts as an empty list.
+    /// The items of a list; `None` if the key is missing or null. An empty mapping is accepted as an empty list.
     fn list(&mut self, key: &'static str) -> Option<&'m [Node]> {
         match self.value(key)? {
             Node::Sequence(sequence) => Some(&sequence.items),
@@ -260,7 +260,7 @@ impl<'m> Fields<'m, '_> {
                 self.add_wrong_kind(key, "a list of names", item);
                 continue;
             };
-            // Treat a null as an empty text, as in all other fields. An empty name is invalid.
+            // A null is invalid, like an empty name.
             let text = if scalar.is_null() { "" } else { &scalar.text };
             match Name::parse(text) {
                 Ok(name) => names.push(name),
@@ -334,7 +334,7 @@ impl<'m> Fields<'m, '_> {
     }
 }
 
-/// The value of a flag. A quoted word is text in YAML, but `"true"` and `"false"` are unambiguous.
+/// The value of a flag. `"true"` and `"false"` in quotes are accepted: YAML reads them as text, but their meaning is clear.
 fn flag_of(scalar: &Scalar) -> Option<bool> {
     scalar.as_bool().or_else(|| {
         let is = |word: &str| scalar.text.eq_ignore_ascii_case(word);

@@ -1,4 +1,4 @@
-//! Writes the manifest of a compiled release, with the same bytes as the Go agent with yaml.v3, except for additional quotes.
+//! Writes the manifest of a compiled release. The bytes are the same as those of the Go agent (yaml.v3), except for additional quotes.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ impl Manifest {
     }
 }
 
-/// Formats a manifest as that of a compiled release.
+/// Formats a manifest as the manifest of a compiled release.
 struct CompiledForm<'a>(&'a Manifest);
 
 impl fmt::Display for CompiledForm<'_> {
@@ -24,8 +24,8 @@ impl fmt::Display for CompiledForm<'_> {
         let manifest = self.0;
         field(f, "", "name", manifest.name.as_str())?;
         field(f, "", "version", manifest.version.as_str())?;
-        // The Director stores a missing commit as `unknown`, and rejects a compiled release whose commit differs from that of the source
-        // release. With an empty text here, the compiled release could not be uploaded to a Director that has the source release.
+        // The Director stores a missing commit as `unknown`, and rejects a compiled release whose commit differs from the commit of
+        // the source release. So a missing commit must be written as `unknown`, not as an empty text.
         let commit_hash = manifest.commit_hash.as_deref().unwrap_or("unknown");
         field(f, "", "commit_hash", commit_hash)?;
         writeln!(f, "uncommitted_changes: {}", manifest.uncommitted_changes)?;

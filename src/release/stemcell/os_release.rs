@@ -1,4 +1,4 @@
-//! Parses `/etc/os-release`, which describes an operating system, see `os-release(5)`.
+//! Parses `/etc/os-release`, which describes the operating system: `os-release(5)`.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,8 @@ pub(crate) struct OsRelease {
 impl OsRelease {
     /// Parses `KEY=value` lines. If a key occurs twice, the last one wins.
     ///
-    /// Values are shell words: bare, in single quotes, or in double quotes with `\` before `"`, `$`, `` ` `` and `\`. Other lines are
-    /// skipped, as other readers do, so that they cannot make a compilation fail.
+    /// Values are shell words: bare, in single quotes, or in double quotes with `\` before `"`, `$`, `` ` `` and `\`. Invalid lines are
+    /// skipped, as by other readers, so that they cannot make a compilation fail.
     #[must_use]
     pub(crate) fn parse(text: &str) -> Self {
         let values = text

@@ -1,10 +1,10 @@
-//! Input for the YAML parser that treats tabs as libyaml does.
+//! An input for the YAML parser. It makes the parser treat tabs as libyaml does.
 
 use saphyr_parser::input::SkipTabs;
 use saphyr_parser::{Input, StrInput};
 
 /// The parser's input with one additional rule: a tab separates a `:` from its value, as a space does. libyaml (Psych) and yaml.v3 accept
-/// such a tab; the parser requires a space, too. Tabs for indentation stay invalid.
+/// such a tab; without this rule, the parser requires a space in addition. Tabs for indentation stay invalid.
 pub(super) struct LenientInput<'a>(StrInput<'a>);
 
 impl<'a> LenientInput<'a> {
@@ -16,7 +16,7 @@ impl<'a> LenientInput<'a> {
 impl Input for LenientInput<'_> {
     fn skip_ws_to_eol(&mut self, skip_tabs: SkipTabs) -> (usize, Result<SkipTabs, &'static str>) {
         let (count, result) = self.0.skip_ws_to_eol(skip_tabs);
-        // Always set the second field (white space was skipped): the parser reads it only after a `:`.
+        // Always set the second field, which means that spaces were skipped. The parser reads it only after a `:`.
         let result = result.map(|skipped| SkipTabs::Result(skipped.found_tabs(), true));
         (count, result)
     }

@@ -1,13 +1,13 @@
 //! Quotes texts so that every YAML reader reads them as strings.
 //!
 //! The readers of a compiled manifest are yaml.v3 (CLI), Psych (Director) and the parsers of scripts. They disagree about a plain `1:20`,
-//! `on` or `0777`, so a text stays plain only if all of them read it as a string. As a result, some texts are quoted that yaml.v3 writes
-//! plain (`1.2.3`); readers see no difference.
+//! `on` or `0777`, so a text stays plain only if all of them read it as a string. As a result, this module quotes some texts that yaml.v3
+//! writes plain, such as `1.2.3`. Readers get the same string.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Words that some reader reads as a boolean, null or number, in lower case.
+/// Words, in lower case, that at least one reader takes for a boolean, null or number.
 const WORDS: [&str; 11] = [
     "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf",
 ];
@@ -26,7 +26,7 @@ pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             ' '..='~' => quoted.push(c),
-            // Escape other characters by number, because readers differ in the characters that they fold or reject.
+            // Escape all other characters by number, because some readers reject or replace some of them.
             _ => {
                 let _ = match u32::from(c) {
                     code @ ..=0xff => write!(quoted, "\\x{code:02X}"),
@@ -52,15 +52,15 @@ fn is_safe_plain(text: &str) -> bool {
         let lower = text.to_ascii_lowercase();
         return !WORDS.contains(&lower.as_str());
     }
-    // Numbers, base-60 numbers and timestamps contain only these letters, unless they have a prefix (0x, 0o, 0b). So a digest like 58236d…
-    // is a string for all readers, but 5e12… may be a number.
-    let prefixed = text
+    // The only letters in numbers, base-60 numbers and timestamps are e, t and z, except after a prefix (0x, 0o, 0b). So a digest like
+    // 58236d… is a string for all readers, but 5e12… may be a number.
+    let has_prefix = text
         .as_bytes()
         .get(1)
         .is_some_and(|b| b"xXoObB".contains(b));
     let in_numbers = |b: u8| b"eEtTzZ".contains(&b);
     first.is_ascii_digit()
-        && !(first == b'0' && prefixed)
+        && !(first == b'0' && has_prefix)
         && text
             .bytes()
             .any(|b| b.is_ascii_alphabetic() && !in_numbers(b))

@@ -14,10 +14,10 @@ use crate::release::name::excerpt;
 /// The maximum depth of nested lists and mappings. A manifest needs four.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// The maximum number of nodes after resolving aliases. A package has about twenty.
+/// The maximum number of nodes after resolving aliases. A package in a manifest has about twenty.
 pub(crate) const MAX_NODES: usize = 1_000_000;
 
-/// The maximum size of all texts after resolving aliases, in bytes: twice the limit of a manifest.
+/// The maximum size of all texts after resolving aliases, in bytes: twice the maximum size of a manifest.
 pub(crate) const MAX_TEXT: usize = 128 * 1024 * 1024;
 
 /// Why a text is not usable YAML, with the position.
@@ -95,11 +95,11 @@ impl From<ScanError> for Error {
     }
 }
 
-/// Parses the first document of a text and ignores further documents, as Psych's `load` and yaml.v3's `Unmarshal` do. An empty text is a
-/// null.
+/// Parses the first document of a text and ignores further documents, as Psych's `load` and yaml.v3's `Unmarshal` do. Returns a null for an
+/// empty text.
 ///
 /// # Errors
-/// The text is not valid YAML, or violates the rules and limits of this module.
+/// The text is not valid YAML, or violates a rule or limit of this module.
 pub(crate) fn parse(text: &str) -> Result<Node, Error> {
     reject_control_characters(text)?;
     let mut builder = Builder::default();
@@ -131,7 +131,7 @@ fn reject_control_characters(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Decodes a `!binary` scalar. Ignores white space, and accepts complete or no padding.
+/// Decodes the text of a `!binary` scalar. Ignores white space. The padding must be complete or missing.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let text: String = text.split_ascii_whitespace().collect();
     let padding = match text.contains('=') {
@@ -154,7 +154,7 @@ struct Size {
     depth: usize,
 }
 
-/// A complete node with an anchor, which is copied for each alias.
+/// A complete node that has an anchor. It is copied for each alias.
 struct Anchored {
     node: Node,
     size: Size,
@@ -167,7 +167,9 @@ struct Open {
     key: Option<(Scalar, Marker)>,
     /// The keys so far, with their lines.
     keys: HashMap<String, usize>,
+    /// The values of the keys `<<`.
     merges: Vec<Node>,
+    /// The number of the anchor; 0 if there is none.
     anchor: usize,
     start: Marker,
     size: Size,
@@ -192,7 +194,7 @@ impl Builder {
             | Event::DocumentStart(_)
             | Event::DocumentEnd => Ok(()),
             Event::Alias(anchor) => {
-                // The parser rejects unknown anchors, so a missing one belongs to an open node.
+                // The parser rejects unknown anchors, so an anchor that is missing here belongs to a node that is not yet complete.
                 let anchored = self.anchors.get(&anchor);
                 let Anchored { node, size } =
                     anchored.ok_or_else(|| ErrorKind::RecursiveAlias.at(mark))?;
@@ -200,7 +202,7 @@ impl Builder {
                 if self.open.len() + size.depth > MAX_DEPTH {
                     return Err(ErrorKind::TooDeep.at(mark));
                 }
-                // Check the limit before the copy.
+                // Check the limit before copying the node.
                 add_size(&mut self.total, size, mark)?;
                 let node = node.clone();
                 self.add(node, size, 0, mark)
@@ -288,7 +290,7 @@ impl Builder {
         self.add(node, open.size, open.anchor, open.start)
     }
 
-    /// Adds a complete node to the open one.
+    /// Adds a complete node to the innermost open list or mapping, or makes it the root.
     fn add(&mut self, node: Node, size: Size, anchor: usize, mark: Marker) -> Result<(), Error> {
         if anchor > 0 {
             add_size(&mut self.total, size, mark)?;
@@ -359,7 +361,7 @@ fn is_merge(key: &Scalar) -> bool {
     }
 }
 
-/// Adds the keys that the mapping lacks. If several merged mappings have a key, the first one wins.
+/// Adds those keys of the merged mappings that `mapping` itself does not have. If several merged mappings have a key, the first one wins.
 fn merge(mapping: &mut Mapping, merges: Vec<Node>) {
     if merges.is_empty() {
         return;
