@@ -1,16 +1,16 @@
-//! `bosh-agent inspect`: lists the contents of a release tarball, and reports everything that a
-//! Director, the CLI or an agent would refuse or would silently handle wrongly. A *finding* is one
-//! such problem, or a note.
+//! `bosh-agent inspect`: lists the contents of a release tarball, and reports *findings*. A finding is
+//! either a problem, which a Director, the CLI or an agent would refuse or silently handle wrongly, or
+//! a note.
 //!
 //! ```text
 //! run           one inspection
-//!  ├─ read        one pass over the tarball: the manifest, and the facts of each blob (module `blob`)
-//!  ├─ manifest    release.MF alone (unquoted: what Directors read differently; versions)
-//!  ├─ check       release.MF against the tarball
-//!  ├─ stemcell    would a Director use the packages there (--stemcell)
-//!  ├─ source      does the release come from this source release (--source)
+//!  ├─ read        reads the tarball in one pass: the manifest, and facts about each blob (module `blob`)
+//!  ├─ manifest    checks release.MF by itself (`versions`; `unquoted`: values that Directors misread)
+//!  ├─ check       compares release.MF with the tarball
+//!  ├─ stemcell    predicts whether a Director uses the packages on a stemcell (--stemcell)
+//!  ├─ source      compares the release with its source release (--source)
 //!  └─ rules       the codes of findings, with their consequences
-//! table, json   the result, for people and for programs
+//! table, json   print the result for people and for programs
 //! ```
 //!
 //! Nothing is written to disk. Memory use does not depend on the size of the tarball, because blobs

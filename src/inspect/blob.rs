@@ -44,20 +44,20 @@ impl<R: Read> Read for Measured<R> {
 /// A file in a release tarball.
 #[derive(Debug)]
 pub(super) struct Blob {
-    /// The role for which the archive was examined. A hard link to the same bytes may have another
-    /// role.
+    /// The role (package, job, ...) for which the file was examined. A hard link to the file may have
+    /// another role.
     pub role: Role,
     pub size: u64,
     /// The digests by all algorithms.
     pub digests: Digests,
-    /// The facts about the archive's contents that the checks of its role need.
+    /// The facts about the contents that the checks of the role need.
     pub content: Content,
 }
 
-/// The facts about the contents of an archive.
+/// The facts about the contents of a file, or the problem that prevented the examination.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// The file is not part of the release.
+    /// The file was not examined, because it is not a package, a job or the license.
     Unknown,
     Package(Result<PackageContents, ContentProblem>),
     License(Result<(), ContentProblem>),
@@ -69,7 +69,7 @@ pub(super) enum Content {
 pub(super) struct JobFacts {
     /// Why a Director refuses the job.
     pub problems: Vec<ContentProblem>,
-    /// The packages that `job.MF` lists; empty if it lists none. `None` if `job.MF` is invalid.
+    /// The packages that `job.MF` lists; empty if `job.MF` is missing. `None` if it is invalid.
     pub packages: Option<Vec<String>>,
 }
 
@@ -102,7 +102,7 @@ impl Blob {
                 Content::Unknown
             }
         };
-        // Read the rest of a damaged archive. If the tarball itself is damaged, this fails, too.
+        // The digests cover the rest of a damaged archive, too. Fails if the tarball itself is damaged.
         io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
         let (digests, size) = file.finish();
         Ok(Self {
@@ -119,7 +119,7 @@ impl Blob {
         self.role == *role || is_package(&self.role) && is_package(role)
     }
 
-    /// The memory that these facts need in addition to the cost of every entry, in bytes.
+    /// The memory that the facts about the contents need, in bytes.
     pub(super) fn memory(&self) -> usize {
         match &self.content {
             Content::Job(Ok(facts)) => facts.memory(),
@@ -177,7 +177,7 @@ impl PackageContents {
                 break;
             };
             match normalize(&entry.name) {
-                // The entry `./`, the directory itself.
+                // Skip `./`, the entry of the top directory itself.
                 Ok(path) if path.as_os_str().is_empty() => continue,
                 Ok(path) => {
                     let is_script = path == Path::new("packaging") && entry.kind != Kind::Directory;

@@ -30,7 +30,7 @@ pub(super) fn check(manifest: &Manifest, contents: &Contents, findings: &mut Fin
     check.graph(findings);
 }
 
-/// How messages name a package.
+/// The name of a package in messages.
 fn what(package: &Listed) -> String {
     match package {
         Listed::Source(package) => format!("package `{}`", package.name),
@@ -49,9 +49,10 @@ pub(super) fn role_and_digest(package: &Listed) -> (Role, &MultiDigest) {
     }
 }
 
-/// A blob that the manifest lists, as it is in the tarball.
+/// The blob of a package, a job or the license in the tarball.
 struct ExaminedBlob<'a> {
     content: &'a Content,
+    /// Whether the bytes match the digest in the manifest.
     is_verified: bool,
 }
 
@@ -63,7 +64,8 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Checks the stemcells, and whether the manifest has lists of packages that belong together.
+    /// Reports a manifest that lists both source and compiled packages, or compiled packages for several
+    /// stemcells.
     fn lists(&self, findings: &mut Findings) {
         let compiled = self.manifest.compiled_packages.as_deref();
         if compiled.is_some() && !self.manifest.packages.is_empty() {
@@ -84,8 +86,8 @@ impl Check<'_> {
         }
     }
 
-    /// Finds the blob of a role. Reports a blob that is missing or has a wrong digest. If the
-    /// tarball could not be read completely, missing blobs are not reported.
+    /// Returns the blob with a role if it was examined. Reports a blob that is missing, is not a file, or
+    /// has a wrong digest. If the tarball is damaged, missing blobs are not reported.
     fn blob(
         &self,
         what: &str,
@@ -205,7 +207,7 @@ impl Check<'_> {
                     content_text(what.clone(), &role, problem, is_verified),
                 );
             }
-            // If `release.MF` lists the packages of the job, that list is checked below.
+            // Packages of the job that `release.MF` lists are checked after this loop.
             if job.packages.is_none()
                 && let Ok(facts) = content
             {
@@ -239,7 +241,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks files that the manifest does not list.
+    /// Reports files that the manifest does not list.
     fn other_files(&self, findings: &mut Findings) {
         let manifest = self.manifest;
         let mut expected: HashSet<String> = self
@@ -278,6 +280,7 @@ impl Check<'_> {
         findings.add_list(&rules::COMPILED_PACKAGES_UNLISTED, text, &compiled);
     }
 
+    /// Reports missing dependencies and cycles.
     fn graph(&self, findings: &mut Findings) {
         let nodes: Vec<PackageNode<'_>> = self
             .packages

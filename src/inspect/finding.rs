@@ -47,8 +47,8 @@ impl Findings {
             .count()
     }
 
-    /// The list of findings, problems first. If there are too many findings with one code, the last
-    /// one says how many are not listed.
+    /// The list of findings, problems first. If there are too many findings with one code, the text of
+    /// the last listed one also says how many are not listed.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         for (code, count) in self.counts {
             let last = self.list.iter_mut().rfind(|it| it.rule.code == code);

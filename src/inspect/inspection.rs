@@ -16,23 +16,24 @@ pub struct Inspection {
     pub(super) contents: Contents,
     /// The manifest; `None` if it is missing or invalid.
     pub(super) manifest: Option<Manifest>,
+    /// The prediction for the stemcell of the request.
     pub(super) target: Option<Target>,
+    /// The comparison with the source release of the request.
     pub(super) source: Option<Source>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// The source release with which a compiled release was compared.
+/// A source release, and whether the inspected release was compiled from it.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) tarball: PathBuf,
     /// The manifest of the source release; `None` if it could not be read.
     pub(super) manifest: Option<Manifest>,
-    /// Whether the compiled release was compiled from this source release.
     pub(super) matches: bool,
 }
 
 impl Inspection {
-    /// Whether there are no problems. Notes do not count.
+    /// Whether the release has no problems. It may have notes.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.count(Severity::Problem) == 0
@@ -51,7 +52,7 @@ impl Inspection {
         stemcells.into_iter().collect()
     }
 
-    /// The kind of the release: `source`, `compiled` or `mixed`.
+    /// The kind of the release: `source`, `compiled` or `mixed`. `None` without a valid manifest.
     pub(super) fn kind(&self) -> Option<&'static str> {
         let manifest = self.manifest.as_ref()?;
         Some(

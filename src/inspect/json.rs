@@ -146,7 +146,7 @@ pub fn json(inspection: &Inspection) -> String {
         from_source: inspection.source.as_ref().map(from_source),
         findings: findings(inspection),
     };
-    // This could fail only for a map whose keys are not strings.
+    // Serialization fails only for maps whose keys are not strings. There are no maps here.
     let text = serde_json::to_string_pretty(&json).unwrap_or_default();
     printable_json(&text)
 }

@@ -61,7 +61,7 @@ fn rule_of(problem: &ManifestProblem) -> &'static Rule {
     }
 }
 
-/// Checks a manifest that was parsed.
+/// Checks a manifest that could be parsed.
 fn check(manifest: &Manifest, findings: &mut Findings) {
     release(manifest, findings);
     fingerprints(manifest, findings);

@@ -13,7 +13,7 @@ use crate::offline::{
     Holes, Lookalike, OpenError, Role, first_entry, open_file, path_of_entry, read_manifest,
 };
 
-/// The limit of memory for the paths in a tarball and the facts about its blobs, in bytes. A limit
+/// The maximum memory for the paths in a tarball and the facts about its blobs, in bytes. A limit
 /// is needed because tarballs may come from untrusted sources.
 const MEMORY_LIMIT: usize = 64 << 20;
 
@@ -30,7 +30,7 @@ pub(super) struct Contents {
     pub compression: Option<Compression>,
     /// The text of `release.MF`.
     pub manifest: Option<Vec<u8>>,
-    /// The entries by path. If several entries have the same path, the last one counts, as in
+    /// The entries by path. If several entries have the same path, the last one is kept, as by
     /// `tar`.
     pub members: HashMap<PathBuf, Member>,
     /// The paths of files that occur more than once.
@@ -42,7 +42,8 @@ pub(super) struct Contents {
 /// Why a tarball was not read to its end.
 #[derive(Debug)]
 pub(super) enum Damage {
-    Open(OpenError),
+    /// The tarball is damaged or is not a release.
+    Unreadable(OpenError),
     /// The paths of the entries, or the facts about the blobs, need too much memory.
     TooManyEntries,
 }
@@ -58,7 +59,7 @@ pub(super) struct Member {
 
 impl From<OpenError> for Damage {
     fn from(error: OpenError) -> Self {
-        Self::Open(error)
+        Self::Unreadable(error)
     }
 }
 
@@ -72,10 +73,10 @@ pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
     let mut file = Measured::new(file);
     let mut contents = Contents::default();
     match contents.read(&mut file) {
-        Err(Damage::Open(error)) if !is_about_contents(&error) => return Err(error),
+        Err(Damage::Unreadable(error)) if !is_caused_by_contents(&error) => return Err(error),
         read => contents.damage = read.err(),
     }
-    // Read the rest after a damaged part, because the digest covers the whole file.
+    // After damage, read the rest of the file, because the digest covers the whole file.
     io::copy(&mut file, &mut io::sink()).map_err(OpenError::Decode)?;
     let (digests, size) = file.finish();
     contents.size = size;
@@ -85,7 +86,7 @@ pub(super) fn read(tarball: &Path) -> Result<Contents, OpenError> {
 
 /// Whether an error is caused by the contents of a file, and not by a wrong path or a failure of
 /// the system.
-pub(super) fn is_about_contents(error: &OpenError) -> bool {
+pub(super) fn is_caused_by_contents(error: &OpenError) -> bool {
     let source = match error {
         OpenError::Decode(source) | OpenError::Read(ReadError::Input { source }) => source,
         OpenError::Files(_)
@@ -134,7 +135,8 @@ impl Contents {
         }
     }
 
-    /// Adds the current entry of a reader. Returns the memory that the facts about the entry need.
+    /// Adds the current entry of a reader. Returns the memory that the facts about its contents need, in
+    /// bytes.
     fn add(&mut self, entry: &Entry, reader: &mut Reader<impl Read>) -> Result<usize, OpenError> {
         let path = path_of_entry(entry)?;
         let role = Role::of(&path);
@@ -185,7 +187,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Finds the contents of the file to which a hard link leads.
+    /// Returns the contents of the file to which a hard link leads.
     fn linked(&self, path: &Path, entry: &Entry) -> Result<Arc<Blob>, OpenError> {
         let target = normalize(&entry.link).ok();
         let target = target.and_then(|it| self.members.get(&it)?.blob.clone());

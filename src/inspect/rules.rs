@@ -1,5 +1,5 @@
-//! The rules of `inspect`, one for each code of a finding: the severity, the programs that refuse
-//! such a release, and the consequence. `docs/inspect.md` has the same table. The meaning of a code
+//! The rules of `inspect`, one for each code of findings: its severity, the programs that refuse a
+//! release with such a finding, and the consequence. `docs/inspect.md` has the same table. The meaning of a code
 //! never changes, because scripts compare codes.
 
 use serde::Serialize;
@@ -12,7 +12,7 @@ use Consumer::{Agent, Cli, Compile, Director};
 pub(super) enum Severity {
     /// A consumer refuses the release, or silently handles it wrongly.
     Problem,
-    /// The release can be used, but the fact may be important to the user.
+    /// The release can be used, but the finding may be important to the user.
     Note,
 }
 
@@ -77,7 +77,7 @@ rules! {
     MANIFEST_MISSING = "manifest-missing", Problem, [Director, Cli, Compile],
         "A Director reports error 30003";
     UNSAFE_PATH = "unsafe-path", Problem, [Director, Cli, Compile],
-        "`tar` refuses `..`: a Director reports error 30002. It extracts an absolute path below the current directory";
+        "`tar` refuses a path with `..`, so a Director reports error 30002; `tar` extracts an absolute path below the current directory";
     DANGLING_LINK = "dangling-link", Problem, [Director, Cli, Compile],
         "`tar` cannot extract the release: a Director reports error 30002";
     TOO_MANY_ENTRIES = "too-many-entries", Problem, [],
@@ -85,7 +85,7 @@ rules! {
     TOO_LARGE = "too-large", Problem, [Compile],
         "The rest of the tarball was not inspected";
     DUPLICATE_ENTRY = "duplicate-entry", Note, [],
-        "The last entry counts; the Go agent may use another one";
+        "The last of these entries is used; the Go agent may use another one";
     CLUTTER = "clutter", Note, [],
         "An operating system or a tool left these files; they are ignored";
     STRAY_FILE = "stray-file", Note, [],
@@ -103,7 +103,7 @@ rules! {
     FIELD_INVALID = "field-invalid", Problem, [Cli, Compile],
         "The CLI cannot read the manifest; a Director may misread the value";
     NAME_INVALID = "name-invalid", Problem, [Director, Compile],
-        "A Director accepts only letters, digits and `-_+.` (error 40005); other names that are refused here break paths";
+        "A Director accepts only letters, digits and `-_+.` (error 40005); names such as `..` break paths";
     DIGEST_INVALID = "digest-invalid", Problem, [Agent, Compile],
         "Directors and the CLI store the text unchecked; an agent refuses to download the blob";
     DIGEST_MISSING = "digest-missing", Problem, [Director, Agent, Compile],
@@ -113,7 +113,7 @@ rules! {
     DUPLICATE_NAME = "duplicate-name", Problem, [Director, Compile],
         "A Director refuses the second item: its name is already taken";
     UNQUOTED_TEXT = "unquoted-text", Problem, [],
-        "Directors read another name or version than the CLI and the agents, and it differs from that of a quoted manifest";
+        "Directors read a different name or version than the CLI and the agents";
     UNQUOTED_DATE = "unquoted-date", Problem, [Director],
         "The YAML parser of Directors (Psych 4) refuses a date";
     UNQUOTED_COMMIT = "unquoted-commit", Note, [],
@@ -129,7 +129,7 @@ rules! {
     UNCOMMITTED_CHANGES = "uncommitted-changes", Note, [],
         "The commit does not identify the sources";
     FINGERPRINT_MISSING = "fingerprint-missing", Note, [],
-        "Neither Directors nor the CLI recognize that these are already uploaded";
+        "Directors and the CLI cannot recognize whether these packages or jobs are already uploaded";
     VERSION_NOT_FINGERPRINT = "version-not-fingerprint", Note, [],
         "`bosh upload-release` of a local file replaces the version by the fingerprint; an upload by URL keeps it";
     MIXED_RELEASE = "mixed-release", Problem, [],
@@ -149,9 +149,9 @@ rules! {
     SYMBOLIC_LINK = "symbolic-link", Problem, [Compile],
         "Directors and the CLI follow the link; the blob was not inspected";
     DIGEST_MISMATCH = "digest-mismatch", Problem, [Agent, Compile],
-        "Directors and the CLI do not compare it: an agent refuses the package when it is compiled or deployed";
+        "Directors and the CLI do not check the digest: an agent refuses the package when it is compiled or deployed";
     JOB_DIGEST_MISMATCH = "job-digest-mismatch", Problem, [Compile],
-        "Directors and the CLI do not compare it at the upload; `bosh sha2ify-release` refuses the release";
+        "Directors and the CLI do not check the digest at the upload; `bosh sha2ify-release` refuses the release";
     LICENSE_DAMAGED = "license-damaged", Problem, [Compile],
         "Directors do not read the license; `bosh sha2ify-release` refuses the release";
     PACKAGE_NOT_AN_ARCHIVE = "package-not-an-archive", Problem, [Director, Compile],
@@ -187,15 +187,15 @@ rules! {
     DEPENDENCY_CYCLE = "dependency-cycle", Problem, [Director, Compile],
         "A Director reports `Cycle`";
     MIXED_STEMCELLS = "mixed-stemcells", Problem, [],
-        "A Director accepts the release, and for each of these stemcells it lacks the packages of the others";
+        "A Director accepts the release, although it has only a part of the packages for each of these stemcells";
     STEMCELL_VERSION_FORMAT = "stemcell-version-format", Problem, [],
         "A Director accepts the release, and fails when it compares the version in a later deployment";
 
     // Codes of checks that `--stemcell` requests.
     STEMCELL_NOT_USED = "stemcell-not-used", Problem, [Director],
-        "A Director ignores the packages there: it compiles their sources, or reports error 60001 if it has none";
+        "A Director ignores these packages on the stemcell: it compiles their sources, or reports error 60001 if it has no sources";
     STEMCELL_FLOATING = "stemcell-floating", Note, [],
-        "A Director uses the packages there only while it has no sources of them";
+        "A Director uses these packages on the stemcell only while it does not have their sources";
 
     // Codes of checks that `--source` requests.
     SOURCE_UNREADABLE = "source-unreadable", Problem, [],
@@ -203,7 +203,7 @@ rules! {
     NOT_COMPARABLE = "not-comparable", Problem, [],
         "The releases were not compared";
     SOURCE_OTHER_RELEASE = "source-other-release", Problem, [],
-        "A Director takes them for two releases or versions";
+        "A Director treats them as different releases or versions";
     SOURCE_OTHER_COMMIT = "source-other-commit", Problem, [Director],
         "A Director that has the source release reports error 30014";
     SOURCE_PACKAGE_DIFFERS = "source-package-differs", Problem, [Director],
@@ -219,7 +219,7 @@ rules! {
     SOURCE_JOB_BYTES_DIFFER = "source-job-bytes-differ", Note, [],
         "The fingerprint is the same, so a Director keeps the job that it has";
     SOURCE_LEFT_OUT = "source-left-out", Note, [],
-        "`export-release` leaves out what no job needs; a job that needs these cannot use this compiled release";
+        "`export-release` leaves out parts that no job needs; a job that needs these parts cannot use this compiled release";
 }
 
 #[cfg(test)]

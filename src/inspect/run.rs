@@ -20,9 +20,9 @@ use crate::release::{Manifest, Slug};
 pub struct Request {
     /// The path of the release tarball.
     pub tarball: PathBuf,
-    /// The stemcell for which to check whether a Director would use the release's packages.
+    /// If set, the inspection also checks whether a Director would use the release's packages on this stemcell.
     pub stemcell: Option<Slug>,
-    /// The source release for which to check whether the release was compiled from it.
+    /// If set, the inspection also checks whether the release was compiled from this source release.
     pub source: Option<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ pub struct InspectError {
 }
 
 impl InspectError {
-    /// Whether the path is wrong. Otherwise, the file system has failed.
+    /// Whether the user gave a wrong path. If `false`, the file system has failed.
     #[must_use]
     pub fn is_wrong_path(&self) -> bool {
         match &self.source {
@@ -58,11 +58,11 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
         tarball: request.tarball.clone(),
         source,
     })?;
-    tarball(&contents, &mut findings);
+    check_tarball(&contents, &mut findings);
     let text = contents.manifest.as_deref();
     let manifest = text.and_then(|text| manifest::parse(text, &mut findings));
     if let Some(manifest) = &manifest {
-        compression(manifest, &contents, &mut findings);
+        check_compression(manifest, &contents, &mut findings);
         check::check(manifest, &contents, &mut findings);
     }
     let target = match (&manifest, &request.stemcell) {
@@ -70,9 +70,12 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
         _ => None,
     };
     let source = match (&manifest, request.source) {
-        (Some(manifest), Some(source)) => {
-            Some(compare(manifest, &contents, source, &mut findings)?)
-        }
+        (Some(manifest), Some(source)) => Some(compare_with_source(
+            manifest,
+            &contents,
+            source,
+            &mut findings,
+        )?),
         (None, Some(tarball)) => {
             let manifest = read_source(&tarball, &mut findings)?;
             let text = "the inspected release has no valid release.MF";
@@ -96,14 +99,14 @@ pub fn inspect(request: Request) -> Result<Inspection, InspectError> {
 }
 
 /// Reports problems with a tarball that do not depend on the manifest.
-fn tarball(contents: &Contents, findings: &mut Findings) {
+fn check_tarball(contents: &Contents, findings: &mut Findings) {
     match &contents.damage {
         None => {}
         Some(Damage::TooManyEntries) => findings.add(
             &rules::TOO_MANY_ENTRIES,
             "the tarball has more entries than can be inspected",
         ),
-        Some(Damage::Open(error)) => findings.add(rule_of(error), Chain(error).to_string()),
+        Some(Damage::Unreadable(error)) => findings.add(rule_of(error), Chain(error).to_string()),
     }
     let duplicates = contents.duplicates.iter().map(|path| shown(path));
     let duplicates: Vec<String> = duplicates.collect();
@@ -123,7 +126,7 @@ fn rule_of(error: &OpenError) -> &'static Rule {
     }
 }
 
-fn compression(manifest: &Manifest, contents: &Contents, findings: &mut Findings) {
+fn check_compression(manifest: &Manifest, contents: &Contents, findings: &mut Findings) {
     let Some(found) = contents.compression else {
         return;
     };
@@ -132,17 +135,17 @@ fn compression(manifest: &Manifest, contents: &Contents, findings: &mut Findings
         let text = format!("the tarball is compressed with {found}");
         findings.add(&rules::OUTER_COMPRESSION, text);
     } else if is_plain != manifest.no_compression {
-        let is = if is_plain { "is not" } else { "is" };
+        let verb = if is_plain { "is not" } else { "is" };
         let text = format!(
-            "release.MF says `no_compression: {}`, but the tarball {is} compressed",
+            "release.MF says `no_compression: {}`, but the tarball {verb} compressed",
             manifest.no_compression
         );
         findings.add(&rules::NO_COMPRESSION_DIFFERS, text);
     }
 }
 
-/// Compares a release with a source release, whose tarball is read.
-fn compare(
+/// Reads the tarball of a source release, and compares a release with it.
+fn compare_with_source(
     manifest: &Manifest,
     contents: &Contents,
     tarball: PathBuf,
@@ -169,11 +172,11 @@ fn compare(
     })
 }
 
-/// Reads the manifest of a source release. An invalid manifest is reported.
+/// Reads the manifest of a source release. Reports an invalid manifest as a finding, and returns `None`.
 fn read_source(tarball: &Path, findings: &mut Findings) -> Result<Option<Manifest>, InspectError> {
     match manifest_of(tarball, &CancellationToken::new()) {
         Ok(manifest) => Ok(Some(manifest)),
-        Err(error) if read::is_about_contents(&error) => {
+        Err(error) if read::is_caused_by_contents(&error) => {
             let problem = match &error {
                 OpenError::Manifest(problems) => problems.first(),
                 _ => None,

@@ -1,4 +1,4 @@
-//! Checks whether a compiled release was compiled from a given source release (`--source`).
+//! Checks whether a release was compiled from a given source release (`--source`).
 //! Compares the manifests, and the bytes of jobs with the digests in the source release. No I/O.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,12 +18,12 @@ pub(super) fn compare(
     source: &Manifest,
     findings: &mut Findings,
 ) {
-    release(compiled, source, findings);
-    packages(compiled, source, findings);
-    jobs(compiled, contents, source, findings);
+    compare_releases(compiled, source, findings);
+    compare_packages(compiled, source, findings);
+    compare_jobs(compiled, contents, source, findings);
 }
 
-fn release(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
+fn compare_releases(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
     if (&compiled.name, &compiled.version) != (&source.name, &source.version) {
         let text = format!(
             "the release is {}/{}, the source release is {}/{}",
@@ -31,31 +31,35 @@ fn release(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
         );
         findings.add(&rules::SOURCE_OTHER_RELEASE, text);
     }
-    // For a source release without a commit, a Director stores `unknown`, and compares that with
-    // the commit in the compiled release.
-    let ours = commit(compiled, "missing");
-    let theirs = commit(source, "unknown");
-    if ours != theirs {
-        let text = format!("the commit is {ours}, that of the source release is {theirs}");
+    // For a source release without a commit, a Director stores the commit `unknown`, and compares
+    // this text with the commit in the compiled release.
+    let compiled_commit = commit(compiled, "missing");
+    let source_commit = commit(source, "unknown");
+    if compiled_commit != source_commit {
+        let text = format!(
+            "the commit is {compiled_commit}, that of the source release is {source_commit}"
+        );
         findings.add(&rules::SOURCE_OTHER_COMMIT, text);
     }
 }
 
-fn commit(manifest: &Manifest, without: &str) -> String {
-    let hash = manifest.commit_hash.as_deref().unwrap_or(without);
+/// The commit of a release, for messages; `default` if the manifest has none.
+fn commit(manifest: &Manifest, default: &str) -> String {
+    let hash = manifest.commit_hash.as_deref().unwrap_or(default);
     match manifest.uncommitted_changes {
         true => format!("`{hash}` with uncommitted changes"),
         false => format!("`{hash}`"),
     }
 }
 
-fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
+fn compare_packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
     let sources = source.packages.iter().map(|it| (&it.name, it));
     let sources: HashMap<&Name, &Package> = sources.collect();
-    let ours: Vec<&CompiledPackage> = compiled.compiled_packages.iter().flatten().collect();
-    // If a package differs, the dependency keys of its dependents differ, too.
+    let packages: Vec<&CompiledPackage> = compiled.compiled_packages.iter().flatten().collect();
+    // A Director also compares dependency keys, which contain the versions of all dependencies. If a
+    // package differs, the dependency keys of its dependents differ, too.
     let mut different: HashSet<&Name> = HashSet::new();
-    for package in &ours {
+    for package in &packages {
         let is_same = match sources.get(&package.name) {
             Some(source) => compare_package(package, source, findings),
             None => {
@@ -68,23 +72,23 @@ fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
             different.insert(&package.name);
         }
     }
-    let nodes: Vec<PackageNode<'_>> = ours
+    let nodes: Vec<PackageNode<'_>> = packages
         .iter()
         .map(|it| (&it.name, it.dependencies.as_slice()))
         .collect();
     let mut affected = Vec::new();
     // Cycles and missing dependencies have their own findings.
     for index in compile_order(&nodes).unwrap_or_default() {
-        let package = ours[index];
+        let package = packages[index];
         let mut dependencies = package.dependencies.iter();
         if dependencies.any(|it| different.contains(it)) && different.insert(&package.name) {
             affected.push(package.name.to_string());
         }
     }
-    let text = "the dependency keys differ, because dependencies differ, of";
+    let text = "the dependency keys of these packages differ, because their dependencies differ";
     findings.add_list(&rules::SOURCE_DEPENDENCY_KEYS_DIFFER, text, &affected);
 
-    let names: HashSet<&Name> = ours.iter().map(|it| &it.name).collect();
+    let names: HashSet<&Name> = packages.iter().map(|it| &it.name).collect();
     let left_out = source
         .packages
         .iter()
@@ -95,33 +99,38 @@ fn packages(compiled: &Manifest, source: &Manifest, findings: &mut Findings) {
 }
 
 /// Whether a Director considers both packages to be the same.
-fn compare_package(ours: &CompiledPackage, theirs: &Package, findings: &mut Findings) -> bool {
+fn compare_package(compiled: &CompiledPackage, source: &Package, findings: &mut Findings) -> bool {
     let mut is_same = true;
-    for (what, ours_is, theirs_is) in [
-        ("version", ours.version.as_str(), theirs.version.as_str()),
-        ("fingerprint", &ours.fingerprint, &theirs.fingerprint),
+    for (what, compiled_value, source_value) in [
+        (
+            "version",
+            compiled.version.as_str(),
+            source.version.as_str(),
+        ),
+        ("fingerprint", &compiled.fingerprint, &source.fingerprint),
     ] {
-        if ours_is != theirs_is {
+        if compiled_value != source_value {
             let text = format!(
-                "package `{}`: the {what} is `{ours_is}`, in the source release it is `{theirs_is}`",
-                ours.name
+                "package `{}`: the {what} is `{compiled_value}`, in the source release it is `{source_value}`",
+                compiled.name
             );
             findings.add(&rules::SOURCE_PACKAGE_DIFFERS, text);
             is_same = false;
         }
     }
     let set = |names: &[Name]| -> BTreeSet<Name> { names.iter().cloned().collect() };
-    let (ours_are, theirs_are) = (set(&ours.dependencies), set(&theirs.dependencies));
-    if ours_are != theirs_are {
+    let (compiled_dependencies, source_dependencies) =
+        (set(&compiled.dependencies), set(&source.dependencies));
+    if compiled_dependencies != source_dependencies {
         let list = |names: BTreeSet<Name>| match names.len() {
             0 => "none".to_owned(),
             _ => names.iter().map(Name::as_str).collect::<Vec<_>>().join(" "),
         };
         let text = format!(
             "package `{}`: the dependencies are {}, in the source release they are {}",
-            ours.name,
-            list(ours_are),
-            list(theirs_are)
+            compiled.name,
+            list(compiled_dependencies),
+            list(source_dependencies)
         );
         findings.add(&rules::SOURCE_DEPENDENCIES_DIFFER, text);
         is_same = false;
@@ -129,10 +138,15 @@ fn compare_package(ours: &CompiledPackage, theirs: &Package, findings: &mut Find
     is_same
 }
 
-fn jobs(compiled: &Manifest, contents: &Contents, source: &Manifest, findings: &mut Findings) {
-    let theirs: HashMap<&Name, &Job> = source.jobs.iter().map(|it| (&it.name, it)).collect();
+fn compare_jobs(
+    compiled: &Manifest,
+    contents: &Contents,
+    source: &Manifest,
+    findings: &mut Findings,
+) {
+    let sources: HashMap<&Name, &Job> = source.jobs.iter().map(|it| (&it.name, it)).collect();
     for job in &compiled.jobs {
-        let Some(source) = theirs.get(&job.name) else {
+        let Some(source) = sources.get(&job.name) else {
             let text = format!("job `{}` is not in the source release", job.name);
             findings.add(&rules::SOURCE_LACKS, text);
             continue;
@@ -150,7 +164,7 @@ fn jobs(compiled: &Manifest, contents: &Contents, source: &Manifest, findings: &
             && source.digest.verify(&blob.digests).is_err()
         {
             let text = format!(
-                "job `{}` has the fingerprint of the source release, and other bytes",
+                "job `{}` has the same fingerprint as in the source release, but other bytes",
                 job.name
             );
             findings.add(&rules::SOURCE_JOB_BYTES_DIFFER, text);
@@ -222,7 +236,7 @@ mod tests {
                 "base, version: f9",
                 &[
                     "source-package-differs: package `base`: the version is `f9`, in the source release it is `f1`",
-                    "source-dependency-keys-differ: the dependency keys differ, because dependencies differ, of: lib, app",
+                    "source-dependency-keys-differ: the dependency keys of these packages differ, because their dependencies differ: lib, app",
                 ],
             ),
             (

@@ -14,12 +14,12 @@ use crate::release::{CompiledPackage, Manifest, Name, Slug};
 pub(super) enum Use {
     /// The Director uses the packages, which were compiled for this stemcell.
     Exact,
-    /// The Director uses the packages if it does not have their sources. They were compiled for the
-    /// same major version of the stemcell.
+    /// The Director uses the packages only if it does not have their sources: they were compiled for
+    /// another version of the stemcell, with the same major version.
     Floating,
     /// The Director does not use the packages.
     None,
-    /// The release has no compiled packages. The Director compiles them.
+    /// The release has only source packages. The Director compiles them.
     Compile,
 }
 
@@ -27,7 +27,7 @@ pub(super) enum Use {
 #[derive(Debug)]
 pub(super) struct Target {
     pub stemcell: Slug,
-    /// The worst result of all packages.
+    /// The worst use among all packages.
     pub use_: Use,
     /// How the release is used on the stemcell, in words.
     pub text: String,
@@ -35,7 +35,7 @@ pub(super) struct Target {
     pub exported_from: ExportedFrom,
 }
 
-/// The effect of `exported_from: OS/VERSION` in a deployment manifest.
+/// The prediction for a deployment whose manifest has `exported_from: OS/VERSION` with this stemcell.
 #[derive(Debug, Serialize)]
 pub(super) struct ExportedFrom {
     /// Whether a deployment with this setting can use the release.
@@ -79,11 +79,11 @@ impl Target {
 }
 
 fn use_of(package: &CompiledPackage, stemcell: &Slug) -> Use {
-    let theirs = &package.stemcell;
-    if theirs == stemcell {
+    let compiled_for = &package.stemcell;
+    if compiled_for == stemcell {
         Use::Exact
-    } else if theirs.os == stemcell.os
-        && major(theirs.version.as_str()) == major(stemcell.version.as_str())
+    } else if compiled_for.os == stemcell.os
+        && major(compiled_for.version.as_str()) == major(stemcell.version.as_str())
     {
         Use::Floating
     } else {

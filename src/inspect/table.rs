@@ -13,16 +13,17 @@ use crate::diag::{self, Bytes, printable, printable_up_to};
 use crate::offline::{Listed, Role, listed, path_of_role};
 use crate::release::{Job, Manifest, MultiDigest, Name};
 
-/// The number of characters of a fingerprint that are shown.
+/// The number of characters that are shown of a fingerprint or version.
 const SHORT: usize = 12;
 
 /// The maximum length of a finding in characters. A finding may list a hundred names.
 const LONGEST_FINDING: usize = 25_000;
 
-/// The column with sizes in the table of packages. Columns with lists of names come last, because
-/// they may be long.
-const PACKAGE_SIZE: usize = 3;
-const JOB_SIZE: usize = 2;
+/// The index of the column `size` in the table of packages. This column is right-aligned.
+const PACKAGE_SIZE_COLUMN: usize = 3;
+
+/// The index of the column `size` in the table of jobs.
+const JOB_SIZE_COLUMN: usize = 2;
 
 /// The result of an inspection as text, without a newline at the end.
 #[must_use]
@@ -82,6 +83,7 @@ fn packages(manifest: &Manifest, contents: &Contents) -> String {
         "kind",
         "size",
         "digest",
+        // The last column may be long.
         "dependencies",
     ];
     let mut rows = vec![head.map(str::to_owned)];
@@ -104,7 +106,7 @@ fn packages(manifest: &Manifest, contents: &Contents) -> String {
     }));
     match packages.is_empty() {
         true => "\nThe release has no packages.\n".to_owned(),
-        false => "\n".to_owned() + &diag::table(&rows, &[PACKAGE_SIZE]),
+        false => "\n".to_owned() + &diag::table(&rows, &[PACKAGE_SIZE_COLUMN]),
     }
 }
 
@@ -125,11 +127,11 @@ fn jobs(manifest: &Manifest, contents: &Contents) -> String {
     }));
     match manifest.jobs.is_empty() {
         true => String::new(),
-        false => "\n".to_owned() + &diag::table(&rows, &[JOB_SIZE]),
+        false => "\n".to_owned() + &diag::table(&rows, &[JOB_SIZE_COLUMN]),
     }
 }
 
-/// The size of a blob, and whether its bytes match the digest.
+/// The size of a blob, and whether its bytes match `digest`, as text.
 fn blob(role: &Role, digest: &MultiDigest, contents: &Contents) -> (String, String) {
     let path = path_of_role(role);
     let path = Path::new(&path);
@@ -155,7 +157,7 @@ fn names(names: &[Name]) -> String {
     }
 }
 
-/// The first characters of a fingerprint or version, which is ASCII.
+/// Shortens a fingerprint or version, which is ASCII.
 fn short(text: &str) -> String {
     match text.get(..SHORT) {
         Some(start) if text.len() > SHORT + 1 => format!("{start}…"),
@@ -181,11 +183,10 @@ fn from_source(source: &Source) -> String {
 fn findings(inspection: &Inspection) -> String {
     let mut text = String::new();
     for finding in &inspection.findings {
-        let _ = write!(text, "\n{}", of_finding(finding));
+        let _ = write!(text, "\n{}", finding_text(finding));
     }
     if inspection.contents.damage.is_some() {
-        text +=
-            "\nThe tarball was read only up to the damage. What follows it was not inspected.\n";
+        text += "\nThe tarball was read only up to the damage. The rest of it was not inspected.\n";
     }
     let problems = inspection.count(Severity::Problem);
     let notes = inspection.count(Severity::Note);
@@ -198,7 +199,7 @@ fn findings(inspection: &Inspection) -> String {
     text
 }
 
-fn of_finding(finding: &Finding) -> String {
+fn finding_text(finding: &Finding) -> String {
     let label = match finding.rule.severity {
         Severity::Problem => "Problem",
         Severity::Note => "Note",

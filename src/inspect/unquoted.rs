@@ -1,5 +1,5 @@
 //! Finds values in a manifest that should be strings but are not quoted, so that a Director's YAML
-//! parser (Psych) reads them as numbers, booleans or null. No I/O.
+//! parser (Psych) reads them as numbers, booleans or dates. No I/O.
 //!
 //! The CLI and the agents read all values of these fields as strings. A Director converts a number
 //! back to a string, which may change it: `1.10` becomes `1.1`.
@@ -10,14 +10,14 @@ use super::finding::Findings;
 use super::rules::{UNQUOTED_COMMIT, UNQUOTED_DATE, UNQUOTED_TEXT};
 use crate::release::yaml::{Mapping, Node, Scalar};
 
-/// Reports the values of a manifest that a Director reads differently.
+/// Reports the values of a manifest that a Director reads differently than the CLI and the agents.
 pub(super) fn check(manifest: &Node, findings: &mut Findings) {
     let Node::Mapping(root) = manifest else {
         return;
     };
-    texts(root, &["name", "version"], "", findings);
+    check_keys(root, &["name", "version"], "", findings);
     if let Some(Node::Scalar(commit)) = root.get("commit_hash")
-        && typed(commit).is_some()
+        && converted(commit).is_some()
     {
         let text = format!(
             "release.MF line {}: `commit_hash` `{}` is not quoted, and Directors read it as a number",
@@ -37,41 +37,42 @@ pub(super) fn check(manifest: &Node, findings: &mut Findings) {
             let Node::Mapping(item) = item else {
                 continue;
             };
-            let of = match item.get("name") {
+            let prefix = match item.get("name") {
                 Some(Node::Scalar(name)) => format!("{kind} `{}`: ", name.text),
                 _ => String::new(),
             };
-            texts(item, &["name", "version", "fingerprint"], &of, findings);
+            check_keys(item, &["name", "version", "fingerprint"], &prefix, findings);
             if let Some(Node::Sequence(list)) = item.get(names) {
                 for name in &list.items {
-                    text(name, names, &of, findings);
+                    check_value(name, names, &prefix, findings);
                 }
             }
         }
     }
 }
 
-fn texts(mapping: &Mapping, keys: &[&str], of: &str, findings: &mut Findings) {
+fn check_keys(mapping: &Mapping, keys: &[&str], prefix: &str, findings: &mut Findings) {
     for key in keys {
         if let Some(node) = mapping.get(key) {
-            text(node, key, of, findings);
+            check_value(node, key, prefix, findings);
         }
     }
 }
 
-fn text(node: &Node, key: &str, of: &str, findings: &mut Findings) {
+/// Checks one value. `prefix` precedes the key in messages: it names the job or package.
+fn check_value(node: &Node, key: &str, prefix: &str, findings: &mut Findings) {
     let Node::Scalar(scalar) = node else {
         return;
     };
     if is_date(scalar) {
         let text = format!(
-            "release.MF line {}: {of}`{key}` `{}` is not quoted: Directors read a date",
+            "release.MF line {}: {prefix}`{key}` `{}` is not quoted: Directors read a date",
             scalar.line, scalar.text
         );
         findings.add(&UNQUOTED_DATE, text);
     } else if let Some(read) = read_by_psych(scalar) {
         let text = format!(
-            "release.MF line {}: {of}`{key}` `{}` is not quoted: Directors read `{read}`",
+            "release.MF line {}: {prefix}`{key}` `{}` is not quoted: Directors read `{read}`",
             scalar.line, scalar.text
         );
         findings.add(&UNQUOTED_TEXT, text);
@@ -80,11 +81,12 @@ fn text(node: &Node, key: &str, of: &str, findings: &mut Findings) {
 
 /// The string that a Director gets for a scalar; `None` if it is the scalar's own text.
 fn read_by_psych(scalar: &Scalar) -> Option<String> {
-    typed(scalar).filter(|read| *read != scalar.text)
+    converted(scalar).filter(|read| *read != scalar.text)
 }
 
-/// The string for a scalar that a Director reads as a number or a boolean.
-fn typed(scalar: &Scalar) -> Option<String> {
+/// The string that a Director gets for a scalar that it reads as a number or a boolean; `None` for any
+/// other scalar.
+fn converted(scalar: &Scalar) -> Option<String> {
     if !is_untyped(scalar) {
         return None;
     }
@@ -97,8 +99,8 @@ fn is_untyped(scalar: &Scalar) -> bool {
     scalar.plain && scalar.tag.is_none()
 }
 
-/// Whether Psych takes a text for a date, such as `2026-01-31`. Psych refuses to load dates, even
-/// impossible ones.
+/// Whether Psych takes a text for a date, such as `2026-01-31` or the impossible `2026-02-31`. Psych
+/// refuses to load dates.
 fn is_date(scalar: &Scalar) -> bool {
     let parts: Vec<&str> = scalar.text.split('-').collect();
     let fits = |part: &str, lengths: RangeInclusive<usize>, largest: u32| {
@@ -125,8 +127,8 @@ fn word(text: &str) -> Option<String> {
     Some(word.to_owned())
 }
 
-/// Converts an integer in base 10, 8, 16 or 2, whose digits may be grouped by `_` or `,`. An
-/// integer that is too large is ignored, because no name or version is that long.
+/// Converts an integer in base 10, 8, 16 or 2, whose digits may be grouped by `_` or `,`. Ignores an
+/// integer that does not fit into a `u128`, because names and versions are not that long.
 fn integer(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
