@@ -3,15 +3,15 @@
 //! blob and the log, stored by their SHA-256.
 //!
 //! ```text
-//! key         what shapes a package, and the digest of that (pure)
+//! key         everything that affects a package, and its digest (pure)
 //! difference  how two keys differ, in words (pure)
 //! variables   which variables scripts inherit, and which are part of the key (pure)
 //! root        the identity of the root file system
 //! entry       the description of a cached package
-//! sealed      JSON that carries its own digest (pure)
+//! sealed      JSON that contains its own digest (pure)
 //! local       a cache in a directory: find, fetch, store
 //! incoming    files that arrive from another cache
-//! upkeep      lists, verifies and prunes it
+//! upkeep      lists, verifies and prunes a local cache
 //! remote      a cache that several machines share
 //! remotes     the shared caches of a run
 //! ```

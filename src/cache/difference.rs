@@ -26,7 +26,7 @@ pub enum Difference {
     Dependency(String, Change),
     /// This file or compiler of the root file system differs.
     Root(String, Change),
-    /// This option differs. The second value is that of the cached package.
+    /// This option differs. The second field is the value for the cached package.
     Option(String, String),
     /// This variable differs.
     Variable(String, Change),
@@ -71,7 +71,7 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
         cached.base != now.base,
         Difference::Base(cached.base.clone()),
     );
-    let of = |cached, now, make: fn(String, Change) -> Difference| {
+    let named = |cached, now, make: fn(String, Change) -> Difference| {
         let changes = changes(cached, now).into_iter();
         changes.map(move |(name, change)| make(name, change))
     };
@@ -82,14 +82,18 @@ pub fn differences(cached: &KeyParts, now: &KeyParts) -> Vec<Difference> {
         let value = cached.options.get(&name).cloned();
         Difference::Option(name, value.unwrap_or_else(|| "off".to_owned()))
     });
-    found.extend(of(
+    found.extend(named(
         &cached.dependencies,
         &now.dependencies,
         Difference::Dependency,
     ));
-    found.extend(of(&cached.root, &now.root, Difference::Root));
+    found.extend(named(&cached.root, &now.root, Difference::Root));
     found.extend(options);
-    found.extend(of(&cached.variables, &now.variables, Difference::Variable));
+    found.extend(named(
+        &cached.variables,
+        &now.variables,
+        Difference::Variable,
+    ));
     found
 }
 

@@ -52,7 +52,8 @@ pub struct Content {
     pub size: u64,
 }
 
-/// How a compiled blob is compressed. It is not part of the key, because the files in the archive are the same.
+/// How a compiled blob is compressed. This is not part of the key, because it does not affect the
+/// files in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -89,7 +90,7 @@ impl Entry {
 
     /// Whether this entry can replace `other`, that is, each run that may use `other` may also use
     /// this entry. This is false if only this package was compiled without restrictions.
-    pub(super) fn serves(&self, other: &Self) -> bool {
+    pub(super) fn can_replace(&self, other: &Self) -> bool {
         other.unrestricted || !self.unrestricted
     }
 

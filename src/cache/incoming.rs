@@ -28,10 +28,11 @@ impl LocalCache {
         self.content(&content.sha256)
     }
 
-    /// Whether the cache has a content. A damaged one is removed, so that it will be fetched again.
+    /// Whether the cache has a content with the right SHA-256. A damaged content is removed, so that
+    /// it will be fetched again.
     pub(super) fn has_content(&self, content: &Content) -> fs::Result<bool> {
         let file = self.content(&content.sha256);
-        if !self.has(content, &file)? {
+        if !self.has_right_size(content, &file)? {
             return Ok(false);
         }
         let Ok(opened) = fs::open(&file) else {
@@ -53,7 +54,7 @@ impl LocalCache {
         let contents: HashSet<&Content> = entries.iter().flat_map(Entry::contents).collect();
         let mut missing: u64 = 0;
         for content in contents {
-            if !self.has(content, &self.content(&content.sha256))? {
+            if !self.has_right_size(content, &self.content(&content.sha256))? {
                 missing = missing.saturating_add(content.size);
             }
         }

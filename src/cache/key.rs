@@ -10,10 +10,10 @@ use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
 /// The version of the format of keys and entries. Entries with another version are never used.
-/// Increase it when the agent changes so that the same parts may give a different package.
+/// Increase it if a change of the agent may give another package for the same parts.
 pub const FORMAT: u32 = 2;
 
-/// The name among [`KeyParts::options`] of the user that runs scripts.
+/// The name in [`KeyParts::options`] under which the user that runs scripts is stored.
 pub const SCRIPT_USER: &str = "user";
 
 /// The first bytes that are hashed for each key.
@@ -28,7 +28,7 @@ const LENGTH: usize = 64;
 pub struct Key(String);
 
 impl Key {
-    /// Parses a key; `None` if the text is not one.
+    /// Parses a key; `None` if the text is not a key.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         is_sha256(text).then(|| Self(text.to_owned()))
@@ -80,8 +80,8 @@ pub struct KeyParts {
     pub root: BTreeMap<String, String>,
     /// The base directory, whose paths scripts see.
     pub base: String,
-    /// The values of the flags that affect what scripts can do or see, by the names of the flags,
-    /// and the user that runs scripts, by [`SCRIPT_USER`].
+    /// The value of each flag that affects what scripts can do or see, by the name of the flag; and
+    /// the user that runs scripts, by [`SCRIPT_USER`].
     pub options: BTreeMap<String, String>,
     /// The digests of the values of the inherited variables that are part of the key (see
     /// `cache::variables`).
@@ -137,7 +137,7 @@ impl KeyParts {
         for map in [dependencies, root, options, variables] {
             encoder.map(map);
         }
-        // The hasher computes this digest, so there always is one.
+        // The hasher was created for SHA-256, so the digest exists.
         Key(encoder.0.finish().sha256().unwrap_or_default().to_owned())
     }
 }

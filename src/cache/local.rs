@@ -6,9 +6,9 @@
 //! DIR/v1/entries/NAME/KEY.json    what a cached package consists of (sealed JSON)
 //! DIR/v1/content/AB/SHA256        compiled blobs and logs
 //! DIR/v1/sources/AB/SHA256.json   the digest of the content of a source archive (sealed JSON)
-//! DIR/v1/tmp                      files that are being written, leased, and contents that are being pruned
+//! DIR/v1/tmp                      locked files that are being written, and contents that are being pruned
 //! DIR/v1/damaged                  files that are set aside
-//! DIR/v1/tidied                   its time says when unused files of a shared directory were last removed
+//! DIR/v1/tidied                   an empty file, modified when unused files of a shared directory were last removed
 //! ```
 
 use std::fs::File;
@@ -42,8 +42,8 @@ pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// The extension of sealed JSON.
 pub(super) const JSON: &str = "json";
 
-/// The maximum length of a JSON file in bytes. The agent writes no longer one. The limit bounds the
-/// memory, because several files are read concurrently.
+/// The maximum length of a JSON file in bytes. The files that the agent writes are shorter. The
+/// limit bounds the use of memory, because several files are read concurrently.
 const LONGEST: u64 = 4 << 20;
 
 /// The mode of contents. They are read-only, because a content never changes.
@@ -68,7 +68,7 @@ pub struct LocalCache {
     pub(super) is_shared: bool,
 }
 
-/// Why a cached package cannot be provided.
+/// Why a cached package cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The package's files are damaged. The caller must set them aside.
@@ -187,7 +187,7 @@ impl LocalCache {
         log: &Path,
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
-        let file = self.present(&entry.blob);
+        let file = self.current_path(&entry.blob);
         let digests = match fs::hard_link(&file, blob) {
             Ok(()) => self.check(&entry.blob, blob, cancel)?,
             Err(error) if error.is_not_found() => return Err(missing(file).into()),
@@ -201,10 +201,9 @@ impl LocalCache {
         Ok(digests)
     }
 
-    /// The path of a content. A process that prunes the cache moves contents away for a short time,
-    /// reads the entries again, and moves back those that an entry names; then the path is the
-    /// temporary one.
-    fn present(&self, content: &Content) -> PathBuf {
+    /// The current path of a content. While another process prunes the cache, the content may be in
+    /// a directory in `tmp` for a short time; see [`remove_contents`](Self::remove_contents).
+    fn current_path(&self, content: &Content) -> PathBuf {
         let file = self.content(&content.sha256);
         if !matches!(fs::lookup(&file), Ok(None)) {
             return file;
@@ -242,7 +241,7 @@ impl LocalCache {
         to: &Path,
         cancel: &CancellationToken,
     ) -> Result<Digests, FetchError> {
-        let file = self.present(content);
+        let file = self.current_path(content);
         let unreadable = |error| unreadable(&file, error);
         let from = match fs::open(&file) {
             Ok(from) => from,
@@ -268,18 +267,19 @@ impl LocalCache {
         }
     }
 
-    /// Moves a damaged file aside, so that it is not found again. If the file is missing, does
-    /// nothing: its entry stays until a run has compiled the package again and replaces the entry.
+    /// Moves a damaged file aside, so that it is not found again. Does nothing if the file is
+    /// missing: the entry that names the file stays until a run compiles the package again and
+    /// replaces the entry.
     ///
     /// # Errors
     /// The error of the system.
     pub fn set_aside(&self, damaged: &Path) -> fs::Result<()> {
         let aside = self.aside();
         fs::create_dir_all(&aside)?;
-        let place = aside.join(fs::file_name(damaged));
-        if fs::if_there(fs::rename(damaged, &place))?.is_some() {
+        let target = aside.join(fs::file_name(damaged));
+        if fs::if_there(fs::rename(damaged, &target))?.is_some() {
             // Damaged files are kept for some time, which starts now.
-            self.mark_used(&place);
+            self.mark_used(&target);
         }
         Ok(())
     }
@@ -313,8 +313,8 @@ impl LocalCache {
         }
     }
 
-    /// Sets the time of a file's last use. Pruning removes the least recently used packages first,
-    /// and damaged files are kept for some time after their last use.
+    /// Sets the modification time of a file, which is the time of its last use. Pruning removes the
+    /// least recently used packages first, and keeps damaged files for some time.
     pub(super) fn mark_used(&self, file: &Path) {
         let marked = fs::open(file)
             .and_then(|opened: File| opened.set_modified(SystemTime::now()).at("mark", file));
@@ -396,7 +396,7 @@ fn changed(file: PathBuf) -> Damage {
     Damage { file, kind }
 }
 
-/// Distinguishes a canceled read, after which the file must not be treated as damaged.
+/// The error of a read. After a cancellation, the file must not be treated as damaged.
 fn stopped_or(
     cancel: &CancellationToken,
     error: fs::Error,

@@ -1,18 +1,19 @@
 //! Caches that several machines share: a directory, an HTTP server, or a server of the Remote Execution API.
 //!
 //! ```text
-//! location     where it is (pure)
-//! allowance    how long all downloads may take
-//! credentials  who the agent is there
-//! directory    in a directory
-//! http         on an HTTP server
-//! grpc         on a server of the Remote Execution API
+//! location     the location of a shared cache (pure)
+//! limits       the time limits of single operations
+//! allowance    a time limit for all downloads together
+//! credentials  tokens, passwords and headers for servers
+//! directory    a cache in a directory
+//! http         a cache on an HTTP server
+//! grpc         a cache on a server of the Remote Execution API
 //! receiver     receives a content into a local cache
 //! health       counts failures, and decides when a cache is not used any longer
 //! ```
 //!
 //! A shared cache never makes a run fail. A failure is reported by a warning with the cache and the
-//! reason. Each operation has a time limit. After a refusal, or after a few time limits and lost
+//! reason. Each operation has a time limit. After a refusal, or after a few timeouts or lost
 //! connections, the run does not use the cache again.
 
 mod allowance;
@@ -62,7 +63,7 @@ use crate::tls::{self, Profile};
 const SEARCHES: usize = 16;
 
 /// The maximum memory for entries in bytes. A typical entry takes a few KiB.
-const MOST_DESCRIPTIONS: usize = 64 << 20;
+const ENTRY_MEMORY: usize = 64 << 20;
 
 /// The maximum number of packages that are fetched concurrently.
 pub const TRANSFERS: usize = 4;
@@ -82,9 +83,9 @@ pub struct Remote {
     downloads: Allowance,
     health: Health,
     /// How many bytes of memory are left for entries.
-    descriptions: AtomicUsize,
+    memory_left: AtomicUsize,
     /// The keys of packages whose entries or contents are wrong or missing, and the SHA-256 of
-    /// contents with wrong bytes. They are replaced when the package is stored again.
+    /// contents with wrong bytes. These files are replaced when the package is stored again.
     damaged: Mutex<HashSet<String>>,
 }
 
@@ -136,9 +137,10 @@ impl Remote {
             kind,
             health: Health::new(location.to_string(), limits.patience, local),
             limits,
-            descriptions: AtomicUsize::new(MOST_DESCRIPTIONS),
+            memory_left: AtomicUsize::new(ENTRY_MEMORY),
             searches: Allowance::new(limits.lookups),
-            // Allow twice the base, so that one slow package does not use up the time of all.
+            // Allow twice the base time, so that one slow package does not use up the time of all
+            // packages.
             downloads: Allowance::new(2 * limits.base),
             damaged: Mutex::default(),
         }
@@ -150,7 +152,7 @@ impl Remote {
         &self.location
     }
 
-    /// Reports the first failure after which the cache was still used, once.
+    /// Reports the first failure once, if the run still uses the cache.
     pub(super) fn report(&self) {
         self.health.report();
     }
@@ -176,7 +178,7 @@ impl Remote {
         };
         match tokio::time::timeout(limit, preparing).await {
             Ok(Ok(Prepared::Writable)) => {}
-            Ok(Ok(Prepared::OnlyRead(error))) => self.health.only_read(&error),
+            Ok(Ok(Prepared::ReadOnly(error))) => self.health.note_read_only(&error),
             Ok(Err(error)) => self.health.give_up(&error),
             Err(_) => self.give_up_silent(limit),
         }
@@ -188,7 +190,8 @@ impl Remote {
         self.health.is_broken()
     }
 
-    /// Reports that storing packages took longer than this limit at the end of a run.
+    /// Stops the use of the cache and reports that storing packages at the end of a run took longer
+    /// than this limit.
     pub fn give_up_slow(&self, limit: Duration) {
         self.health.give_up(&RemoteError::Slow { limit });
     }
@@ -202,7 +205,7 @@ impl Remote {
     /// Whether packages can be stored in the cache, as far as is known.
     #[must_use]
     pub fn takes_packages(&self) -> bool {
-        !self.is_broken() && !self.health.is_only_read()
+        !self.is_broken() && !self.health.is_read_only()
     }
 
     /// Finds the entries of packages, in the order of `wanted`. The result is `None` for a missing
@@ -295,10 +298,10 @@ impl Remote {
         let size = entry.memory();
         let take = |left: usize| left.checked_sub(size);
         let taken = self
-            .descriptions
+            .memory_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         if taken.is_err() {
-            let limit = Bytes(MOST_DESCRIPTIONS as u64);
+            let limit = Bytes(ENTRY_MEMORY as u64);
             let error = RemoteError::Wrong {
                 file: format!("{}/{}", entry.parts.name, entry.key()),
                 problem: format!("is not used: all descriptions need more than {limit} of memory"),
@@ -329,8 +332,8 @@ impl Remote {
             let shared = content.size.saturating_mul(TRANSFERS as u64);
             match self.attempt(self.limits.transfer(shared), fetch).await {
                 Ok(true) => {}
-                failed => {
-                    self.note_damage(entry, failed);
+                result => {
+                    self.note_damage(entry, result);
                     return false;
                 }
             }
@@ -353,7 +356,7 @@ impl Remote {
         true
     }
 
-    /// Remembers a package whose contents could not be fetched, if the server is to blame.
+    /// Remembers a package whose contents are missing or wrong in the cache.
     fn note_damage(&self, entry: &Entry, fetched: Result<bool, Failed>) {
         let mut damaged = self.damaged();
         match fetched {
@@ -391,8 +394,8 @@ impl Remote {
                 Kind::Grpc(server) => Box::pin(server.store(entry, files)),
             }
         };
-        let limit = entry.size().saturating_mul(concurrent);
-        let stored = self.attempt(self.limits.transfer(limit), store).await;
+        let bytes = entry.size().saturating_mul(concurrent);
+        let stored = self.attempt(self.limits.transfer(bytes), store).await;
         stored.is_ok()
     }
 
@@ -422,7 +425,7 @@ impl Remote {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an operation with a time limit and a few retries. Reports a failure.
+    /// Runs an operation with a time limit and a few retries. Records a failure for the report.
     async fn attempt<'a, T>(
         &'a self,
         limit: Duration,
@@ -460,7 +463,7 @@ impl Remote {
     }
 }
 
-/// Why an operation has no result. The reason was already reported.
+/// Why an operation has no result. The failure was already recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
     /// A file of the cache is wrong.

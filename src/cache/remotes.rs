@@ -33,7 +33,7 @@ impl Remotes {
             Arc::new(remote)
         };
         let from: Vec<Arc<Remote>> = from.iter().map(remote).collect();
-        // Use one object if a cache occurs in both lists, so that it prints only one warning.
+        // If `to` is also in `from`, use one client for both, so that it prints only one warning.
         let to = to.map(|location| {
             let same = from.iter().find(|it| it.location() == location);
             same.map_or_else(|| remote(location), Arc::clone)
@@ -66,16 +66,16 @@ impl Remotes {
         }
     }
 
-    /// Reports, for each cache, the first failure after which the cache was still used.
+    /// Reports the first failure of each cache that the run still uses.
     pub fn report(&self) {
         self.all().for_each(|remote| remote.report());
     }
 
-    /// Records that the caller is about to report a failure of the local cache. Returns whether it
-    /// is the first one.
+    /// Whether a failure of the local cache that the caller is about to report is the first one of
+    /// the run. Returns `true` once.
     #[must_use]
     pub fn is_first_local_failure(&self) -> bool {
-        self.local.is_first()
+        self.local.may_warn()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The identity of the root file system, which is a part of cache keys. It distinguishes machines
-//! for the same stemcell that differ, for example by another compiler.
+//! The identity of the root file system, which is a part of cache keys. Two machines for the same
+//! stemcell have different identities if, for example, their compilers differ.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -53,7 +53,7 @@ const PROGRAMS: [&str; 20] = [
 ///
 /// # Errors
 /// If a file that this user may read cannot be read. A file that this user may not read is
-/// identified by its size and time.
+/// identified by its size and modification time.
 pub fn root_identity(etc: &Path, search: Option<&OsStr>) -> fs::Result<BTreeMap<String, String>> {
     let mut identity = BTreeMap::new();
     for file in FILES {
@@ -107,7 +107,7 @@ fn digest(file: &Path) -> fs::Result<Option<String>> {
     Ok(digests.sha256().map(str::to_owned))
 }
 
-/// The size and time of a file that this user may not read.
+/// The size and modification time of a file that this user may not read.
 fn unreadable(file: &Path, error: fs::Error) -> fs::Result<String> {
     use std::os::unix::fs::MetadataExt;
     if error.source.kind() != io::ErrorKind::PermissionDenied {

@@ -54,7 +54,7 @@ impl LocalCache {
         let link = directory.path().join(&content.sha256);
         if fs::hard_link(file, &link).is_err() {
             // The cache is on another file system: copy the file, unless the cache has it.
-            if self.has(content, &target)? {
+            if self.has_right_size(content, &target)? {
                 return Ok(());
             }
             return self.add_copy(file, cancel).map(drop);
@@ -68,7 +68,7 @@ impl LocalCache {
     /// Whether the cache has a content with the right size. If so, sets the time of its last use,
     /// so that it is not pruned before its entry is written. A content with the wrong size is
     /// removed.
-    pub(super) fn has(&self, content: &Content, target: &Path) -> fs::Result<bool> {
+    pub(super) fn has_right_size(&self, content: &Content, target: &Path) -> fs::Result<bool> {
         match fs::lookup(target)? {
             None => Ok(false),
             Some(metadata) if metadata.is_file() && metadata.len() == content.size => {

@@ -37,10 +37,10 @@ pub struct Listed {
 #[derive(Debug, Default)]
 pub struct Verified {
     /// The number of packages without damaged files.
-    pub good: usize,
-    /// The sizes of these files, in bytes.
+    pub intact: usize,
+    /// The total size of the undamaged files, in bytes.
     pub bytes: u64,
-    /// The damaged files, which were set aside.
+    /// The damaged files, which were set aside, and the files that could not be read.
     pub damaged: Vec<Damage>,
 }
 
@@ -71,9 +71,9 @@ impl LocalCache {
         for directory in entries_of(&self.entries())? {
             check(cancel, &directory)?;
             let name = directory.file_name().unwrap_or_default().to_string_lossy();
-            let (good, bad) = self.of_package(&name)?;
-            listed.extend(good);
-            damaged.extend(bad);
+            let (more_listed, more_damaged) = self.list_package(&name)?;
+            listed.extend(more_listed);
+            damaged.extend(more_damaged);
         }
         listed.sort_by(|one, other| {
             let key = |it: &Listed| (it.entry.parts.name.clone(), it.used);
@@ -86,7 +86,7 @@ impl LocalCache {
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub fn of_package(&self, name: &str) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
+    pub fn list_package(&self, name: &str) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
         let (mut listed, mut damaged) = (Vec::new(), Vec::new());
         for file in entries_of(&self.entries().join(name))? {
             let text = file.file_name().unwrap_or_default().to_string_lossy();
@@ -118,41 +118,41 @@ impl LocalCache {
     /// # Errors
     /// If a directory cannot be read, or after a cancellation.
     pub fn verify(&self, cancel: &CancellationToken) -> fs::Result<Verified> {
-        let (listed, damaged) = self.list()?;
-        let (mut good, mut bad, mut verified) = (HashSet::new(), damaged, Verified::default());
+        let (listed, mut damaged) = self.list()?;
+        let (mut intact, mut verified) = (HashSet::new(), Verified::default());
         for Listed { entry, file, .. } in listed {
-            let mut is_good = true;
+            let mut is_intact = true;
             for content in entry.contents() {
-                if good.contains(content) {
+                if intact.contains(content) {
                     continue;
                 }
                 match self.verify_content(content, cancel)? {
                     None => {
-                        good.insert(content.clone());
+                        intact.insert(content.clone());
                     }
                     Some(kind) => {
-                        is_good = false;
+                        is_intact = false;
                         let file = self.content(&content.sha256);
-                        bad.push(Damage { file, kind });
+                        damaged.push(Damage { file, kind });
                     }
                 }
             }
-            if is_good {
-                verified.good += 1;
+            if is_intact {
+                verified.intact += 1;
             } else if fs::lookup(&file)?.is_some() {
-                if bad.iter().all(|it| it.kind.is_lasting()) {
+                if damaged.iter().all(|it| it.kind.is_lasting()) {
                     self.set_aside(&file)?;
                 }
             } else {
                 // Another process has removed the package meanwhile.
-                bad.retain(|it| !matches!(it.kind, DamageKind::Missing));
+                damaged.retain(|it| !matches!(it.kind, DamageKind::Missing));
             }
         }
-        for damage in bad.iter().filter(|it| it.kind.is_lasting()) {
+        for damage in damaged.iter().filter(|it| it.kind.is_lasting()) {
             self.set_aside(&damage.file)?;
         }
-        verified.bytes = good.iter().map(|content: &Content| content.size).sum();
-        verified.damaged = bad;
+        verified.bytes = intact.iter().map(|content: &Content| content.size).sum();
+        verified.damaged = damaged;
         Ok(verified)
     }
 
@@ -171,8 +171,8 @@ impl LocalCache {
         let reader = Cancellable::new(opened, cancel);
         match Digests::of_reader(reader, &[Algorithm::Sha256]).at("read", &file) {
             Ok((digests, size)) => {
-                let is_good = Content::new(&digests, size).as_ref() == Some(content);
-                Ok((!is_good).then_some(DamageKind::Changed))
+                let is_intact = Content::new(&digests, size).as_ref() == Some(content);
+                Ok((!is_intact).then_some(DamageKind::Changed))
             }
             Err(error) if cancel.is_cancelled() => Err(error),
             Err(error) => Ok(Some(DamageKind::Unreadable(error))),
@@ -257,14 +257,13 @@ impl LocalCache {
         if time.is_some_and(|time| time.elapsed().unwrap_or_default() < ABANDONED) {
             return Ok(());
         }
-        // Set the time first, so that only one run per day does this work, even if that run is
-        // canceled.
+        // Set the time first, so that only one run per day does this work, even if it is canceled.
         self.write(&last, Ok(Vec::new()))?;
         self.prune(None, ABANDONED, cancel).map(drop)
     }
 
     /// All contents, with the times of their last use. In a shared directory, the search ends after
-    /// [`LONGEST_WALK`]. It starts at a random place, so that several runs together find all
+    /// [`LONGEST_WALK`]. It starts at a random subdirectory, so that several runs together find all
     /// contents.
     fn all_contents(&self, cancel: &CancellationToken) -> fs::Result<Vec<(Content, SystemTime)>> {
         let mut found = Vec::new();

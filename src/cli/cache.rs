@@ -119,7 +119,7 @@ fn verify(cache: &LocalCache) -> fs::Result<Printed> {
     warn(&verified.damaged, "It was set aside");
     let text = format!(
         "{} good: {}",
-        packages(verified.good),
+        packages(verified.intact),
         Bytes(verified.bytes)
     );
     Ok((text, code_of(&verified.damaged)))

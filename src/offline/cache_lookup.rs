@@ -49,7 +49,7 @@ pub(super) fn no_entry(name: &str) -> String {
 fn explain(cache: &LocalCache, parts: &KeyParts) -> String {
     let name = &parts.name;
     // A damaged entry of another package is reported when it is used.
-    let listed = match cache.of_package(name) {
+    let listed = match cache.list_package(name) {
         Ok((listed, _)) => listed,
         Err(error) => return format!("its entries cannot be read: {}", Chain(&error)),
     };

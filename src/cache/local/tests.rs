@@ -198,7 +198,7 @@ fn least_recently_used_packages_are_pruned() {
         let used = SystemTime::now() - Duration::from_secs(age);
         fs::open(&file).unwrap().set_modified(used).unwrap();
     }
-    // Using it makes it the newest one.
+    // This makes the first package the most recently used one.
     assert!(world.get(&entries[0].1.key()).unwrap().is_some());
     let pruned = world
         .cache
@@ -263,7 +263,7 @@ fn verification_finds_what_is_damaged() {
         bytes[0] ^= 1
     });
     let verified = world.cache.verify(&CancellationToken::new()).unwrap();
-    assert_eq!((verified.good, verified.bytes), (1, 7));
+    assert_eq!((verified.intact, verified.bytes), (1, 7));
     assert_eq!(verified.damaged.len(), 1);
     assert!(world.get(&good.key()).unwrap().is_some());
     assert_eq!(world.get(&bad.key()), Ok(None));

@@ -1,5 +1,6 @@
 //! A time limit for all downloads from a shared cache together. It consists of a base and an
-//! additional time for each download. Only time in which at least one download runs counts.
+//! additional time for each download. Time in which no download runs is not counted. All searches
+//! in a cache have such a time limit, too.
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -108,7 +109,7 @@ mod tests {
         let sleep = |time| tokio::time::sleep(seconds(time));
         assert_eq!(allowance.run(seconds(1), sleep(8)).await, Ok(()));
         sleep(100).await;
-        // Of 11 seconds, 3 are left; these two add 3.
+        // 3 of 11 seconds are left. These two downloads add 3 seconds to the limit.
         let both = futures_util::future::join(
             allowance.run(seconds(2), sleep(4)),
             allowance.run(seconds(1), pending::<()>()),

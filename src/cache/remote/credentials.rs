@@ -1,6 +1,6 @@
 //! Reads the credentials for shared caches and for the server that compiles packages. Credentials
-//! are a token, a user name and password, or an entry of a netrc file, and headers such as an API
-//! key.
+//! are an identity and additional headers, such as one with an API key. An identity is a token, a
+//! user name and password, or an entry of a netrc file.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ struct Variables {
     token: &'static str,
     user: &'static str,
     password: &'static str,
-    /// The name of the variable with headers, one `NAME: VALUE` per line.
+    /// The name of the variable with additional headers, one `NAME: VALUE` per line.
     header: &'static str,
-    /// The name of the variable with the path of a file with such headers.
+    /// The name of the variable with the path of a file that contains such lines.
     header_file: &'static str,
 }
 
@@ -30,8 +30,9 @@ const OF_CACHES: Variables = Variables {
     header_file: "BOSH_AGENT_CACHE_HEADER_FILE",
 };
 
-/// The variables for the server that compiles packages. If they are not set, those for shared
-/// caches are used, because it may be the same server.
+/// The variables for the server that compiles packages. Without an identity or without headers in
+/// them, the agent uses the identity or the headers for shared caches, because one server may serve
+/// both.
 const OF_EXECUTION: Variables = Variables {
     token: "BOSH_AGENT_REMOTE_TOKEN",
     user: "BOSH_AGENT_REMOTE_USER",
@@ -43,7 +44,7 @@ const OF_EXECUTION: Variables = Variables {
 /// The variable with the path of a certificate for the server that compiles packages, in PEM.
 pub const CERTIFICATE: &str = "BOSH_AGENT_REMOTE_CERTIFICATE";
 
-/// The variable with the path of that certificate's private key, in PEM.
+/// The variable with the path of the private key of [`CERTIFICATE`], in PEM.
 pub const CERTIFICATE_KEY: &str = "BOSH_AGENT_REMOTE_KEY";
 
 /// All variables with credentials.
@@ -85,30 +86,34 @@ const NETRC: &str = "NETRC";
 /// The credentials for one kind of server. `Debug` prints no secrets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// A token (for `Bearer`) or a user name and password (for `Basic`), and the variable with it.
-    given: Option<(Identity, &'static str)>,
+    /// The identity in a variable, and the name of the variable.
+    identity: Option<(Identity, &'static str)>,
+    /// The path of the netrc file, which is read if no variable contains an identity.
     netrc: Option<PathBuf>,
-    /// Headers, one `NAME: VALUE` per line, or the path of a file with them; and the variable with
-    /// it.
-    fields: Option<(Fields, &'static str)>,
+    /// The additional headers in a variable, and the name of the variable.
+    extra: Option<(ExtraHeaders, &'static str)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fields {
+enum ExtraHeaders {
+    /// One `NAME: VALUE` per line.
     Text(Secret),
+    /// A file with such lines.
     File(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Identity {
+    /// A token for the scheme `Bearer`.
     Token(Secret),
+    /// A user name and password for the scheme `Basic`.
     User(String, Secret),
 }
 
 impl Credentials {
     /// The credentials for shared caches. Does not read files.
     #[must_use]
-    pub fn of(environment: &Environment) -> Self {
+    pub fn for_caches(environment: &Environment) -> Self {
         Self::in_variables(environment, &[OF_CACHES])
     }
 
@@ -118,8 +123,9 @@ impl Credentials {
         Self::in_variables(environment, &[OF_EXECUTION, OF_CACHES])
     }
 
-    /// The credentials from the first set of variables in which one is defined.
-    fn in_variables(environment: &Environment, all: &[Variables]) -> Self {
+    /// Takes the identity from the first of `sets` that contains one. Takes the additional headers,
+    /// independently, from the first of `sets` that contains some.
+    fn in_variables(environment: &Environment, sets: &[Variables]) -> Self {
         let text = |name: &str| {
             let value = environment.get(name)?.to_str()?.trim();
             (!value.is_empty()).then(|| value.to_owned())
@@ -132,46 +138,45 @@ impl Credentials {
             let password = Secret::new(text(names.password).unwrap_or_default());
             Some((Identity::User(user, password), names.user))
         };
-        let fields = |names: &Variables| {
+        let extra = |names: &Variables| {
             if let Some(header) = text(names.header) {
-                return Some((Fields::Text(Secret::new(header)), names.header));
+                return Some((ExtraHeaders::Text(Secret::new(header)), names.header));
             }
             let file = PathBuf::from(text(names.header_file)?);
-            Some((Fields::File(file), names.header_file))
+            Some((ExtraHeaders::File(file), names.header_file))
         };
         let home = || Some(PathBuf::from(text("HOME")?).join(".netrc"));
         Self {
-            given: all.iter().find_map(identity),
+            identity: sets.iter().find_map(identity),
             netrc: text(NETRC).map(PathBuf::from).or_else(home),
-            fields: all.iter().find_map(fields),
+            extra: sets.iter().find_map(extra),
         }
     }
 
-    /// The headers that identify the agent to the server of `url`. Reads the files that the
-    /// variables name.
+    /// The headers for requests to the server of `url`: the identity and the additional headers.
+    /// Reads the files that the variables name.
     pub(crate) fn headers(&self, url: &Url) -> Headers {
-        let identity = self.identity(url);
-        match &self.fields {
+        let identity = self.authorization(url);
+        match &self.extra {
             None => identity,
-            Some((Fields::Text(fields), variable)) => {
-                with_fields(identity, fields.expose(), variable)
+            Some((ExtraHeaders::Text(lines), variable)) => {
+                with_extra(identity, lines.expose(), variable)
             }
-            Some((Fields::File(file), variable)) => match fs::read(file) {
-                Ok(text) => with_fields(identity, &String::from_utf8_lossy(&text), variable),
+            Some((ExtraHeaders::File(file), variable)) => match fs::read(file) {
+                Ok(text) => with_extra(identity, &String::from_utf8_lossy(&text), variable),
                 Err(error) => {
                     let error = Chain(&error);
-                    tracing::warn!(%error, "no headers for the server: {variable} names them");
+                    tracing::warn!(%error, "no additional headers are sent: the file that {variable} names cannot be read");
                     identity
                 }
             },
         }
     }
 
-    /// The `Authorization` header. Reads the netrc file if the variables contain neither a token
-    /// nor a user name.
-    fn identity(&self, url: &Url) -> Headers {
+    /// The `Authorization` header. Reads the netrc file if no variable contains an identity.
+    fn authorization(&self, url: &Url) -> Headers {
         let of_netrc = || Some((self.of_netrc(url.host())?, NETRC));
-        match self.given.clone().or_else(of_netrc) {
+        match self.identity.clone().or_else(of_netrc) {
             None => Headers::new(),
             Some((Identity::User(user, password), _)) => {
                 Headers::new().with_basic_authorization(&user, &password)
@@ -203,7 +208,7 @@ impl Credentials {
 
 /// Adds the headers in `text` to `headers`. An invalid line is reported by its number only, because
 /// it may contain a secret.
-fn with_fields(headers: Headers, text: &str, variable: &str) -> Headers {
+fn with_extra(headers: Headers, text: &str, variable: &str) -> Headers {
     let lines = text.lines().map(str::trim).enumerate();
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines.fold(headers, |headers, (index, line)| {
@@ -227,7 +232,7 @@ fn with_fields(headers: Headers, text: &str, variable: &str) -> Headers {
 fn in_netrc(text: &str, host: &str) -> Option<Identity> {
     let mut words = Words { rest: text };
     let mut entry: Option<(Option<String>, Secret)> = None;
-    // Whether the current words belong to the entry for `host`.
+    // Whether the current words belong to the entry that is used.
     let mut is_ours = false;
     while let Some(keyword) = words.keyword() {
         match keyword.as_str() {
@@ -333,7 +338,7 @@ mod tests {
     }
 
     fn all_sent(variables: &[(&str, &str)], url: &str) -> Vec<(String, String)> {
-        let credentials = Credentials::of(&environment(variables));
+        let credentials = Credentials::for_caches(&environment(variables));
         assert!(!format!("{credentials:?}").contains("hunter2"));
         let headers = credentials.headers(&Url::parse(url).unwrap());
         assert!(!format!("{headers:?}").contains("hunter2"));
@@ -411,7 +416,7 @@ mod tests {
         assert_eq!(sent(&[of_cache]), ["Bearer cache"]);
         let own = (OF_EXECUTION.token, "remote");
         assert_eq!(sent(&[of_cache, own]), ["Bearer remote"]);
-        let of_caches = Credentials::of(&environment(&[own]));
+        let of_caches = Credentials::for_caches(&environment(&[own]));
         assert_eq!(of_caches.headers(&url).iter().count(), 0);
     }
 

@@ -25,7 +25,7 @@ const CHUNK: usize = 128 * 1024;
 pub(super) enum Prepared {
     Writable,
     /// Packages can only be read, because of this error.
-    OnlyRead(fs::Error),
+    ReadOnly(fs::Error),
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Directory {
         let cache = Arc::clone(&self.cache);
         let preparing = runtime::spawn_blocking("prepare", move || match cache.prepare() {
             Ok(()) => Ok(Prepared::Writable),
-            Err(error) if cache.is_there() => Ok(Prepared::OnlyRead(error)),
+            Err(error) if cache.is_there() => Ok(Prepared::ReadOnly(error)),
             Err(error) => Err(error.into()),
         });
         preparing.await?
@@ -87,7 +87,7 @@ impl Directory {
         })
     }
 
-    /// Copies a content; `false` if it is missing.
+    /// Copies a content into a local cache; `false` if the directory does not have the content.
     pub(super) async fn fetch(
         &self,
         content: &Content,

@@ -39,7 +39,7 @@ pub(super) enum RemoteError {
     /// The file system of a shared directory does not respond.
     #[error("its file system does not respond: no result after {}", Elapsed(*limit))]
     NoResponse { limit: Duration },
-    /// An entry or content is not what was stored. This counts as a cache miss.
+    /// An entry or content differs from what was stored. The run treats this as a cache miss.
     #[error("`{file}` {problem}")]
     Wrong { file: String, problem: String },
     /// A content or an entry cannot be written to the local cache. The shared cache is not to

@@ -19,7 +19,7 @@ use crate::cache::local::LocalCache;
 use crate::http::{Body, Client, Timeouts, Url};
 use crate::reapi::{Blob, Code, Digest, Server};
 
-/// The maximum length of an entry in bytes. The agent writes no longer one.
+/// The maximum length of an entry in bytes. The entries that the agent writes are shorter.
 const LONGEST_ENTRY: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl GrpcServer {
         })
     }
 
-    /// Receives a content into `receiver`; `false` if the content is missing.
+    /// Fetches a content into a local cache; `false` if the server does not have the content.
     pub(super) async fn fetch(
         &self,
         content: &Content,
@@ -125,8 +125,11 @@ impl GrpcServer {
         match error.code() {
             Some(Code::AlreadyExists) => Ok(()),
             // Some servers refuse to overwrite an existing result.
-            Some(Code::PermissionDenied | Code::FailedPrecondition | Code::Aborted) if matches!(self.find(name, &key).await, Ok(Some(found)) if found.serves(entry)) => {
-                Ok(())
+            Some(Code::PermissionDenied | Code::FailedPrecondition | Code::Aborted) => {
+                match self.find(name, &key).await {
+                    Ok(Some(found)) if found.can_replace(entry) => Ok(()),
+                    _ => Err(error.into()),
+                }
             }
             _ => Err(error.into()),
         }

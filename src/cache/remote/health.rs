@@ -24,7 +24,7 @@ pub(super) struct Health {
     /// Canceled when the run stops using the cache.
     broken: CancellationToken,
     /// Whether packages can be read but not stored.
-    is_only_read: AtomicBool,
+    is_read_only: AtomicBool,
     /// The state of the local cache.
     local: Arc<LocalHealth>,
     failures: Mutex<Failures>,
@@ -40,20 +40,21 @@ pub(in crate::cache) struct LocalHealth {
 }
 
 impl LocalHealth {
-    /// Records that a failure of the local cache is about to be reported. Returns whether it is the first one.
-    pub(in crate::cache) fn is_first(&self) -> bool {
+    /// Whether the caller may warn about a failure of the local cache. Only the first caller may,
+    /// because a run prints one such warning.
+    pub(in crate::cache) fn may_warn(&self) -> bool {
         !self.has_warned.swap(true, Ordering::Relaxed)
     }
 }
 
-/// Failures after which a cache is still used.
+/// The failures so far, and whether they were reported.
 #[derive(Debug, Default)]
 struct Failures {
-    /// The number of time limits and lost connections since the last success.
+    /// The number of timeouts and lost connections since the last success.
     in_succession: usize,
     /// The number of all failures.
     all: usize,
-    /// The total time of failed operations. Concurrent operations are counted once.
+    /// The total time of failed operations. The time of concurrent operations is counted once.
     lost: Duration,
     /// The end of the last failed operation.
     last: Option<Instant>,
@@ -62,15 +63,15 @@ struct Failures {
     is_reported: bool,
 }
 
-/// The kinds of problems after which a cache is still used.
+/// The kinds of problems that do not stop the use of a cache at once.
 #[derive(Debug, Clone, Copy)]
 enum Problem {
-    /// Requests failed by time limits or lost connections.
+    /// Requests timed out or lost their connections.
     Requests,
     /// A file has wrong bytes.
     File,
     /// Packages cannot be stored.
-    OnlyRead,
+    ReadOnly,
 }
 
 impl Health {
@@ -79,7 +80,7 @@ impl Health {
             cache,
             patience,
             broken: CancellationToken::new(),
-            is_only_read: AtomicBool::new(false),
+            is_read_only: AtomicBool::new(false),
             local,
             failures: Mutex::default(),
         }
@@ -89,8 +90,8 @@ impl Health {
         self.broken.is_cancelled()
     }
 
-    pub(super) fn is_only_read(&self) -> bool {
-        self.is_only_read.load(Ordering::Relaxed)
+    pub(super) fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_local_failed(&self) -> bool {
@@ -106,9 +107,9 @@ impl Health {
         self.failures().in_succession = 0;
     }
 
-    /// Records an error of an operation that began at `start`. The run then stops using the cache,
-    /// except after wrong bytes, after a failure of the local cache, and after one of the first
-    /// temporary failures.
+    /// Records an error of an operation that began at `start`. Wrong bytes, failures of the local
+    /// cache and the first few temporary failures do not stop the use of the cache. All other
+    /// errors do.
     pub(super) fn note(&self, error: &RemoteError, start: Instant) {
         match error {
             RemoteError::Wrong { .. } => self.note_problem(Problem::File, error),
@@ -122,7 +123,7 @@ impl Health {
         }
     }
 
-    /// Records a request without a result, if the cache is not to blame.
+    /// Records a request that failed although the cache may be healthy.
     pub(super) fn note_miss(&self, error: &RemoteError) {
         self.failures().all += 1;
         self.note_problem(Problem::Requests, error);
@@ -145,7 +146,7 @@ impl Health {
         }
     }
 
-    /// Remembers the problem for the report if it is the first.
+    /// Remembers the problem for [`report`](Self::report), if it is the first one.
     fn note_problem(&self, problem: Problem, error: &dyn StdError) {
         let text = printable(&Chain(error));
         tracing::debug!(cache = %self.cache, error = %text, "an operation of the shared cache failed");
@@ -176,7 +177,7 @@ impl Health {
                 error = %reason,
                 "a file of the shared cache {cache} is damaged, and its package was not taken from there"
             ),
-            Problem::OnlyRead => tracing::warn!(
+            Problem::ReadOnly => tracing::warn!(
                 error = %reason,
                 "the shared cache {cache} is only read: no packages can be stored in it"
             ),
@@ -185,7 +186,7 @@ impl Health {
 
     /// Reports that the local cache cannot take packages, once per run.
     fn blame_local(&self, error: &RemoteError) {
-        if self.local.is_first() {
+        if self.local.may_warn() {
             tracing::warn!(
                 error = %printable(&Chain(error)),
                 "the local cache cannot take packages of the shared cache {}, and they are compiled again",
@@ -195,9 +196,9 @@ impl Health {
     }
 
     /// Records that packages cannot be stored, and why.
-    pub(super) fn only_read(&self, error: &fs::Error) {
-        self.is_only_read.store(true, Ordering::Relaxed);
-        self.note_problem(Problem::OnlyRead, error);
+    pub(super) fn note_read_only(&self, error: &fs::Error) {
+        self.is_read_only.store(true, Ordering::Relaxed);
+        self.note_problem(Problem::ReadOnly, error);
     }
 
     /// Stops the use of the cache, and reports the failure that caused this.
@@ -258,7 +259,7 @@ mod tests {
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
         health.note(&SLOW, ago(20).unwrap());
         health.note_success();
-        // It ran at the same time.
+        // This operation ran at the same time as the first one.
         health.note(&SLOW, ago(20).unwrap());
         health.note_success();
         assert!(!health.is_broken());

@@ -1,5 +1,5 @@
 //! A shared cache on an HTTP server that accepts GET, HEAD and PUT. The paths below the base URL
-//! are those of a local cache, so a server can also serve the directory of a local cache.
+//! are the same as in a local cache, so a server can also serve the directory of a local cache.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::cache::key::Key;
 use crate::cache::local::{JSON, LocalCache, VERSION};
 use crate::http::{Body, Client, Headers, Response, StatusCode, Timeouts, Url};
 
-/// The maximum length of an entry in bytes. The agent writes no longer one.
+/// The maximum length of an entry in bytes. The entries that the agent writes are shorter.
 pub(super) const LONGEST_ENTRY: usize = 4 << 20;
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl HttpServer {
             .map_err(|kind: DamageKind| wrong(kind.to_string()))
     }
 
-    /// Receives a content into `receiver`; `false` if the content is missing.
+    /// Fetches a content into a local cache; `false` if the server does not have the content.
     pub(super) async fn fetch(
         &self,
         content: &Content,
@@ -87,8 +87,8 @@ impl HttpServer {
         }
     }
 
-    /// Stores a package, unless the server has it. Sends the files that the server lacks and those
-    /// in `damaged`, then the entry.
+    /// Stores a package, unless the server has it. Sends the files that the server lacks or that are
+    /// in `damaged`, and then the entry.
     pub(super) async fn store(
         &self,
         entry: &Entry,
@@ -106,24 +106,23 @@ impl HttpServer {
             }
             let body = Body::file(file).await?;
             if let Err(refusal) = self.put(&path, body).await? {
-                let is_there = || self.has(&path, Some(content.size));
-                refusal.unless_there(is_there, !is_damaged).await?;
+                let exists = || self.has(&path, Some(content.size));
+                refusal.check_existing(exists, !is_damaged).await?;
             }
         }
         let path = entry_path(&entry.parts.name, &entry.key());
         let body = Body::bytes(entry.encode()?.into());
         if let Err(refusal) = self.put(&path, body).await? {
             // Another run may have stored the package meanwhile.
-            let is_good = self.has_package(entry).await?;
+            let is_usable = self.has_package(entry).await?;
             refusal
-                .unless_there(|| self.has(&path, None), is_good)
+                .check_existing(|| self.has(&path, None), is_usable)
                 .await?;
         }
         Ok(())
     }
 
-    /// Whether the server has a package with all its files. Checked after a refusal, because many
-    /// servers refuse to overwrite a file.
+    /// Whether the server has a package with all its files.
     async fn has_package(&self, wanted: &Entry) -> Result<bool, RemoteError> {
         let (name, key) = (&wanted.parts.name, wanted.key());
         let url = self.url(&entry_path(name, &key));
@@ -136,7 +135,7 @@ impl HttpServer {
             other => other?,
         };
         let entry = Entry::decode(&text, name, &key).ok();
-        let Some(entry) = entry.filter(|entry| entry.serves(wanted)) else {
+        let Some(entry) = entry.filter(|entry| entry.can_replace(wanted)) else {
             return Ok(false);
         };
         for content in entry.contents() {
@@ -151,7 +150,7 @@ impl HttpServer {
     async fn has(&self, file: &[String; PARTS], size: Option<u64>) -> Result<bool, RemoteError> {
         let url = self.url(file);
         let mut response = self.fetching.head(&url, &self.headers).await?;
-        // The server does not support HEAD, so send GET without reading the body.
+        // The server may not support HEAD, so send GET, and do not read the body.
         if matches!(response.status().as_u16(), 403 | 405 | 501) {
             response = self.fetching.get(&url, &self.headers).await?;
         }
@@ -161,7 +160,8 @@ impl HttpServer {
         Ok(response.status() == StatusCode::OK && is_right)
     }
 
-    /// Sends a file. A server may refuse a file that already exists.
+    /// Sends a file. The inner error means that the server may already have the file, and refuses
+    /// to overwrite it.
     async fn put(
         &self,
         file: &[String; PARTS],
@@ -192,17 +192,18 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// Ignores the refusal if the server has the file with the right contents. A damaged file that
-    /// cannot be replaced is also ignored; it is only a cache miss for later runs.
-    async fn unless_there<F>(
+    /// Ignores the refusal if the server has the file and it is usable. If the file is not usable,
+    /// fails with an error that does not stop the use of the cache: the file is only a cache miss
+    /// for later runs.
+    async fn check_existing<F>(
         self,
-        is_there: impl FnOnce() -> F,
-        is_good: bool,
+        exists: impl FnOnce() -> F,
+        is_usable: bool,
     ) -> Result<(), RemoteError>
     where
         F: Future<Output = Result<bool, RemoteError>>,
     {
-        match (is_there().await?, is_good) {
+        match (exists().await?, is_usable) {
             (false, _) => Err(refused("PUT", &self.file, self.status)),
             (true, true) => Ok(()),
             (true, false) => Err(RemoteError::Wrong {
@@ -216,13 +217,12 @@ impl Refusal {
     }
 }
 
-/// Whether this may be a server's status for refusing to overwrite a file. No status is used by all
-/// servers.
+/// Whether a server may use this status to refuse to overwrite a file. Servers use different ones.
 fn refuses_overwrites(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 403 | 405 | 409 | 412 | 423)
 }
 
-/// The number of path segments below the base URL.
+/// The number of segments of a file's path below the base URL.
 const PARTS: usize = 4;
 
 fn entry_path(name: &str, key: &Key) -> [String; PARTS] {

@@ -10,7 +10,7 @@ const SLOWEST: u64 = 1 << 20;
 /// The time limits of a shared cache.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cache) struct Limits {
-    /// For one entry, and for the part of a transfer's time that does not depend on the size.
+    /// For finding one entry, and for the part of a transfer that does not depend on the size.
     pub(super) base: Duration,
     /// For all searches for entries in a run together.
     pub(super) lookups: Duration,

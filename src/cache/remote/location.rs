@@ -48,7 +48,7 @@ impl Location {
             return Err(InvalidLocation::Empty);
         }
         let Some((scheme, _)) = text.split_once("://") else {
-            return match is_mistaken(text) {
+            return match lacks_scheme(text) {
                 true => Err(InvalidLocation::NoScheme),
                 false => Ok(Self::Directory(PathBuf::from(text))),
             };
@@ -65,7 +65,7 @@ impl Location {
         }
     }
 
-    /// The directory, if the location is one.
+    /// The directory, if the location is a directory.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         match self {
@@ -81,7 +81,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// Whether a path is probably a URL without its scheme: `USER@HOST` or `HOST:PORT`.
-fn is_mistaken(text: &str) -> bool {
+fn lacks_scheme(text: &str) -> bool {
     if text.starts_with(['/', '.']) {
         return false;
     }

@@ -14,7 +14,8 @@ use crate::runtime;
 /// The maximum number of received parts that wait to be written.
 const AHEAD: usize = 4;
 
-/// A content that is being received. If it is dropped or has wrong bytes, it is discarded.
+/// A content that is being received. It is discarded if the receiver is dropped or the bytes are
+/// wrong.
 pub(super) struct Receiver {
     content: Content,
     /// The number of bytes that have not arrived yet.
@@ -47,12 +48,12 @@ impl Receiver {
         }
     }
 
-    /// Adds the next part. Fails if the server sends more than it announced.
+    /// Adds the next part. Fails if the server sends more bytes than the content has.
     pub(super) async fn push(&mut self, chunk: Bytes) -> Result<(), RemoteError> {
         let left = self.missing.checked_sub(chunk.len() as u64);
         self.missing = left.ok_or_else(|| RemoteError::wrong(&self.content))?;
         if self.chunks.send(chunk).await.is_err() {
-            // The writing thread has ended early, so it has an error.
+            // The writing thread has ended early, so its result is an error.
             (&mut self.writing).await??;
         }
         Ok(())

@@ -14,7 +14,8 @@ use crate::release::{Algorithm, Digests};
 
 const BLOB: &[u8] = b"a compiled package";
 
-/// Far below the limits of the product, far above what a local server needs.
+/// Time limits that are much shorter than the usual ones, and much longer than a local server
+/// needs.
 const LIMITS: Limits = {
     let timeouts = Timeouts {
         connect: Duration::from_secs(20),
@@ -31,7 +32,7 @@ const LIMITS: Limits = {
     }
 };
 
-/// The end of every test with a failing server, with ample time for a busy machine.
+/// The time limit of a test with a failing server. It is long enough for a busy machine.
 const LATEST: Duration = Duration::from_secs(20);
 
 struct Scene {
@@ -63,7 +64,7 @@ impl Scene {
         (self.entry.parts.name.clone(), self.entry.key())
     }
 
-    /// The entry in the local cache.
+    /// The package's entry in the local cache.
     fn arrived(&self) -> Option<Entry> {
         let (name, key) = self.wanted();
         self.cache.find(&name, &key).unwrap()
@@ -87,7 +88,7 @@ impl Scene {
         (LocalCache::new(&directory), remote)
     }
 
-    /// Files that are being written.
+    /// The number of files that are being written.
     fn temporary(&self) -> usize {
         fs::list(&self.cache.temporary()).unwrap().len()
     }
@@ -134,7 +135,7 @@ async fn package_of_a_server_arrives_in_the_local_cache() {
             format!("GET /base/v1/content/{}/{sha256}", &sha256[..2])
         ]
     );
-    // What is there is not fetched again.
+    // Contents in the local cache are not fetched again.
     assert!(scene.fetch(&remote).await);
     assert_eq!(server.requests().len(), 2);
 }
@@ -146,7 +147,7 @@ async fn header_is_sent_only_to_its_server() {
     let environment: Environment = [(variable.0.into(), variable.1.into())]
         .into_iter()
         .collect();
-    let credentials = Credentials::of(&environment);
+    let credentials = Credentials::for_caches(&environment);
     let other = Server::start(&[Reply::Answer(200, scene.entry.encode().unwrap())]);
     let redirect = Reply::Redirect(other.url("/elsewhere").to_string());
     let server = Server::start(&[redirect]);
@@ -201,7 +202,7 @@ async fn refusing_server_is_not_asked_again() {
 async fn failing_server_is_not_asked_after_three_failures() {
     let scene = Scene::new();
     let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\na com".to_vec();
-    // The last one uses up the time of all downloads in its second one.
+    // The second download of the last case uses up the time of all downloads.
     for (reply, requests) in [
         (Reply::Answer(429, Vec::new()), 3),
         (Reply::Answer(503, Vec::new()), 3),
@@ -398,7 +399,7 @@ async fn entry_that_other_runs_cannot_use_is_replaced() {
     for script in [
         vec![unusable, is_there.clone(), created.clone()],
         vec![damaged, is_there, created.clone()],
-        // Its file is missing.
+        // The package's blob is missing.
         vec![good, missing.clone(), missing, created.clone(), created],
     ] {
         let (server, remote) = server(&script);
@@ -473,7 +474,7 @@ async fn incomplete_write_of_a_blob_is_a_failure() {
     let all = BLOB.len() as i64;
     for (committed, is_stored) in [
         (all, true),
-        // It was there already.
+        // The server already had the blob.
         (-1, true),
         (all - 1, false),
         (all + 1, false),
@@ -568,7 +569,7 @@ async fn damaged_content_of_a_shared_directory_is_replaced() {
     fs::write(&stored, &[b'x'; BLOB.len()]).unwrap();
     assert!(!scene.fetch(&remote).await);
     assert!(!remote.is_broken());
-    // The damaged file has the right size, and may be linked to the blob.
+    // Storing replaces the damaged file, although it has the right size.
     let blob = scene.file("again", BLOB);
     assert!(remote.store(&scene.entry, &blob, None, 1).await);
     assert!(scene.fetch(&remote).await);
@@ -582,7 +583,7 @@ async fn directory_that_cannot_be_written_to_is_read() {
     let location = Location::Directory(directory.clone());
     let new = || remote(&location.to_string());
     assert!(new().store(&scene.entry, &blob, None, 1).await);
-    // Also root cannot create a file in it.
+    // Even root cannot create a file in a directory whose path is a file.
     let temporary = LocalCache::new(&directory).temporary();
     fs::remove_tree(&temporary).unwrap();
     fs::write(&temporary, b"").unwrap();
@@ -622,7 +623,7 @@ async fn longer_content_of_a_shared_directory_is_not_copied() {
     let (shared, remote) = scene.shared_directory().await;
     let stored = shared.content(&scene.entry.blob.sha256);
     fs::remove_file(&stored).unwrap();
-    // It has no end that a copy could reach.
+    // The file is too long to be copied.
     let file = fs::create(&stored).unwrap();
     file.set_len(1 << 50)
         .or_else(|_| file.set_len(1 << 42))

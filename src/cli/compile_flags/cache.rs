@@ -59,7 +59,7 @@ impl CacheFlags {
         Ok(SharedCaches {
             from: from.collect::<Result<_, _>>()?,
             to: to.transpose()?,
-            credentials: Credentials::of(environment),
+            credentials: Credentials::for_caches(environment),
         })
     }
 

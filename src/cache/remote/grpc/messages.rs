@@ -1,9 +1,9 @@
 //! The messages that describe a package on a server of the Remote Execution API. No I/O.
 //!
 //! The API finds a result by the digest of an *action*. A package's action has no inputs, and its
-//! command, `bosh-agent package NAME KEY`, is never run, so the digest follows from name and key.
-//! The standard output in the action's result is the package's entry, as in a local cache. The
-//! files of the package are output files, so servers keep them as long as the result.
+//! command, `bosh-agent package NAME KEY`, is never run, so the digest depends only on name and
+//! key. The standard output in the action's result is the package's entry, in the format of a local
+//! cache. The files of the package are output files, so servers keep them as long as the result.
 
 use prost::Message as _;
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn digest_of_a_known_action_never_changes() {
-        // It does not depend on the format of keys.
+        // The digest of an action does not depend on the format of keys.
         let key = "bda7793394ba3ef18e6a14003471799a4f6fd789b0f941fabdd235dba85bb056";
         let [action, command] = action("app", &Key::parse(key).unwrap());
         assert_eq!(

@@ -19,14 +19,14 @@ use crate::runtime;
 
 const UNIMPLEMENTED: &str = "12";
 
-/// What the server says.
+/// The responses of the server.
 #[derive(Debug, Clone)]
 pub(super) struct Answers {
-    /// How many bytes of each blob it has stored.
+    /// The number of stored bytes in the response to an upload.
     pub committed: i64,
     /// The status of an update of a result.
     pub update: &'static str,
-    /// The description that it has.
+    /// The entry that the server has.
     pub description: Vec<u8>,
 }
 
