@@ -41,8 +41,8 @@ use compilation::PackageCompiler;
 use recent::RecentRequests;
 use tasks::Tasks;
 
-/// The reported state of this machine's jobs. The machine has none, but a Director waits for this
-/// value.
+/// The reported state of this machine's jobs. The machine has no jobs, but a Director waits for
+/// this value.
 const JOB_STATE: &str = "running";
 
 /// A reply, and what the transport needs to know about the request.
@@ -56,10 +56,10 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// What an agent is made of.
+/// The options of an agent.
 #[derive(Debug)]
 pub struct AgentOptions {
-    /// How the agent compiles. The agent's base directory is the one in these options.
+    /// How the agent compiles. These options also contain the agent's base directory.
     pub compiler: CompilerOptions,
     /// The agent's environment variables, such as those for proxies and `PATH`.
     pub environment: Environment,
@@ -95,7 +95,7 @@ struct AgentState {
     /// Locked while an action changes the settings or the applied spec (the state that the Director
     /// wants this machine to have).
     changing: tokio::sync::Mutex<()>,
-    /// The number of changes of the message bus.
+    /// Counts the changes of the message bus in the settings.
     bus: watch::Sender<u64>,
 }
 

@@ -1,5 +1,5 @@
 //! Parses the arguments of a request as Go's JSON decoder does: keys are case-insensitive, unknown
-//! keys are ignored, and `null` counts as absent.
+//! keys are ignored, and `null` means absent.
 
 use serde_json::{Map, Value};
 
@@ -53,7 +53,7 @@ pub fn first<const N: usize>(arguments: &[Value]) -> Result<&[Value; N], Argumen
     })
 }
 
-/// Converts a string; `null` counts as empty.
+/// Converts a string; `null` means empty.
 ///
 /// # Errors
 /// If the value is not a string.
@@ -80,7 +80,7 @@ pub(crate) fn object<'a>(
     }
 }
 
-/// Converts an array of strings; `null` counts as empty.
+/// Converts an array of strings; `null` means empty.
 ///
 /// # Errors
 /// If the value is not an array of strings.

@@ -35,12 +35,12 @@ use on_disk::on_disk;
 use phases::Phases;
 use state::CompilerState;
 
-/// The free space, in bytes, that packages kept from earlier requests must leave after a blob has been extracted. While less would be
-/// free, [`make_room`](CompileRun::make_room) removes such packages.
+/// The free space, in bytes, that must remain after a blob is extracted. If less would remain, [`make_room`](CompileRun::make_room) removes
+/// packages that are kept from earlier requests.
 const RESERVE: u64 = 512 << 20;
 
-/// The free space, in bytes, that is assumed to be enough for any script: how much a script will write is unknown. Before a blob is
-/// extracted, packages kept from earlier requests are removed until this much, or half of the disk if that is less, is free.
+/// The free space, in bytes, that is assumed to be enough for any script; how much a script writes is unknown. Before a blob is extracted,
+/// [`make_room`](CompileRun::make_room) removes kept packages until this much is free, or half of the disk if that is less.
 const AMPLE: u64 = 16 << 30;
 
 /// How long to wait for the removal of the work directory when the agent stops.
@@ -50,8 +50,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct PackageCompiler {
     options: CompilerOptions,
-    /// Locked by the running compile. `None` until it has been created: [`prepare`](Self::prepare) tries that and, if it fails, each
-    /// compile tries again.
+    /// Locked by the running compile. `None` until [`prepare`](Self::prepare) has created it or, if that failed, a later compile.
     state: Mutex<Option<CompilerState>>,
 }
 
@@ -65,8 +64,8 @@ impl PackageCompiler {
         }
     }
 
-    /// Creates the work directory, after removing the one of a killed agent, if any. Waits until the scripts of the killed agent have no
-    /// more processes; `cancel` ends the wait. A failure is logged; the next compile tries again and reports it.
+    /// Creates the work directory. If a killed agent has left a work directory, first waits until the processes of its scripts have ended,
+    /// and removes it; `cancel` ends the wait. A failure is logged; the next compile tries again and reports it.
     pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
         let mut state = self.state.lock().await;
         match CompilerState::make(&self.options, cancel).await {
@@ -108,7 +107,7 @@ impl PackageCompiler {
         })
     }
 
-    /// Removes the work directory, within [`CLOSE_WITHIN`]. If that is not sufficient, the agent removes the rest at its next start.
+    /// Removes the work directory, within [`CLOSE_WITHIN`]. If this takes longer, the agent removes the rest at its next start.
     pub(crate) async fn close(&self) {
         let closing = async {
             let Some(state) = self.state.lock().await.take() else {
@@ -150,7 +149,7 @@ impl CompileRun<'_> {
             compiled => compiled,
         };
         state.listen(None);
-        // The next request must not find files of this one.
+        // The next request must not find files of this request.
         let cleared = state.clear().await;
         let value = result?;
         cleared?;
@@ -312,7 +311,7 @@ impl CompileRun<'_> {
                 break space;
             }
             if !has_waited {
-                // The files of the last package may still be there.
+                // The files of the last package may not have been removed yet.
                 state.finish_removals().await?;
                 has_waited = true;
             } else if !state.forget_one().await? {
@@ -332,7 +331,7 @@ impl CompileRun<'_> {
     }
 
     /// Uploads the result. Returns the value for the Director: the blob's ID and digest or, after an upload to a signed URL, only the
-    /// digest. The Director has chosen the ID that belongs to the URL.
+    /// digest, because the Director knows the ID of the blob at the URL.
     async fn upload(&self, compiled: &Compiled, algorithms: &[Algorithm]) -> Result<Value, Reason> {
         let cancel = &self.task.cancel;
         let digest = MultiDigest::of(&compiled.digests, algorithms);
@@ -414,7 +413,8 @@ fn reason(error: CompileError) -> Reason {
     }
 }
 
-/// Adds the free space to an error that a full disk caused. Call it before the request's files are removed: that changes the free space.
+/// Adds the free space to an error that a full disk caused. Call this before the files of the request are removed, because the removal
+/// changes the free space.
 async fn with_space(reason: Reason, directory: PathBuf) -> Reason {
     if matches!(reason, Reason::Full { .. }) || !fs::is_no_space_behind(&reason) {
         return reason;
@@ -480,7 +480,7 @@ mod tests {
         let vcap = Vcap::new(&temporary.path().join("vcap"));
         let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
         let marker = Sandbox::from(killed).hold();
-        // The agent waits for a remaining process of a script.
+        // `prepare` waits for this process of a script of the killed agent.
         let mut process = process::start_holder("sandbox-child", &marker);
         let compiler = PackageCompiler::new(CompilerOptions {
             vcap,
@@ -519,10 +519,10 @@ mod tests {
         };
         assert!(is_space_ample(6 * GIB, 10 * GIB, GIB));
         assert!(!is_space_ample(4 * GIB, 10 * GIB, GIB));
-        // On a large disk a fixed amount is enough.
+        // On a large disk, `AMPLE` is enough.
         assert!(is_space_ample(17 * GIB, 1000 * GIB, GIB));
         assert!(!is_space_ample(15 * GIB, 1000 * GIB, GIB));
-        // The content to extract counts, too.
+        // The contents of the blob must fit, too.
         assert!(!is_space_ample(6 * GIB, 10 * GIB, 6 * GIB));
         assert!(is_space_ample(u64::MAX, 0, u64::MAX));
     }

@@ -63,7 +63,7 @@ pub enum InvalidRequest {
 
 impl Request {
     /// Parses a request as Go's JSON decoder does: member names are case-insensitive, unknown
-    /// members are ignored, and `null` counts as absent.
+    /// members are ignored, and `null` means absent.
     ///
     /// # Errors
     /// If the bytes are not a valid request.
@@ -133,8 +133,8 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Encodes the reply as JSON with at most `limit` bytes. A value that is too large becomes an
-    /// exception. From the text of an exception that is too large, the middle is removed.
+    /// Encodes the reply as JSON with at most `limit` bytes. A value that is too large is replaced
+    /// by an exception. An exception that is too large loses the middle of its text.
     #[must_use]
     pub fn to_bytes(&self, limit: Option<usize>) -> Vec<u8> {
         let whole = self.whole();

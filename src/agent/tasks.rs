@@ -62,8 +62,8 @@ pub(crate) struct TaskOptions {
 /// The result of a task: its value, or the text of its error.
 pub type TaskOutcome = Result<Value, String>;
 
-/// Why a task cannot be started, reported or canceled. Most texts are those of the Go agent, for
-/// which operators search in logs.
+/// Why a task cannot be started, reported or canceled. Most texts are the same as in the Go agent,
+/// because operators search logs for them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TaskError {
     /// No task has this ID.

@@ -53,11 +53,12 @@ impl PackageCache {
         digest: &MultiDigest,
         installed: Installed,
     ) {
-        let free = self.packages.len() - self.needed;
+        let unneeded = self.packages.len() - self.needed;
+        // Keep the packages that the current request needs, which are the last ones.
         let mut at = 0;
         self.packages.retain(|cached| {
             at += 1;
-            at > free || cached.name != *name || cached.version != *version
+            at > unneeded || cached.name != *name || cached.version != *version
         });
         self.packages.push(Cached {
             name: name.clone(),

@@ -1,5 +1,5 @@
-//! Why a compile request failed. The texts are those of the Go agent, for which operators search in
-//! logs.
+//! Why a compile request failed. The texts are the same as in the Go agent, because operators search
+//! logs for them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -82,12 +82,12 @@ pub(crate) enum Reason {
         /// The failed operation.
         source: Box<Reason>,
     },
-    /// The blob of a dependency could not be extracted.
+    /// The source, or the blob of a dependency, could not be extracted.
     #[error("Uncompressing package {package}")]
     Unpack {
-        /// The dependency.
+        /// The package to which the blob belongs.
         package: Name,
-        /// Why.
+        /// Why the blob could not be extracted.
         source: UnpackError,
     },
     /// The packaging script failed.
@@ -113,8 +113,8 @@ pub(crate) enum Reason {
     Canceled,
 }
 
-/// Prints a script's failure in the Go agent's format: a phrase that is repeated, the exit code,
-/// and the ends of both streams.
+/// Prints a script's failure in the Go agent's format: the phrase `Running packaging script` twice,
+/// the exit code, and the ends of both streams.
 #[derive(Debug)]
 pub(crate) struct ScriptText(pub Box<ScriptFailure>);
 

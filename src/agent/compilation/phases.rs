@@ -9,7 +9,7 @@ use crate::compile::{Changed, Denial, Event, FirstRun, Phase};
 use crate::release::Name;
 use crate::sandbox::ScriptEnd;
 
-/// The log message about a dependency whose files were changed.
+/// The log messages about a dependency whose files were changed.
 const TREE: &str = "an installed package was changed; installing it again";
 const COPY: &str = "the copy of a dependency was changed; copying it again";
 const COPY_IN_USE: &str = "the copy of a dependency was changed while a package was compiled";
@@ -51,7 +51,7 @@ impl Phases {
     }
 
     /// Handles an event of the compile core.
-    pub(super) fn hear(&self, event: &Event) {
+    pub(super) fn handle_event(&self, event: &Event) {
         match event {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
@@ -132,13 +132,13 @@ impl Phases {
         tracing::warn!(package = %self.package, %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
     }
 
-    /// Logs the first denials of a script. Denials that the restrictions may have caused come
-    /// first.
+    /// Logs the first denials of a script. If the restrictions may have caused some of the denials,
+    /// logs only those.
     fn log_denials(&self, denials: &[Denial]) {
-        let is_caused = denials.iter().any(Denial::may_be_caused_by_rules);
+        let any_caused = denials.iter().any(Denial::may_be_caused_by_rules);
         let shown = denials
             .iter()
-            .filter(|denial| !is_caused || denial.may_be_caused_by_rules());
+            .filter(|denial| !any_caused || denial.may_be_caused_by_rules());
         for denial in shown.take(LOGGED) {
             let paths: Vec<String> = denial
                 .closed

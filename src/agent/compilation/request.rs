@@ -13,7 +13,7 @@ pub struct CompileRequest {
     pub name: Name,
     /// The package's version, followed by the Director's build number.
     pub version: Version,
-    /// Where the source is fetched from; `None` if the request does not say it.
+    /// Where the source is fetched from; `None` if it is missing in the request.
     pub source: Option<BlobSource>,
     /// The digest of the source.
     pub digest: MultiDigest,
@@ -30,7 +30,7 @@ pub struct RequestedDependency {
     pub name: Name,
     /// The package's version.
     pub version: Version,
-    /// Where the blob is fetched from; `None` if the request does not say it.
+    /// Where the blob is fetched from; `None` if it is missing in the request.
     pub blob: Option<BlobSource>,
     /// The digest of the blob.
     pub digest: MultiDigest,

@@ -1,6 +1,7 @@
 //! The state that the daemon keeps between compile requests: its work directory, its sandbox,
-//! installed packages, and the scratch directories that all requests share. The work directory is
-//! below the data directory. Scratch directories remain when the agent ends.
+//! installed packages, and scratch directories (directories in which the scripts of a package and
+//! of its dependents share files such as a compiler's cache). The work directory is below the data
+//! directory. Scratch directories remain when the agent ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +69,7 @@ impl CompilerState {
         let sandbox = choose(options, work.path(), cancel).await;
         let sandbox = sandbox.map_err(Reason::Sandbox)?;
         let listener = Listener::default();
-        let heard = Arc::clone(&listener);
+        let receiver = Arc::clone(&listener);
         let context = Context {
             vcap: options.vcap.clone(),
             sandbox,
@@ -87,9 +88,9 @@ impl CompilerState {
             jobserver: None,
             compression_level: COMPRESSION_LEVEL,
             events: Arc::new(move |event: Event| {
-                let listener = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                let listener = receiver.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(phases) = listener.as_ref() {
-                    phases.hear(&event);
+                    phases.handle_event(&event);
                 }
             }),
         };
@@ -223,7 +224,7 @@ mod tests {
 
     fn options(vcap: Vcap, isolation: Isolation) -> CompilerOptions {
         CompilerOptions {
-            // Without a child there are no namespaces.
+            // This program does not exist, so no child can create namespaces.
             agent: vcap.base().join("none").into(),
             vcap,
             environment: Environment::default(),

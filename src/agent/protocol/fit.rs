@@ -1,16 +1,16 @@
 //! Shortens the texts of replies to the message limit of a Director's NATS server, which is 1 MiB.
 
-/// Replaces a message that cannot be shortened enough.
+/// The text that replaces a message that cannot be shortened enough.
 pub(super) const TOO_LARGE: &str = "Response exceeded maximum allowed length";
 
-/// Replaces the middle of a message.
+/// The text that replaces the middle of a message.
 pub(super) const CUT: &str = "\n...[truncated]...\n";
 
 /// The longest `head + CUT + tail` of a message for which `fits` returns true, where head and tail
-/// have about equal length. [`TOO_LARGE`] if there is none. If `fits` is true for a text, it must
+/// have about equal length. [`TOO_LARGE`] if none fits. If `fits` is true for a text, it must
 /// be true for every shorter text.
 pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
-    let at_most = |kept: usize| {
+    let keep = |kept: usize| {
         let head = floor(message, kept / 2);
         let tail = ceil(message, message.len() - (kept - kept / 2));
         format!("{}{CUT}{}", &message[..head], &message[tail..])
@@ -20,7 +20,7 @@ pub(super) fn shortened(message: &str, fits: impl Fn(&str) -> bool) -> String {
     let mut least = 0;
     while least < too_many {
         let middle = least + (too_many - least) / 2;
-        let text = at_most(middle);
+        let text = keep(middle);
         if fits(&text) {
             fitting = Some(text);
             least = middle + 1;

@@ -21,8 +21,8 @@ use crate::diag::Chain;
 use crate::fs::Context as _;
 use crate::{fs, runtime};
 
-/// The number of results that are saved. A Director that polls after a restart of the agent polls
-/// for the latest task.
+/// The number of results that are saved. After a restart of the agent, a Director polls only for the
+/// latest task.
 const SAVED: usize = 20;
 
 /// The largest result that is saved, in bytes.
@@ -148,7 +148,7 @@ fn read(path: &Path) -> Result<Vec<SavedTask>, String> {
     let Some(bytes) = bytes else {
         return Ok(Vec::new());
     };
-    // Do not show the error's own text, because it may contain parts of the file.
+    // Do not show the text of the error, because it may contain parts of the file.
     let tasks: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
         format!(
             "invalid JSON at line {}, column {}",
