@@ -7,7 +7,7 @@
 //! settings       loads the settings and saves them for the next start
 //! bootstrap      creates directories, removes leftovers of a killed agent
 //! instance       the applied spec, and the reply to `get_state`
-//! network        the machine's address, for settings without one
+//! network        the machine's address, for networks whose settings contain no address
 //! vitals         load, memory and disks; heartbeats
 //! trusted_certs  installs CA certificates for the whole machine
 //! ```

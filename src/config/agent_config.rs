@@ -136,7 +136,7 @@ fn http(options: &Object<'_>, path: &str) -> Result<HttpSource, JsonError> {
     let headers = options.object_or_empty("Headers")?;
     let mut read = BTreeMap::new();
     for (name, value) in headers.iter() {
-        // A value of another type is an error, as in the Go agent.
+        // For a value of another type, `text` returns an error, as the Go agent does.
         let Value::String(value) = value else {
             headers.text(name)?;
             continue;

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-/// A copy of the environment variables at the start of the process. Packaging scripts inherit all of them.
+/// A copy of the environment variables at the start of the process.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(Vec<(OsString, OsString)>);
 

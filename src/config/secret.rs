@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// A key, a password or a signed URL. `Debug` and `Display` print `[redacted]`. Only
-/// [`expose`](Self::expose) returns the text, so uses of the text are easy to find in a review.
+/// A key, a password or a signed URL. `Debug` and `Display` print `[redacted]`, or `[empty]` for an
+/// empty text. Only [`expose`](Self::expose) returns the text, so uses of the text are easy to find
+/// in a review.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

@@ -103,8 +103,8 @@ impl Settings {
         &self.raw
     }
 
-    /// The URLs of the message bus: those in the update, otherwise those in `env.bosh.mbus`,
-    /// otherwise `mbus`. Empty if there are none.
+    /// The URLs of the message bus: the URLs in `update`, otherwise those in `env.bosh.mbus`,
+    /// otherwise `mbus`. Empty if all of these are missing.
     #[must_use]
     pub(crate) fn bus_urls<'a>(&'a self, update: &'a UpdateSettings) -> Vec<&'a Secret> {
         let lists = [&update.mbus.urls[..], &self.bosh.mbus.urls];
@@ -117,8 +117,8 @@ impl Settings {
         }
     }
 
-    /// The certificates for the message bus: those in the update if it contains a CA certificate,
-    /// otherwise those in `env.bosh.mbus`.
+    /// The certificates for the message bus: the certificates in `update` if it contains a CA
+    /// certificate, otherwise those in `env.bosh.mbus`.
     #[must_use]
     pub(crate) fn bus_certificate<'a>(&'a self, update: &'a UpdateSettings) -> &'a BusCertificate {
         if update.mbus.certificate.ca.is_empty() {
@@ -128,7 +128,7 @@ impl Settings {
         }
     }
 
-    /// The blobstore in use: the first one in the update, otherwise the first one in
+    /// The blobstore in use: the first one in `update`, otherwise the first one in
     /// `env.bosh.blobstores`, otherwise `blobstore`.
     #[must_use]
     pub(crate) fn blobstore<'a>(&'a self, update: &'a UpdateSettings) -> Option<&'a Blobstore> {

@@ -7,8 +7,8 @@ use sha1::{Digest, Sha1};
 
 use crate::release::{Name, Version};
 
-/// The names of directories in `BASE/data` that have another purpose, so that no scratch directory
-/// may have them.
+/// The names in `BASE/data` that have another purpose, so they cannot be names of scratch
+/// directories; see [`Vcap::scratch`].
 const RESERVED: [&str; 14] = [
     "blobs",
     "bosh",

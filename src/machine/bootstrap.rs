@@ -81,7 +81,7 @@ const TEMPORARY_OF_ALL: [&str; 2] = ["/tmp", "/var/tmp"];
 const NOT_FOR_DUMMY: [&str; 3] = ["data/packages", "data/sys/run", "data/dynamic_disks"];
 
 /// The directories in the base directory that [`bootstrap`] and the daemon use. File systems that are mounted over them must respond: a
-/// thread that waits for one keeps the agent from exiting.
+/// thread that waits for a silent file system keeps the agent from exiting.
 #[must_use]
 pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
     let own = [
@@ -133,7 +133,8 @@ pub fn bootstrap(
     Ok(environment.with(&[("TMPDIR", vcap.temporary().into_os_string())]))
 }
 
-/// Whether this process may change the directories for temporary files of all users: another base directory is for tests.
+/// Whether this process may change the directories for temporary files of all users. Tests use another base directory, and must not
+/// change them.
 fn prepares_temporary_of_all(vcap: &Vcap) -> bool {
     vcap.base() == Path::new(Vcap::BASE) && geteuid().is_root()
 }
@@ -205,7 +206,7 @@ fn set_group(path: &Path, group: Option<u32>) -> fs::Result<()> {
     fs::set_owner_if_allowed(path, 0, group)
 }
 
-/// Makes `/var/vcap/sys` a link to the data disk. An existing directory or a link to another one stays.
+/// Makes `/var/vcap/sys` a link to a directory on the data disk. An existing directory stays, and so does a link to an existing directory.
 fn create_sys_link(vcap: &Vcap, group: Option<u32>) -> Result<(), BootstrapError> {
     let link = vcap.sys();
     let target = vcap.data().join("sys");
@@ -255,12 +256,12 @@ fn remove_leftovers(vcap: &Vcap) {
     }
 }
 
-/// Whether no run uses the sources in `data/compile`. A marker means that a run was killed: the next compile removes its sources after the
-/// processes of that run have ended.
+/// Whether no run uses the sources in `data/compile`. If the marker file exists, a run was killed: the next compile removes the sources of
+/// that run after its processes have ended.
 fn is_compile_tree_unused(vcap: &Vcap) -> bool {
-    let now = Duration::ZERO;
+    let at_once = Duration::ZERO;
     !vcap.compile_marker().exists()
-        && fs::wait_until_free(&vcap.compile_lock(), now, &|| true).unwrap_or(false)
+        && fs::wait_until_free(&vcap.compile_lock(), at_once, &|| true).unwrap_or(false)
 }
 
 /// Removes the contents of a directory below `data`, except mounts and temporary files in use.
@@ -276,28 +277,28 @@ fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
     }
     for entry in entries {
         let path = entry.path();
-        let held = entry
+        let is_temporary = entry
             .file_name()
             .as_encoded_bytes()
             .starts_with(TEMPORARY.as_bytes());
-        // Device numbers do not tell what a mount is: Btrfs subvolumes and overlay files differ in them without being mounts, and a bind
-        // mount may have the same one.
-        if !held && !fs::is_mount_point(&path)? {
+        // Do not detect mounts by device numbers: Btrfs subvolumes and files of an overlay have other numbers than their parent without
+        // being mounts, and a bind mount may have the number of its parent.
+        if !is_temporary && !fs::is_mount_point(&path)? {
             fs::remove_tree(&path)?;
         }
     }
     Ok(())
 }
 
-/// Whether there is a mount at a directory below `data`, or a link on the way to the directory. An unrestricted script may have left them,
-/// and the files behind them are not the agent's. A mount above the directory may be the one for sensitive blobs.
+/// Whether a directory below `data` is a mount point, or is reached through a link below `data`. An unrestricted script may have left the
+/// mount or the link, so the files in it may not be the agent's. Mounts at parents are accepted, because `data/sensitive_blobs` may be one.
 fn is_replaced(directory: &Path, data: &Path) -> fs::Result<bool> {
-    // First: a file system that does not respond would block the look at what it covers.
+    // Check this first: if the file system does not respond, `lookup` would block.
     if fs::is_mount_point(directory)? {
         return Ok(true);
     }
-    for way in directory.ancestors().take_while(|way| *way != data) {
-        if fs::lookup(way)?.is_some_and(|found| found.is_symlink()) {
+    for path in directory.ancestors().take_while(|path| *path != data) {
+        if fs::lookup(path)?.is_some_and(|found| found.is_symlink()) {
             return Ok(true);
         }
     }

@@ -1,5 +1,5 @@
 //! Determines the machine's address from its default route. The address is used for networks whose
-//! settings contain none.
+//! settings contain no address.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -28,8 +28,8 @@ struct Route {
 }
 
 impl DefaultNetwork {
-    /// Reads the default route. `None` if there is none for IPv4, or if the machine has no address
-    /// in that network.
+    /// Reads the default route. `None` if IPv4 has no default route, or if the machine has no address
+    /// in the network of the route.
     #[must_use]
     pub(crate) fn of_this_machine() -> Option<Self> {
         let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
@@ -79,8 +79,8 @@ fn default_route(routes: &[Route]) -> Option<&Route> {
         .min_by_key(|route| route.metric)
 }
 
-/// The mask of the network that contains `ip` on an interface. If there is none, the mask of a
-/// single address.
+/// The mask of the network that contains `ip` on an interface. If no network contains `ip`, the mask
+/// of a single address.
 fn netmask(routes: &[Route], interface: &str, ip: Ipv4Addr) -> Ipv4Addr {
     let ip = u32::from(ip);
     let mask = routes

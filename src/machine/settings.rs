@@ -32,7 +32,7 @@ pub(crate) struct RetryLimits {
 }
 
 impl Default for RetryLimits {
-    /// The Go agent queries a metadata service ten times, one second apart.
+    /// Ten attempts, one second apart, as the Go agent makes for a metadata service.
     fn default() -> Self {
         Self {
             interval: Duration::from_secs(1),
@@ -128,8 +128,8 @@ impl SettingsStore {
     ///
     /// Waits without a time limit for a file that is missing (a container may start before its
     /// settings are provided) and for a source that fails. If an earlier load has saved settings,
-    /// uses these instead: at once if no source provides settings, and after some attempts if a
-    /// source fails.
+    /// uses the saved settings instead: at once if no source has settings, and after some attempts
+    /// if a source fails.
     ///
     /// # Errors
     /// If all sources have unsupported types, settings stay invalid, `update_settings.json` is
@@ -207,8 +207,8 @@ impl SettingsStore {
     /// The path for saved settings. `None` if the settings must not be saved on a disk and the
     /// directory of a memory file system for them is missing.
     ///
-    /// The Go agent mounts a tmpfs there when it starts. This agent mounts nothing; the directory
-    /// exists if the image contains it, or if a Go agent ran before.
+    /// The Go agent mounts a tmpfs at this directory when it starts. This agent mounts nothing, so
+    /// the directory exists only if the image contains it or a Go agent ran before.
     fn save_path(&self, settings: &Settings) -> Option<PathBuf> {
         if !settings.bosh.settings_in_memory {
             return Some(self.vcap.settings());

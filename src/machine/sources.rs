@@ -14,6 +14,7 @@ pub(crate) use metadata::MetadataError;
 #[derive(Debug)]
 pub struct Sources {
     list: Vec<Source>,
+    /// The index of the source that is tried first.
     first: AtomicUsize,
 }
 
@@ -65,7 +66,8 @@ pub(crate) enum SourceError {
 }
 
 impl SourceError {
-    /// Whether the source has no settings. Saved ones are then used at once.
+    /// Whether the source has no settings, as opposed to a source that fails. If no source has
+    /// settings, the saved settings are used without further attempts.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Unsupported { .. })
@@ -93,8 +95,8 @@ impl Sources {
         if list.is_empty() {
             return Err(NoSource::None);
         }
-        let nameless = |source: &Source| matches!(source, Source::File { path } if path.as_os_str().is_empty());
-        if list.iter().any(nameless) {
+        let lacks_path = |source: &Source| matches!(source, Source::File { path } if path.as_os_str().is_empty());
+        if list.iter().any(lacks_path) {
             return Err(NoSource::Path);
         }
         Ok(Self {

@@ -38,7 +38,7 @@ impl VitalsCollector {
     ///
     /// # Errors
     /// If one of these files cannot be read, or the usage of the root file system is unknown.
-    /// Values in an unknown format count as 0.
+    /// Values in an unknown format are reported as 0.
     pub(crate) fn collect(&self) -> fs::Result<Vitals> {
         let read = |path: &str| fs::read_lossy(Path::new(path));
         let (mem, swap) = proc::memory(&read("/proc/meminfo")?);

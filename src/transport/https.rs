@@ -40,8 +40,9 @@ use super::{BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
-/// The maximum number of connections. If there is one more, a connection that has not sent the
-/// password is closed. If all have sent it, the new connection waits in the kernel's queue.
+/// The maximum number of connections. If another one arrives, a connection that has not sent the
+/// password is closed. If all have sent the password, the new connection waits in the kernel's
+/// queue.
 const MAX_CONNECTIONS: usize = 256;
 
 /// The maximum number of connections that were closed but whose tasks have not ended yet.
@@ -53,8 +54,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for the headers of a request, counted from the end of the previous request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the kernel waits for the acknowledgment of sent data, and after which time it probes an
-/// idle connection.
+/// How long the kernel waits for the acknowledgment of sent data, and how long a connection is idle
+/// before the kernel probes it.
 const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The maximum length of a request's line and headers, in bytes.
@@ -117,7 +118,7 @@ impl Https {
         });
         tracing::info!(%address, "listening for HTTPS requests");
         let serving = runtime::spawn("https", async move {
-            // This is dropped also if the task panics.
+            // This cancels `ended` when the task ends, also if it panics.
             let _ends = ends;
             serve(listener, server, started).await;
         });
@@ -135,7 +136,7 @@ impl Https {
         self.address
     }
 
-    /// Waits until the server ends other than by [`stop`](Self::stop), which is a bug.
+    /// Waits until the server ends without a call of [`stop`](Self::stop), which is a bug.
     pub async fn failed(&self) -> TransportError {
         self.ended.cancelled().await;
         TransportError::ListenerEnded

@@ -1,5 +1,5 @@
-//! Creates the TLS configurations for the message bus: of the NATS client, which has a certificate
-//! and checks the server's name as the Go agent does, and of the HTTPS server.
+//! Creates the TLS configurations for the message bus. The NATS client has a certificate, and checks
+//! the server's name as the Go agent does. The HTTPS server requests no certificate of its clients.
 
 use std::sync::Arc;
 

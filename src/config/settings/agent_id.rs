@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The ID of an agent: a UUID, `bm-` and a UUID, or a name that the user of a CPI chose.
 ///
-/// The ID becomes part of NATS subjects and of file contents. So characters that have a meaning
-/// there are not allowed: wildcards, white space, slashes, control characters, and empty parts
+/// The ID becomes part of NATS subjects and of files. So it must not contain characters that have a
+/// special meaning there (wildcards, white space, slashes, control characters) or empty parts
 /// between dots.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AgentId(String);
@@ -42,7 +42,7 @@ impl AgentId {
     /// Checks an ID.
     ///
     /// # Errors
-    /// If the text cannot be part of a NATS subject or of a path.
+    /// If the text is empty or too long, or contains something that is not allowed.
     pub fn parse(text: &str) -> Result<Self, AgentIdError> {
         if text.is_empty() {
             return Err(AgentIdError::Missing);

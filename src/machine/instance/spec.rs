@@ -6,16 +6,16 @@ use crate::config::json::{JsonError, Object};
 use crate::config::{Hidden, Settings};
 use crate::machine::network::DefaultNetwork;
 
-/// An apply spec. It contains the document, and those values that an agent without jobs uses.
+/// An apply spec: the whole document, and the values in it that an agent without jobs uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApplySpec {
     /// The document's `deployment`.
     pub deployment: String,
-    /// The document's `name`, that of the instance group. The spec of a compilation VM has none.
+    /// The document's `name`: the name of the instance group. The spec of a compilation VM has no name.
     pub name: String,
-    /// The document's `id`, that of the instance.
+    /// The document's `id`: the ID of the instance.
     pub id: String,
-    /// The document's `az`. The spec of a compilation VM has none.
+    /// The document's `az`. The spec of a compilation VM has no `az`.
     pub(crate) az: String,
     /// The document's `job.name`.
     pub(crate) job_name: Option<String>,
@@ -60,8 +60,8 @@ impl ApplySpec {
         &self.raw
     }
 
-    /// The part of the spec that an agent without jobs cannot apply; `None` if there is none, as in
-    /// the spec of a compilation VM.
+    /// The part of the spec that an agent without jobs cannot apply; `None` if the agent can apply the
+    /// whole spec, for example that of a compilation VM.
     #[must_use]
     pub fn unsupported_work(&self) -> Option<&'static str> {
         let is_there = |value: Option<&Value>| match value {
@@ -98,10 +98,10 @@ impl ApplySpec {
         self.object("networks")
     }
 
-    /// Checks that the settings contain every network of the spec. Networks with DHCP get `ip`,
-    /// `netmask` and `gateway`: those of `machine` if the settings contain no prefix or that of a
-    /// single address, otherwise those of the settings. Other values stay unchanged, because a
-    /// Director compares them.
+    /// Checks that the settings contain every network of the spec, and sets `ip`, `netmask` and
+    /// `gateway` of networks with DHCP. The values come from `machine` if the network's prefix in
+    /// the settings is missing or covers a single address, and from the settings otherwise. All other
+    /// values stay unchanged, because a Director compares them.
     ///
     /// # Errors
     /// If the settings lack a network.

@@ -1,5 +1,5 @@
 //! Fetches settings from a metadata service, a web server that a cloud provides for its virtual
-//! machines. It is always accessed by plain HTTP and without a proxy.
+//! machines. The service is always accessed by plain HTTP and without a proxy.
 
 use std::time::Duration;
 
@@ -53,9 +53,9 @@ pub(super) async fn fetch(source: &HttpSource) -> Result<Vec<u8>, MetadataError>
     }
     if let Some(path) = &source.token_path {
         let (name, lifetime) = TOKEN_LIFETIME;
-        let ask = Headers::new().with(name, &Secret::new(lifetime))?;
+        let token_headers = Headers::new().with(name, &Secret::new(lifetime))?;
         let url = url(source, path)?;
-        let token = read(client.put(&url, &ask, Body::empty())).await?;
+        let token = read(client.put(&url, &token_headers, Body::empty())).await?;
         let token = String::from_utf8_lossy(&token);
         headers = headers.with(TOKEN, &Secret::new(token.trim()))?;
     }

@@ -70,7 +70,7 @@ pub(super) fn memory(meminfo: &str) -> (Memory, Memory) {
             percent: percent(used, total, 0),
         }
     };
-    // Memory that the kernel can reclaim does not count as used. Linux before 3.14 has no
+    // Memory that the kernel can reclaim is not reported as used. Linux before 3.14 has no
     // `MemAvailable`.
     let free = value("MemAvailable")
         .unwrap_or_else(|| or_zero("MemFree") + or_zero("Buffers") + or_zero("Cached"));

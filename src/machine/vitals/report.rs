@@ -71,7 +71,7 @@ pub(crate) struct Uptime {
     pub secs: u64,
 }
 
-/// `part` of `whole` in percent; 0 if both are 0.
+/// `part` of `whole` in percent; 0 if `whole` is 0.
 pub(super) fn percent(part: u64, whole: u64, decimals: usize) -> String {
     let share = match whole {
         0 => 0.0,

@@ -84,8 +84,8 @@ impl Slots {
         self.open.len() < self.limit || self.open.values().any(|slot| slot.login.is_new())
     }
 
-    /// Adds a connection. If there are too many, [closes one](Self::close_one). That is the new
-    /// connection if all others have logged in. Returns the number and the login state of the
+    /// Adds a connection. If there are too many, [closes one](Self::close_one), which is the new
+    /// connection if all others have logged in. Returns the number and the login state of the new
     /// connection.
     pub(super) fn open(&mut self, peer: IpAddr) -> (u64, Arc<Login>) {
         let (number, login) = (self.next, Arc::new(Login::default()));
@@ -101,8 +101,8 @@ impl Slots {
         (number, login)
     }
 
-    /// Closes one connection that has not logged in. Chooses the peer with the most such
-    /// connections, and of these the oldest one.
+    /// Closes the oldest connection that has not logged in, of the peer with the most connections
+    /// that have not logged in.
     pub(super) fn close_one(&mut self) {
         while let Some(number) = self.oldest_of_largest_peer() {
             // If this is false, the connection has just logged in.
@@ -138,7 +138,8 @@ impl Slots {
     }
 }
 
-/// The peer as it is counted: the IPv4 address, or the 64-bit network prefix of the IPv6 address.
+/// The network whose connections are counted as those of one peer: the IPv4 address, or the 64-bit
+/// prefix of the IPv6 address.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

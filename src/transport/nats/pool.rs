@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::throttle::Throttle;
 
-/// The pause after the first pass over all servers without a connection. Each further pause is
-/// longer by this time, as in the Go agent.
+/// The pause after trying all servers without success. It grows by this time with each further
+/// round, as in the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The maximum pause between two passes, as in the Go agent.
@@ -31,8 +31,11 @@ pub(super) struct Pool {
 /// An attempt to connect. Its result is known when the library asks for the next attempt.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
+    /// The index of the server.
     server: usize,
+    /// The library's number of successful connections before this attempt.
     connects: u64,
+    /// The library's number of failed attempts for this server before this attempt.
     failures: usize,
 }
 
@@ -163,7 +166,7 @@ impl Rotation {
         if connected {
             self.tried = 0;
             self.passes = 0;
-            // The server closed the connection immediately after it was established.
+            // Do not reconnect at once to servers that close each new connection.
             if self
                 .started
                 .is_some_and(|started| now.duration_since(started) < PAUSE)
