@@ -110,7 +110,7 @@ impl DaemonError {
 /// The daemon could not start, or could not continue to handle requests. Being stopped is not an
 /// error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
-    // Before the first look at a file in them.
+    // Check the directories before a file in them is opened.
     let checked = check_directories(&options, stop).await;
     if stop.is_cancelled() {
         return Ok(());
@@ -152,14 +152,14 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         update: loaded.update,
     })?;
     let mut connection = BusConnection::start(&agent, &options.vcap).await?;
-    let unprepared = stop.child_token();
+    let stop_preparing = stop.child_token();
     let preparing = runtime::spawn("prepare", {
-        let (agent, cancel) = (agent.clone(), unprepared.clone());
+        let (agent, cancel) = (agent.clone(), stop_preparing.clone());
         async move { agent.prepare(&cancel).await }
     });
     let served = connection.serve(&agent, stop).await;
     tracing::info!("stopping");
-    unprepared.cancel();
+    stop_preparing.cancel();
     drop(preparing);
     if !agent.stop(STOP_WITHIN).await {
         tracing::error!("shutdown timed out");
@@ -168,8 +168,8 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     Ok(served?)
 }
 
-/// Checks that the file systems that are mounted over the directories of the machine respond, and that the script of a killed daemon has
-/// not replaced the data directory: [`bootstrap::bootstrap`] would change what is behind a link, and remove files there.
+/// Checks that the file systems that are mounted over the machine's directories respond. Also checks that no script of a killed daemon has
+/// replaced the data directory by a link: [`bootstrap::bootstrap`] would follow the link, and change and remove files there.
 async fn check_directories(
     options: &DaemonOptions,
     stop: &CancellationToken,

@@ -27,7 +27,7 @@ impl fmt::Display for Chain<'_> {
 /// The maximum length of a text from another machine, in characters.
 const LONGEST_FOREIGN: usize = 1000;
 
-/// Prepares a text from another machine for a terminal: removes control characters and limits the
+/// Prepares a text from another machine for a terminal: escapes control characters and limits the
 /// length.
 pub(crate) fn printable(text: &dyn fmt::Display) -> String {
     printable_up_to(LONGEST_FOREIGN, text)
@@ -50,8 +50,8 @@ pub(crate) fn printable_up_to(limit: usize, text: &dyn fmt::Display) -> String {
     shown
 }
 
-/// Removes control characters from lines for a terminal. They may contain a path that a script has
-/// chosen.
+/// Escapes control characters in lines for a terminal. The lines may contain a path that a script
+/// has chosen.
 pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     let is_shown = |character| matches!(character, '\n' | '\t') || !is_control(character);
     if text.chars().all(is_shown) {
@@ -141,7 +141,7 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], right: &[u
     }
     let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(widths).enumerate();
-        // Limit the width, because `format!` panics if it exceeds `u16::MAX`.
+        // Pad without `format!`, which panics if the width exceeds `u16::MAX`.
         let cells = cells.map(|(column, (cell, width))| {
             let padding = width - cell.chars().count();
             match right.contains(&column) {

@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 with rustls and ring, and PEM from the settings.
 //!
-//! With TLS 1.2, BOSH's own servers accept two cipher suites (`ECDHE_RSA` with AES-GCM). Other servers are offered all safe ones.
+//! With TLS 1.2, BOSH's own servers accept only two cipher suites (`ECDHE_RSA` with AES-GCM). The agent offers these two to BOSH's servers, and
+//! all safe cipher suites to other servers.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -17,9 +18,9 @@ use crate::config::{Environment, Secret};
 /// Which TLS 1.2 cipher suites are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// The two that BOSH's own servers accept.
+    /// The two cipher suites that BOSH's own servers accept.
     Internal,
-    /// All safe ones.
+    /// All safe cipher suites.
     External,
 }
 
@@ -168,7 +169,7 @@ pub fn check(certificate: &str, key: &Secret, ca: &str) -> Result<(), TlsError> 
     })
 }
 
-/// The trusted CA certificates: those in `ca`, or the system's if `ca` is absent or empty.
+/// The trusted CA certificates: the certificates in `ca`, or the system's if `ca` is absent or empty.
 ///
 /// # Errors
 /// `ca` is not valid, or the system has no CA certificates.

@@ -1,5 +1,5 @@
-//! Errors of blob transfers. Their texts start like those of the Go agent, for which operators
-//! search in logs.
+//! Errors of blob transfers. Their texts start like those of the Go agent, because operators search
+//! logs for them.
 
 use std::error::Error as StdError;
 use std::fmt;

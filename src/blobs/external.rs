@@ -124,8 +124,8 @@ impl fmt::Display for External {
     }
 }
 
-/// Collects the strings below keys that name secrets. Of a string with several lines (a private
-/// key), collects each line. Short strings are left out, because redacting them would make messages
+/// Collects the strings below keys that name secrets. A string with several lines (a private key) is
+/// collected line by line. Short strings are left out, because redacting them would make messages
 /// unreadable.
 fn collect_secrets(value: &Value, is_secret: bool, into: &mut Vec<Secret>) {
     const SECRET_WORDS: [&str; 5] = ["key", "secret", "password", "token", "credential"];

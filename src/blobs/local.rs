@@ -13,8 +13,8 @@ use crate::config::Vcap;
 use crate::fs::{self, Context as _};
 use crate::runtime::Cancellable;
 
-/// The path in the settings that `create-env` writes, where the CLI uploads blobs to the machine
-/// itself. As in the Go agent, this path means the agent's own blob directory.
+/// The `blobstore_path` in the settings of a machine that `bosh create-env` creates. The CLI uploads
+/// blobs to the agent itself, so this path means the agent's own blob directory, as in the Go agent.
 const MICRO_BOSH: &str = "/var/vcap/micro_bosh/data/cache";
 
 #[derive(Debug)]

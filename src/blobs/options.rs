@@ -30,8 +30,7 @@ impl fmt::Debug for BlobstoreSettings {
     }
 }
 
-/// A JSON object with case-insensitive keys. An exact match is preferred, and `null` counts as
-/// absent.
+/// A JSON object with case-insensitive keys. An exact match is preferred. `null` means absent.
 #[derive(Clone, Copy)]
 pub(super) struct StoreOptions<'a>(Option<&'a Map<String, Value>>);
 
@@ -64,7 +63,7 @@ impl<'a> StoreOptions<'a> {
         }
     }
 
-    /// A number, which may also be written as a string. Other values count as absent.
+    /// A number, which may also be written as a string. Other values are ignored.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         match self.get(name)? {
             Value::String(text) => text.trim().parse().ok(),

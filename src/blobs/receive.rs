@@ -1,4 +1,4 @@
-//! Writes a fetched blob to a file and verifies its digests. All ways of fetching a blob use this.
+//! Writes a fetched blob to a file and verifies its digests, wherever the blob comes from.
 
 use std::io::{self, Write as _};
 use std::path::Path;

@@ -18,8 +18,8 @@ pub(super) struct Pace {
 }
 
 impl Default for Pace {
-    /// The Go agent makes the same pause for signed URLs, also after the last attempt. It makes
-    /// none for a blobstore, but a restarting server needs some time.
+    /// The pause for signed URLs is that of the Go agent. The Go agent makes no pause for a
+    /// blobstore; this agent does, because a restarting server needs some time.
     fn default() -> Self {
         Self {
             store: Duration::from_secs(1),

@@ -1,4 +1,4 @@
-//! Blobs behind signed URLs. Such a URL itself grants access to one blob.
+//! Blobs at signed URLs. A signed URL grants access to one blob without other credentials.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ impl Blobs {
     /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or
     /// after one second.
     ///
-    /// The Go agent makes one attempt, this one up to three. A repeated upload is harmless, because
+    /// The Go agent makes one attempt, this agent up to three. A repeated upload is harmless, because
     /// a signed URL belongs to one object and every attempt sends the same bytes.
     ///
     /// # Errors

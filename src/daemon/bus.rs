@@ -25,8 +25,9 @@ const OVERLAP: Duration = Duration::from_secs(1);
 /// The current connection, and old ones that it replaces.
 pub(super) struct BusConnection {
     current: Transport,
-    /// Connections with replaced certificates. They are used until the current one is established.
+    /// Connections with earlier settings. They are used until the current one is established.
     old: Vec<Nats>,
+    /// Tasks that close old connections.
     retiring: Vec<Task<()>>,
     changes: watch::Receiver<u64>,
     blobs: PathBuf,
@@ -61,16 +62,16 @@ impl BusConnection {
     ) -> Result<(), TransportError> {
         // Collect vitals in a separate task, because a disk that does not respond must not block
         // this loop.
-        let (beats, mut beat) = mpsc::channel(1);
-        let _beating = runtime::spawn("heartbeats", send_heartbeats(agent.clone(), beats));
+        let (sender, mut heartbeats) = mpsc::channel(1);
+        let _collecting = runtime::spawn("heartbeats", collect_heartbeats(agent.clone(), sender));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                Some(payload) = beat.recv() => self.beat(agent, payload),
-                Ok(()) = self.changes.changed() => self.renew(agent).await?,
-                served = self.current.next(!self.old.is_empty()) => {
-                    // The connection is established, or it has failed permanently.
-                    served?;
+                Some(payload) = heartbeats.recv() => self.send_heartbeat(agent, payload),
+                Ok(()) = self.changes.changed() => self.replace(agent).await?,
+                established = self.current.established_or_failed(!self.old.is_empty()) => {
+                    established?;
+                    // The current connection is established, so the old ones are not needed.
                     for old in self.old.drain(..) {
                         self.retiring.push(runtime::spawn("old bus", retire(old)));
                     }
@@ -80,7 +81,7 @@ impl BusConnection {
     }
 
     /// Replaces the connection according to the current settings.
-    async fn renew(&mut self, agent: &Agent) -> Result<(), TransportError> {
+    async fn replace(&mut self, agent: &Agent) -> Result<(), TransportError> {
         if let Transport::Https(https) = &mut self.current {
             // Two listeners cannot share an address, so no requests are accepted for a short time.
             if let Some(old) = https.take() {
@@ -103,7 +104,7 @@ impl BusConnection {
         Ok(())
     }
 
-    fn beat(&self, agent: &Agent, payload: Vec<u8>) {
+    fn send_heartbeat(&self, agent: &Agent, payload: Vec<u8>) {
         // Heartbeats are sent only over NATS.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
@@ -137,14 +138,14 @@ async fn retire(old: Nats) {
     old.stop().await;
 }
 
-/// Sends a heartbeat to `beats` in each interval.
-async fn send_heartbeats(agent: Agent, beats: mpsc::Sender<Vec<u8>>) {
-    let mut beat = tokio::time::interval(HEARTBEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Passes a heartbeat to `sender` in each interval.
+async fn collect_heartbeats(agent: Agent, sender: mpsc::Sender<Vec<u8>>) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
+        interval.tick().await;
         if let Some(payload) = agent.heartbeat().await
-            && beats.send(payload).await.is_err()
+            && sender.send(payload).await.is_err()
         {
             return;
         }
@@ -167,11 +168,12 @@ impl Transport {
         })
     }
 
-    /// Waits until the connection is established, if `is_waited_for`, or has failed permanently.
-    /// The latter is an error.
-    async fn next(&mut self, is_waited_for: bool) -> Result<(), TransportError> {
+    /// With NATS, and if there are old connections to close (`has_old`), waits until the connection
+    /// is established. With HTTPS, waits until the listener fails, and returns the error. Otherwise,
+    /// waits forever.
+    async fn established_or_failed(&mut self, has_old: bool) -> Result<(), TransportError> {
         match self {
-            Self::Nats(nats) if is_waited_for => {
+            Self::Nats(nats) if has_old => {
                 nats.connected().await;
                 Ok(())
             }

@@ -94,7 +94,8 @@ impl Client {
         self.send(Method::PUT, url, headers, body).await
     }
 
-    /// Connects to the server without a proxy that forwards requests.
+    /// Connects to the server, directly or through a proxy that only passes bytes through. Fails if
+    /// the environment requires a proxy that forwards requests.
     pub(super) async fn connect_directly(&self, url: &Url) -> Result<Io, Error> {
         let connection = self.connector.connect(url).await?;
         match connection.proxy {
@@ -139,7 +140,7 @@ impl Client {
     }
 }
 
-/// Builds a request in the form for the server itself.
+/// Builds a request in the form for a server; see [`address_to_proxy`] for a proxy.
 fn request(
     method: Method,
     url: &Url,
@@ -203,7 +204,7 @@ fn expect_continue(request: Request<Body>, limit: Duration) -> Request<Body> {
     let signal = continued.clone();
     let mut request = request.map(|body| {
         body.delayed_until(async move {
-            // In both cases, the body is sent now.
+            // Send the body also if the limit is exceeded.
             let _ = tokio::time::timeout(limit, continued.cancelled_owned()).await;
         })
     });

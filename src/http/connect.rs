@@ -90,7 +90,7 @@ impl Connector {
         Ok(Connection { io, proxy: None })
     }
 
-    /// Connects to an address, through the SOCKS proxy for all connections if one is configured.
+    /// Connects to an address, through the SOCKS proxy in `BOSH_ALL_PROXY` if it is set.
     async fn dial(&self, address: &Uri) -> Result<Io, Error> {
         match self.proxies.socks_for(address) {
             None => self.tcp(address).await,

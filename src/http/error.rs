@@ -59,7 +59,7 @@ pub enum Error {
     /// The request could not be sent, or the response could not be read.
     #[error("no response to the request")]
     Exchange(#[source] hyper::Error),
-    /// The connection ended before the response.
+    /// The connection ended before the end of the response.
     #[error("the response is incomplete")]
     Cut(#[source] hyper::Error),
     /// The body is longer than the caller's limit.
@@ -102,10 +102,10 @@ pub(crate) fn is_busy(status: StatusCode) -> bool {
 
 /// Whether an exceeded time limit is the cause of an error.
 pub(crate) fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
-    let is_one = |error: &(dyn StdError + 'static)| {
+    let is_timed_out = |error: &(dyn StdError + 'static)| {
         error
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
     };
-    is_one(error) || error.source().is_some_and(is_timeout)
+    is_timed_out(error) || error.source().is_some_and(is_timeout)
 }

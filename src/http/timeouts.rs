@@ -19,7 +19,7 @@ pub(crate) struct Timeouts {
 }
 
 impl Default for Timeouts {
-    /// The values of the Go agent, which has no limit for a silent peer.
+    /// The values of the Go agent, except `stall`: the Go agent has no limit for a silent peer.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(30),

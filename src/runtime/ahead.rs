@@ -162,7 +162,7 @@ impl<R: Read + Send + 'static> Read for ReadAhead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.read >= THREAD_AFTER && matches!(self.source, Source::Here(_)) {
             self.start();
-            // No thread could be started, so try again after the next `THREAD_AFTER` bytes.
+            // If no thread could be started, try again after the next `THREAD_AFTER` bytes.
             self.read = 0;
         }
         match &mut self.source {

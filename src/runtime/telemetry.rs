@@ -79,7 +79,7 @@ where
         context
             .field_format()
             .format_fields(Writer::new(&mut line), event)?;
-        // Keep each event on one line, even if a peer sent line breaks, and remove characters that
+        // Keep each event on one line, even if a peer sent line breaks, and escape characters that
         // could control the reader's terminal.
         writer.write_str(&printable_lines(&line.replace('\n', "\\n")))?;
         // Add the package or request to which the event belongs.
