@@ -100,7 +100,7 @@ impl LogSelection {
     /// it had when it was opened. A log that is removed meanwhile is left out.
     ///
     /// # Errors
-    /// If `to` cannot be written.
+    /// If `to` cannot be written, or an open log cannot be read.
     pub(crate) fn pack(
         &self,
         to: &Path,
@@ -164,7 +164,8 @@ impl LogSelection {
     }
 }
 
-/// Adds one log, unless it was removed meanwhile.
+/// Adds one log. A log that cannot be opened, for example because it was removed meanwhile, is left
+/// out.
 fn append<W: io::Write>(
     walk: &Walk,
     file: &OsStr,

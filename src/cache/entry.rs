@@ -25,7 +25,7 @@ pub struct Entry {
     pub stored: u64,
     /// How long the compilation took, in milliseconds.
     pub milliseconds: u64,
-    /// The isolation tier of the compilation.
+    /// How the script was isolated (the isolation tier).
     pub isolation: String,
     /// Whether the package or one of its dependencies was compiled in an unrestricted second run of
     /// the script.

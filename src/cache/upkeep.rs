@@ -68,7 +68,7 @@ impl LocalCache {
 
     fn list_until(&self, cancel: &CancellationToken) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
         let (mut listed, mut damaged) = (Vec::new(), Vec::new());
-        for directory in entries_of(&self.entries())? {
+        for directory in paths_in(&self.entries())? {
             check(cancel, &directory)?;
             let name = directory.file_name().unwrap_or_default().to_string_lossy();
             let (more_listed, more_damaged) = self.list_package(&name)?;
@@ -88,7 +88,7 @@ impl LocalCache {
     /// If the directory cannot be read.
     pub fn list_package(&self, name: &str) -> fs::Result<(Vec<Listed>, Vec<Damage>)> {
         let (mut listed, mut damaged) = (Vec::new(), Vec::new());
-        for file in entries_of(&self.entries().join(name))? {
+        for file in paths_in(&self.entries().join(name))? {
             let text = file.file_name().unwrap_or_default().to_string_lossy();
             let key = text.strip_suffix(&format!(".{JSON}"));
             let Some(key) = key.and_then(Key::parse) else {
@@ -179,11 +179,11 @@ impl LocalCache {
         }
     }
 
-    /// Removes the least recently used packages until the cache has at most `limit` bytes; without
-    /// `limit`, removes all packages. Also removes contents that no package has named for `grace`,
-    /// and files that killed processes left.
+    /// Removes contents that no package has named for `grace`, and files that killed processes left.
+    /// With `limit`, also removes the least recently used packages until the cache has at most
+    /// `limit` bytes.
     ///
-    /// A process that currently uses a removed package has its own link or copy.
+    /// A process that uses a package while it is removed has its own link or copy.
     ///
     /// # Errors
     /// The error of the system, or a cancellation.
@@ -208,11 +208,11 @@ impl LocalCache {
             check(cancel, &listed.file)?;
             fs::remove_file_if_there(&listed.file)?;
         }
-        let (named, freed) = (named(&kept), named(&dropped));
+        let (in_use, freed) = (digests_of(&kept), digests_of(&dropped));
         let removed = all.iter().filter(|(content, used)| {
             let sha256 = content.sha256.as_str();
             let is_old = || used.elapsed().unwrap_or_default() >= grace;
-            !named.contains(sha256) && (freed.contains(sha256) || is_old())
+            !in_use.contains(sha256) && (freed.contains(sha256) || is_old())
         });
         let removed: HashSet<Content> = removed.map(|(content, _)| content.clone()).collect();
         let total: u64 = all.iter().map(|(content, _)| content.size).sum();
@@ -267,7 +267,7 @@ impl LocalCache {
     /// contents.
     fn all_contents(&self, cancel: &CancellationToken) -> fs::Result<Vec<(Content, SystemTime)>> {
         let mut found = Vec::new();
-        let mut directories = entries_of(&self.contents())?;
+        let mut directories = paths_in(&self.contents())?;
         if self.is_shared && !directories.is_empty() {
             let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
             let start = since_1970.subsec_micros() as usize % directories.len();
@@ -279,7 +279,7 @@ impl LocalCache {
             if self.is_shared && start.elapsed() > LONGEST_WALK {
                 break;
             }
-            for file in entries_of(&directory)? {
+            for file in paths_in(&directory)? {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 let Some(metadata) = fs::lookup(&file)?.filter(|_| is_sha256(&name)) else {
                     continue;
@@ -312,11 +312,11 @@ impl LocalCache {
         }
         let moved = LeasedDirectory::create(&self.temporary(), REMOVING)?;
         let listed = self.move_away(contents, moved.path(), cancel);
-        let named = listed.as_ref().map(|listed| named(listed));
+        let in_use = listed.as_ref().map(|listed| digests_of(listed));
         let mut bytes = 0;
         for content in contents {
-            let is_unnamed = |it: &HashSet<&str>| !it.contains(content.sha256.as_str());
-            if named.as_ref().is_ok_and(is_unnamed) {
+            let is_unused = |in_use: &HashSet<&str>| !in_use.contains(content.sha256.as_str());
+            if in_use.as_ref().is_ok_and(is_unused) {
                 bytes += content.size;
                 continue;
             }
@@ -354,10 +354,10 @@ impl LocalCache {
     /// Removes digests of sources that were not used for a long time, and damaged files that were
     /// set aside longer than `aside` ago.
     fn remove_unused_files(&self, aside: Duration) -> fs::Result<()> {
-        let sources = entries_of(&self.sources())?;
+        let sources = paths_in(&self.sources())?;
         let sources = sources.into_iter().map(|directory| (directory, UNUSED));
         for (directory, limit) in sources.chain([(self.aside(), aside)]) {
-            for file in entries_of(&directory)? {
+            for file in paths_in(&directory)? {
                 let used = fs::lookup(&file)?.and_then(|metadata| metadata.modified().ok());
                 if used.is_some_and(|used| used.elapsed().unwrap_or_default() > limit) {
                     fs::remove_file_if_there(&file)?;
@@ -369,6 +369,7 @@ impl LocalCache {
 }
 
 /// Splits packages into the most recently used ones that fit into `limit` bytes, and the others.
+/// Without `limit`, all packages fit.
 fn split(mut listed: Vec<Listed>, limit: Option<u64>) -> (Vec<Listed>, Vec<Listed>) {
     let Some(limit) = limit else {
         return (listed, Vec::new());
@@ -397,13 +398,14 @@ fn check(cancel: &CancellationToken, file: &Path) -> fs::Result<()> {
     }
 }
 
-fn named(listed: &[Listed]) -> HashSet<&str> {
+/// The SHA-256 of all contents of these packages.
+fn digests_of(listed: &[Listed]) -> HashSet<&str> {
     let contents = listed.iter().flat_map(|it| it.entry.contents());
     contents.map(|content| content.sha256.as_str()).collect()
 }
 
 /// The paths in a directory; none if it is missing.
-fn entries_of(directory: &Path) -> fs::Result<Vec<PathBuf>> {
+fn paths_in(directory: &Path) -> fs::Result<Vec<PathBuf>> {
     let entries = fs::list(directory)?;
     Ok(entries.iter().map(|entry| entry.path()).collect())
 }

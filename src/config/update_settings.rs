@@ -8,7 +8,8 @@ use super::settings::{Blobstore, Bus, Hidden};
 /// The argument of `update_settings`, and the contents of `update_settings.json`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct UpdateSettings {
-    /// The blobstores; only the first is used. `None` or an empty list leaves the blobstore unchanged.
+    /// The blobstores. Only the first one is used. If there is none, the agent uses the blobstore in
+    /// the settings.
     pub blobstores: Option<Vec<Blobstore>>,
     /// The names of persistent disks.
     pub disk_associations: Vec<DiskAssociation>,

@@ -101,8 +101,8 @@ pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
     own.into_iter().chain(made).chain(shared).collect()
 }
 
-/// Creates the directories and removes the leftovers of a killed agent. Returns the environment of scripts: `environment` with `TMPDIR` on
-/// the data disk.
+/// Creates the directories and removes the leftovers of a killed agent. Returns the environment of scripts: on a
+/// stemcell, `environment` with `TMPDIR` on the data disk.
 ///
 /// Installed packages and blobs stay, as other programs may have created them.
 ///

@@ -48,9 +48,10 @@ enum UpdateSettingsError {
     Task(#[from] TaskFailed),
 }
 
-/// Saves the changes, then applies them. After a change of the bus or the blobstore, the Go agent
-/// exits and misses the requests that arrive until it is started again. This agent opens a new
-/// connection, and uses the old one until the new one is established.
+/// Installs the trusted certificates, saves the changes, and puts them into use. After a change of
+/// the bus or the blobstore, the Go agent exits and misses the requests that arrive until it is
+/// started again. This agent opens a new connection, and uses the old one until the new one is
+/// established.
 async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, UpdateSettingsError> {
     let [update] = first(arguments)?;
     let update = UpdateSettings::from_json(update)?;

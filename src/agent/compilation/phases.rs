@@ -1,5 +1,5 @@
 //! Tracks the phases of a compile request. `get_task` reports the current phase, and the log has
-//! the durations.
+//! the durations. If a script fails in a restricted run, it may be run again without restrictions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

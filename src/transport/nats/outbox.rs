@@ -72,7 +72,7 @@ impl Outbox {
     /// Queues a message, which is sent when the server is available. The order of messages is kept.
     ///
     /// # Errors
-    /// If the subject is invalid, or the queue would exceed 8 MiB.
+    /// If the subject is invalid, the queue would exceed 8 MiB, or the connection was closed.
     pub fn publish(&self, subject: String, payload: Vec<u8>) -> Result<(), PublishError> {
         let bytes = cost(&subject, &payload)?;
         let space = Arc::clone(&self.space)
