@@ -1,6 +1,6 @@
 //! The actions that a Director can request, one file for each method of the protocol.
 //!
-//! Each file has a constant `ACTION`, which says how the method runs.
+//! Each file has a constant `ACTION`, which describes how the method runs.
 //! [`Method`](super::method::Method) lists the files.
 
 pub(super) mod apply;

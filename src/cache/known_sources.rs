@@ -16,7 +16,8 @@ struct KnownSource {
     /// The version of the file's format, [`FORMAT`].
     format: u32,
     /// The version of the method by which `content` is computed.
-    form: u32,
+    #[serde(rename = "form")]
+    method: u32,
     /// The SHA-256 of the archive.
     archive: String,
     /// The digest of its content.
@@ -24,11 +25,12 @@ struct KnownSource {
 }
 
 impl LocalCache {
-    /// The digest of the unpacked archive, if an earlier run has computed it by the same method.
+    /// The digest of the unpacked archive, if an earlier run has computed it by this version of the
+    /// method. `archive` is the archive's SHA-256.
     ///
     /// # Errors
     /// If the file is damaged. The caller must set it aside.
-    pub fn source(&self, archive: &str, form: u32) -> Result<Option<String>, Damage> {
+    pub fn source(&self, archive: &str, method: u32) -> Result<Option<String>, Damage> {
         let file = self.source_file(archive);
         let text = match read(&file) {
             Ok(Some(text)) => text,
@@ -40,7 +42,7 @@ impl LocalCache {
                 let kind = DamageKind::OtherKey;
                 Err(Damage { file, kind })
             }
-            Ok(known) if (known.format, known.form) == (FORMAT, form) => {
+            Ok(known) if (known.format, known.method) == (FORMAT, method) => {
                 self.mark_used(&file);
                 Ok(Some(known.content))
             }
@@ -54,10 +56,10 @@ impl LocalCache {
     ///
     /// # Errors
     /// The error of the system.
-    pub fn remember_source(&self, archive: &str, form: u32, content: &str) -> fs::Result<()> {
+    pub fn remember_source(&self, archive: &str, method: u32, content: &str) -> fs::Result<()> {
         let known = KnownSource {
             format: FORMAT,
-            form,
+            method,
             archive: archive.to_owned(),
             content: content.to_owned(),
         };
@@ -79,7 +81,7 @@ mod tests {
         assert_eq!(cache.source(&archive, 2).unwrap(), None);
         let known = |format| KnownSource {
             format,
-            form: 1,
+            method: 1,
             archive: archive.clone(),
             content: "content".to_owned(),
         };

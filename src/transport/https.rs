@@ -198,7 +198,7 @@ async fn serve(
                     connections.push(async move { (number, connection.await) });
                 }
                 Err(error) => {
-                    if server.logged.is_news("accept") {
+                    if server.logged.should_log("accept") {
                         tracing::warn!(%error, "failed to accept a connection");
                     }
                     // Closing a connection frees a file descriptor.

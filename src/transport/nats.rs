@@ -238,14 +238,14 @@ impl EventLog {
             Event::Disconnected => {
                 self.connected.send_replace(false);
                 let server = self.pool.current();
-                if self.logged.is_news(&format!("lost {server}")) {
+                if self.logged.should_log(&format!("lost {server}")) {
                     tracing::warn!(server, "lost the connection to the message bus");
                 }
             }
             // The pool logs why attempts failed.
             Event::ClientError(_) => tracing::debug!(%event, "message bus"),
             Event::ServerError(_) | Event::SlowConsumer(_) => {
-                if self.logged.is_news(&event.to_string()) {
+                if self.logged.should_log(&event.to_string()) {
                     tracing::warn!(server = self.pool.current(), %event, "the message bus reported a problem");
                 }
             }
@@ -285,7 +285,7 @@ impl Responder {
             Err(error) => {
                 let reason = error.to_string();
                 audit::nats("", "", &server, Some(&reason));
-                if self.logged.is_news(&reason) {
+                if self.logged.should_log(&reason) {
                     tracing::warn!(reason, "a request got no reply");
                 }
             }

@@ -18,7 +18,7 @@ pub(super) struct Throttle(Mutex<HashMap<String, Instant>>);
 impl Throttle {
     /// Whether `message` should be logged, that is, was not logged within the last minute. If so,
     /// it is recorded as logged.
-    pub(super) fn is_news(&self, message: &str) -> bool {
+    pub(super) fn should_log(&self, message: &str) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         logged.retain(|_, at| at.elapsed() < INTERVAL);
         if logged.len() >= MAX_MESSAGES || logged.contains_key(message) {
@@ -36,9 +36,9 @@ mod tests {
     #[test]
     fn repeated_messages_are_suppressed_and_their_number_is_limited() {
         let throttle = Throttle::default();
-        assert!(throttle.is_news("a"));
-        assert!(!throttle.is_news("a"));
-        let news = (0..1000).filter(|n| throttle.is_news(&n.to_string()));
+        assert!(throttle.should_log("a"));
+        assert!(!throttle.should_log("a"));
+        let news = (0..1000).filter(|n| throttle.should_log(&n.to_string()));
         assert_eq!(news.count(), MAX_MESSAGES - 1);
     }
 }

@@ -117,7 +117,7 @@ impl Pool {
             // The library records all other errors itself.
             .unwrap_or("failed to resolve the host name");
         let server = address(addr);
-        if self.logged.is_news(&format!("{server} {reason}")) {
+        if self.logged.should_log(&format!("{server} {reason}")) {
             tracing::warn!(
                 server,
                 reason,
