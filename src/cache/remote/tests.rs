@@ -293,7 +293,7 @@ async fn descriptions_take_limited_memory() {
     let entry = Reply::Answer(200, scene.entry.encode().unwrap());
     let (_server, remote) = server(&[entry]);
     let twice = 2 * scene.entry.memory();
-    remote.descriptions.store(twice, Ordering::Relaxed);
+    remote.memory_left.store(twice, Ordering::Relaxed);
     let wanted = vec![scene.wanted(); 4];
     let found = remote.find_all(&wanted).await;
     assert_eq!(found.iter().flatten().count(), 2);
