@@ -8,7 +8,9 @@
 //!  ├─ action_cache  results of actions
 //!  ├─ execution     executions of actions, and how a lost one continues
 //!  │   └─ outcome       what a server says about an execution (pure)
-//!  ├─ channel       an HTTP/2 connection for gRPC
+//!  ├─ connection    a connection that is opened again when it is lost, and several for executions
+//!  │   └─ channel       an HTTP/2 connection for gRPC
+//!  ├─ pauses        how long to wait before a call is repeated (pure)
 //!  ├─ digest        digests, small blobs, names of resources (pure)
 //!  └─ error         why a call failed
 //! ```
@@ -18,10 +20,12 @@
 mod action_cache;
 mod cas;
 mod channel;
+mod connection;
 mod digest;
 mod error;
 mod execution;
 mod outcome;
+mod pauses;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,5 +37,6 @@ pub(crate) use digest::{Blob, Digest};
 pub(crate) use error::CallError;
 pub(crate) use execution::{Event, Execution};
 pub(crate) use outcome::{Outcome, Refusal, Stage};
+pub(crate) use pauses::Pauses;
 pub(crate) use server::Server;
 pub(crate) use tonic::Code;

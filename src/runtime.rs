@@ -4,6 +4,7 @@
 mod ahead;
 mod cancellable;
 mod parallel;
+mod retry;
 mod signals;
 mod task;
 mod telemetry;
@@ -12,6 +13,7 @@ mod warnings;
 pub use ahead::ReadAhead;
 pub use cancellable::Cancellable;
 pub use parallel::map_blocking;
+pub(crate) use retry::{GivenUp, retry};
 pub use signals::{Signals, StopSignal};
 pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};
 pub use telemetry::{LogFormat, init as init_telemetry};

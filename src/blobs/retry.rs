@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::AttemptError;
+use crate::runtime::{self, GivenUp};
 
 /// The number of attempts, as in the Go agent.
 pub(super) const ATTEMPTS: u32 = 3;
@@ -63,27 +64,18 @@ pub(super) async fn retry<'a, T>(
     cancel: &CancellationToken,
     attempt: impl Fn() -> AttemptFuture<'a, T>,
 ) -> Result<T, (u32, AttemptError)> {
-    let mut number = 1;
-    loop {
-        let cause = match cancel.run_until_cancelled(attempt()).await {
-            Some(Ok(value)) => return Ok(value),
-            // An error after a cancellation is a consequence of it, so it is not returned.
-            Some(Err(cause)) if !cancel.is_cancelled() => cause,
-            Some(Err(_)) | None => AttemptError::Stopped,
-        };
+    let pause = |cause: &AttemptError, number| {
         if number >= attempts || !cause.is_temporary() {
-            return Err((number, cause));
+            return None;
         }
-        tracing::warn!(error = %crate::diag::Chain(&cause), attempt = number, "retrying a blob transfer");
-        if cancel
-            .run_until_cancelled(tokio::time::sleep(pause(number)))
-            .await
-            .is_none()
-        {
-            return Err((number, AttemptError::Stopped));
-        }
-        number += 1;
-    }
+        tracing::warn!(error = %crate::diag::Chain(cause), attempt = number, "retrying a blob transfer");
+        Some(pause(number))
+    };
+    let repeating = runtime::retry(cancel, pause, attempt);
+    repeating.await.map_err(|given_up| match given_up {
+        GivenUp::Failed { attempts, error } => (attempts, error),
+        GivenUp::Stopped { attempts } => (attempts, AttemptError::Stopped),
+    })
 }
 
 #[cfg(test)]

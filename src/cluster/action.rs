@@ -201,7 +201,6 @@ pub(super) mod tests {
             stemcell: Some(Slug::parse("ubuntu-noble/1.1").unwrap()),
             settings: JobSettings::default(),
             takes_unrestricted: false,
-            pause_unit: std::time::Duration::from_millis(1),
             log_lines: 2,
         }
     }

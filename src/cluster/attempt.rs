@@ -127,7 +127,8 @@ impl Cluster {
                 Verdict::Retry if attempts < ATTEMPTS => {
                     let package = &inputs.name;
                     tracing::debug!(%package, ?ended, "executing an action again");
-                    let pause = retry::pause(ended.code(), attempts, self.common.pause_unit);
+                    let unit = self.common.server.pauses().unit();
+                    let pause = retry::pause(ended.code(), attempts, unit);
                     let pausing = tokio::time::sleep(pause);
                     let paused = stop.run_until_cancelled(pausing).await;
                     paused.ok_or(RemoteFailure::Stopped)?;
@@ -213,7 +214,7 @@ impl Cluster {
         stop: &CancellationToken,
     ) -> Result<Vec<String>, RemoteFailure> {
         let server = &self.common.server;
-        let asking = repeat(stop, 0, || async {
+        let asking = repeat((server.pauses(), stop), 0, || async {
             Ok(server.missing(all.iter().copied()).await?)
         });
         asking.await
@@ -227,9 +228,11 @@ impl Cluster {
         stop: &CancellationToken,
     ) -> Result<Option<Vec<u8>>, RemoteFailure> {
         let server = &self.common.server;
-        let reading = repeat(stop, digest.size.min(limit as u64), || async {
-            Ok(server.read_small(digest, limit).await?)
-        });
+        let reading = repeat(
+            (server.pauses(), stop),
+            digest.size.min(limit as u64),
+            || async { Ok(server.read_small(digest, limit).await?) },
+        );
         reading.await
     }
 

@@ -6,17 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::RemoteFailure;
 use crate::fs;
-use crate::reapi::CallError;
-
-/// The pauses before a failed call is repeated.
-const PAUSES: [Duration; 6] = [
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(4),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-];
+use crate::reapi::{CallError, Pauses};
+use crate::runtime::{self, GivenUp};
 
 /// How long a call may take that transfers nothing.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -59,28 +50,26 @@ impl From<Failed> for RemoteFailure {
 
 /// Calls a server until the call succeeds or fails for good. The call must be idempotent; it transfers up to `size` bytes.
 pub(super) async fn repeat<T, F: Future<Output = Result<T, Failed>>>(
-    stop: &CancellationToken,
+    (pauses, stop): (Pauses, &CancellationToken),
     size: u64,
     call: impl Fn() -> F,
 ) -> Result<T, RemoteFailure> {
     let limit = LIMIT + Duration::from_secs(size / SLOWEST);
-    let mut pauses = PAUSES.into_iter();
-    let repeating = async {
-        loop {
-            let called = tokio::time::timeout(limit, call()).await;
-            let error = match called.unwrap_or(Err(CallError::Silent { limit }.into())) {
-                Err(Failed::Call(error)) if error.is_passing() => error,
-                ended => return Ok(ended?),
-            };
-            let Some(pause) = pauses.next() else {
-                return Err(error.into());
-            };
+    let pause = |failed: &Failed, failures| match failed {
+        Failed::Call(error) if error.is_passing() => {
             tracing::debug!(%error, "repeating a call");
-            tokio::time::sleep(pause).await;
+            pauses.after(failures)
         }
+        _ => None,
     };
-    let repeated = stop.run_until_cancelled(repeating).await;
-    repeated.unwrap_or(Err(RemoteFailure::Stopped))
+    let repeating = runtime::retry(stop, pause, || async {
+        let called = tokio::time::timeout(limit, call()).await;
+        called.unwrap_or(Err(CallError::Silent { limit }.into()))
+    });
+    repeating.await.map_err(|given_up| match given_up {
+        GivenUp::Failed { error, .. } => error.into(),
+        GivenUp::Stopped { .. } => RemoteFailure::Stopped,
+    })
 }
 
 #[cfg(test)]
@@ -93,19 +82,22 @@ mod tests {
     async fn silent_call_is_repeated_and_given_up() {
         let count = Cell::new(0);
         let stop = CancellationToken::new();
-        let silent = repeat(&stop, 0, || {
+        let pauses = Pauses::default();
+        let silent = repeat((pauses, &stop), 0, || {
             count.set(count.get() + 1);
             std::future::pending::<Result<(), Failed>>()
         });
         assert!(matches!(silent.await, Err(RemoteFailure::Call(_))));
-        assert_eq!(count.get(), PAUSES.len() + 1);
+        assert!(pauses.after(count.get() - 1).is_some());
+        assert!(pauses.after(count.get()).is_none());
     }
 
     #[tokio::test]
     async fn stopped_call_ends_at_once() {
         let stop = CancellationToken::new();
         stop.cancel();
-        let ended = repeat(&stop, 0, std::future::pending::<Result<(), Failed>>);
+        let pending = std::future::pending::<Result<(), Failed>>;
+        let ended = repeat((Pauses::default(), &stop), 0, pending);
         assert!(matches!(ended.await, Err(RemoteFailure::Stopped)));
     }
 }

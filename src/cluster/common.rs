@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::package_job::JobSettings;
 use crate::reapi::{Digest, Server};
@@ -29,8 +28,6 @@ pub(crate) struct Common {
     pub settings: JobSettings,
     /// Whether results of unrestricted earlier runs are used.
     pub takes_unrestricted: bool,
-    /// The unit of the pauses between attempts; a second outside of tests.
-    pub pause_unit: Duration,
     /// How many of the last lines of a script are kept, at most.
     pub log_lines: usize,
 }

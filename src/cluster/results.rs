@@ -25,7 +25,8 @@ pub(super) async fn download(
     into: &Path,
     stop: &CancellationToken,
 ) -> Result<Option<Digests>, RemoteFailure> {
-    let downloading = repeat(stop, digest.size, || download_once(server, digest, into));
+    let calls = (server.pauses(), stop);
+    let downloading = repeat(calls, digest.size, || download_once(server, digest, into));
     let downloaded = downloading.await;
     if !matches!(downloaded, Ok(Some(_))) {
         // The failure itself matters more.

@@ -43,6 +43,7 @@ impl Uploads {
         stop: &CancellationToken,
     ) -> Result<(), RemoteFailure> {
         let server = &self.server;
+        let calls = (server.pauses(), stop);
         let new = blobs.into_iter().map(|(digest, contents)| {
             let cell = self.cell(&digest);
             (digest, contents, cell)
@@ -52,7 +53,7 @@ impl Uploads {
             return Ok(());
         }
         let digests: Vec<&Digest> = new.iter().map(|(digest, ..)| digest).collect();
-        let asking = repeat(stop, 0, || async {
+        let asking = repeat(calls, 0, || async {
             Ok(server.missing(digests.iter().copied()).await?)
         });
         let missing = asking.await?;
@@ -69,16 +70,18 @@ impl Uploads {
                         let body = Body::file(&file).await?;
                         Ok(server.write(&digest, body).await?)
                     };
-                    let store = || repeat(stop, digest.size, store);
+                    let store = || repeat(calls, digest.size, store);
                     cell.get_or_try_init(store).await?;
                 }
             }
         }
-        let asking = repeat(stop, 0, || async { Ok(server.capabilities().await?.batch) });
+        let asking = repeat(calls, 0, || async {
+            Ok(server.capabilities().await?.batch)
+        });
         let batch = asking.await?;
         let (small, cells): (Vec<Blob>, Vec<_>) = small.into_iter().unzip();
         let size = small.iter().map(|blob| blob.digest.size).sum();
-        let storing = repeat(stop, size, || async {
+        let storing = repeat(calls, size, || async {
             Ok(server.store_small(small.clone(), batch).await?)
         });
         storing.await?;

@@ -80,7 +80,6 @@ pub(super) async fn compiler(
         stemcell: Some(stemcell.clone()),
         settings: settings(options, remote),
         takes_unrestricted: remote.takes_unrestricted,
-        pause_unit: std::time::Duration::from_secs(1),
         log_lines: options.log_lines,
     };
     Ok(RemoteCompiler {

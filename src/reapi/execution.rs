@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
+use super::connection::Place;
 use super::digest::{Digest, SHA256};
 use super::error::CallError;
 use super::outcome::{Outcome, Stage, Update};
@@ -19,25 +20,11 @@ use super::server::{Purpose, Server};
 use api::execution_client::ExecutionClient;
 use longrunning::operations_client::OperationsClient;
 
-/// The pauses before a broken stream is replaced or a refused action is executed again. Together
-/// they cover an outage of about two minutes.
-const PAUSES: [Duration; 9] = [
-    Duration::from_millis(100),
-    Duration::from_millis(400),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-    Duration::from_secs(60),
-];
-
 /// How often an action is executed again because the server has lost its execution.
 const REPEATS: u32 = 3;
 
-/// How long a server may take to send the first update of an execution.
-const FIRST_UPDATE: Duration = Duration::from_secs(15 * 60);
+/// How long a server may take to send the first update of an execution, in units of the pauses.
+const FIRST_UPDATE: u32 = 15 * 60;
 
 /// A stream that lasted this long does not count as a failure: proxies end streams after a time.
 const LASTING: Duration = Duration::from_secs(60);
@@ -52,11 +39,11 @@ pub(crate) struct Execution<'a> {
     /// The call that opens a stream.
     opening: Option<BoxFuture<'a, Result<Opened, CallError>>>,
     opened: Instant,
-    updates: Option<Streaming<longrunning::Operation>>,
+    updates: Option<Updates>,
     /// Whether the server has sent an update of the current execution.
     has_updates: bool,
     /// How many streams in a row were lost soon, without a new stage.
-    failures: usize,
+    failures: u32,
     /// How many executions the server has lost.
     lost: u32,
     stage: Stage,
@@ -139,12 +126,12 @@ impl<'a> Execution<'a> {
         if self.opened.elapsed() >= LASTING && !matches!(error, CallError::Silent { .. }) {
             self.failures = 0;
         }
-        let Some(pause) = PAUSES.get(self.failures) else {
+        self.failures += 1;
+        let Some(pause) = self.server.pauses().after(self.failures) else {
             return Err(error);
         };
-        self.failures += 1;
         tracing::debug!(%error, name = self.name, "continuing an execution");
-        Ok(*pause)
+        Ok(pause)
     }
 
     /// The next message of the stream. The first one of an execution has a time limit.
@@ -152,7 +139,7 @@ impl<'a> Execution<'a> {
         if self.name.is_some() || self.has_updates {
             return self.update().await;
         }
-        let limit = FIRST_UPDATE;
+        let limit = self.server.pauses().unit() * FIRST_UPDATE;
         let updated = tokio::time::timeout(limit, self.update()).await;
         updated.unwrap_or(Err(CallError::Silent { limit }))
     }
@@ -182,7 +169,7 @@ impl<'a> Execution<'a> {
                 }
             }
         };
-        let update = match updates.message().await {
+        let update = match updates.stream.message().await {
             Ok(None) => return Ok(None),
             Ok(Some(update)) => Update::of(&update),
             Err(status) => return refusal("Execute", &status).map(Some),
@@ -213,7 +200,14 @@ fn refusal(method: &'static str, status: &Status) -> Result<Update, CallError> {
     Update::of_status(status).ok_or_else(|| CallError::failed(method, status))
 }
 
-type Opened = Result<Streaming<longrunning::Operation>, Status>;
+/// The open stream of an execution.
+struct Updates {
+    stream: Streaming<longrunning::Operation>,
+    /// The place on the connection.
+    _place: Place,
+}
+
+type Opened = Result<Updates, Status>;
 
 impl Server {
     /// Executes an action.
@@ -225,23 +219,26 @@ impl Server {
             digest_function: SHA256,
             ..Default::default()
         };
-        let channel = self.channel(Purpose::Execute).await?;
+        let (channel, place) = self.execution_channel().await?;
         let mut client = ExecutionClient::with_origin(channel, self.origin.clone());
-        Ok(client
-            .execute(request)
-            .await
-            .map(tonic::Response::into_inner))
+        Ok(client.execute(request).await.map(|response| Updates {
+            stream: response.into_inner(),
+            _place: place,
+        }))
     }
 
     /// Continues to watch an execution.
     async fn wait_execution(&self, name: String) -> Result<Opened, CallError> {
         let request = api::WaitExecutionRequest { name };
-        let channel = self.channel(Purpose::Execute).await?;
+        let (channel, place) = self.execution_channel().await?;
         let mut client = ExecutionClient::with_origin(channel, self.origin.clone());
         Ok(client
             .wait_execution(request)
             .await
-            .map(tonic::Response::into_inner))
+            .map(|response| Updates {
+                stream: response.into_inner(),
+                _place: place,
+            }))
     }
 
     /// Asks the server to stop an execution.
@@ -270,6 +267,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::reapi::Pauses;
     use crate::reapi::testing::{Reply, TestServer};
 
     const NAME: &str = "operations/7";
@@ -312,9 +310,12 @@ mod tests {
 
     /// The stages of an execution, and whether its command ran.
     async fn run(server: &TestServer) -> Result<(Vec<Stage>, bool), CallError> {
-        let client = server.client();
+        run_with(&server.client()).await
+    }
+
+    async fn run_with(client: &Server) -> Result<(Vec<Stage>, bool), CallError> {
         let action = Digest::of(b"action");
-        let mut execution = Execution::new(&client, &action, false);
+        let mut execution = Execution::new(client, &action, false);
         let mut stages = Vec::new();
         loop {
             match execution.next().await? {
@@ -389,7 +390,7 @@ mod tests {
         assert_eq!(server.methods().len(), 3);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn server_that_forgets_every_execution_gets_a_few_ones() {
         let server = TestServer::start(|method, _| match method {
             "Execute" => Reply::messages(&[running()]).lost(),
@@ -400,20 +401,26 @@ mod tests {
         assert_eq!(server.calls_of("Execute").len(), 4);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn streams_that_are_lost_at_once_end_the_execution() {
         let server = TestServer::start(|_, _| Reply::messages(&[running()]).lost());
         let server = server.await;
         assert!(run(&server).await.is_err());
         assert_eq!(server.calls_of("Execute").len(), 1);
-        assert_eq!(server.calls_of("WaitExecution").len(), PAUSES.len());
+        let continued = server.calls_of("WaitExecution").len();
+        let continued = u32::try_from(continued).unwrap();
+        let pauses = server.client().pauses();
+        assert!(pauses.after(continued).is_some());
+        assert!(pauses.after(continued + 1).is_none());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn silent_server_is_given_up() {
         let server = TestServer::start(|_, _| Reply::messages(&[(); 0]).silent());
         let server = server.await;
-        let error = run(&server).await.unwrap_err();
+        let impatient = Pauses::of(Duration::from_micros(100));
+        let client = server.client().with_pauses(impatient);
+        let error = run_with(&client).await.unwrap_err();
         assert!(matches!(error, CallError::Silent { .. }), "{error}");
         assert_eq!(server.calls_of("Execute").len(), 4);
     }

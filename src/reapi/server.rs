@@ -1,14 +1,14 @@
 //! A server of the Remote Execution API: its address, its connections, and its capabilities.
 
-use std::time::Duration;
-
 use hyper::Uri;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use tonic::Code;
 
 use super::channel::Channel;
+use super::connection::{Connection, Connections, Place};
 use super::digest::SHA256;
 use super::error::CallError;
+use super::pauses::Pauses;
 use crate::http::{Client, Headers, Timeouts, Url};
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 
@@ -16,10 +16,6 @@ use api::capabilities_client::CapabilitiesClient;
 
 /// The maximum number of bytes in one request. gRPC servers accept messages of 4 MiB.
 const LONGEST_BATCH: usize = 2 << 20;
-
-/// After this time without data from the server, it gets a ping. By default, gRPC servers close
-/// connections with more than one ping in five minutes.
-const PING_AFTER: Duration = Duration::from_secs(310);
 
 /// A server of the Remote Execution API. The client connects at the first call.
 #[derive(Debug)]
@@ -33,27 +29,18 @@ pub(crate) struct Server {
     headers: Headers,
     fetching: Connection,
     storing: Connection,
-    executing: Connection,
+    executing: Connections,
+    pauses: Pauses,
     capabilities: OnceCell<Capabilities>,
 }
 
-/// A connection that is opened at the first call, and again if the server has closed it.
-#[derive(Debug)]
-struct Connection {
-    client: Client,
-    ping_after: Option<Duration>,
-    open: Mutex<Option<Channel>>,
-}
-
-/// The purpose of a call. Each purpose has its own connection.
+/// The purpose of a call that ends soon. Each purpose has its own connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The call reads.
     Fetch,
     /// The call writes.
     Store,
-    /// The call watches an execution. The server may send nothing for as long as a script runs.
-    Execute,
 }
 
 /// The capabilities of a server.
@@ -65,28 +52,6 @@ pub(crate) struct Capabilities {
     pub batch: usize,
     /// Whether the server executes actions.
     pub executes: bool,
-}
-
-impl Connection {
-    fn new(client: &Client, timeouts: Timeouts) -> Self {
-        Self {
-            client: client.clone().with_timeouts(timeouts),
-            ping_after: None,
-            open: Mutex::default(),
-        }
-    }
-
-    /// A connection for executions, on which the server may be silent for a long time.
-    fn for_executions(client: &Client, timeouts: Timeouts) -> Self {
-        let timeouts = Timeouts {
-            stall: 2 * PING_AFTER,
-            ..timeouts
-        };
-        Self {
-            ping_after: Some(PING_AFTER),
-            ..Self::new(client, timeouts)
-        }
-    }
 }
 
 impl Server {
@@ -105,7 +70,8 @@ impl Server {
             headers,
             fetching: Connection::new(client, fetching),
             storing: Connection::new(client, storing),
-            executing: Connection::for_executions(client, storing),
+            executing: Connections::new(client, storing),
+            pauses: Pauses::default(),
             capabilities: OnceCell::new(),
         }
     }
@@ -143,16 +109,28 @@ impl Server {
         let connection = match purpose {
             Purpose::Fetch => &self.fetching,
             Purpose::Store => &self.storing,
-            Purpose::Execute => &self.executing,
         };
-        let mut open = connection.open.lock().await;
-        if let Some(channel) = open.as_ref().filter(|it| !it.is_closed()) {
-            return Ok(channel.clone());
-        }
-        let (client, ping_after) = (&connection.client, connection.ping_after);
-        let channel = Channel::open(client, &self.url, &self.headers, ping_after).await?;
-        *open = Some(channel.clone());
-        Ok(channel)
+        connection.channel(&self.url, &self.headers).await
+    }
+
+    /// A connection for the updates of an execution. The place on it must be kept as long as the updates.
+    pub(super) async fn execution_channel(&self) -> Result<(Channel, Place), CallError> {
+        let (connection, place) = self.executing.take_place();
+        let channel = connection.channel(&self.url, &self.headers).await?;
+        Ok((channel, place))
+    }
+
+    /// The pauses before calls are repeated.
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.pauses
+    }
+
+    /// The same server with other pauses.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn with_pauses(mut self, pauses: Pauses) -> Self {
+        self.pauses = pauses;
+        self
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -13,7 +14,7 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tonic::Code;
 
-use super::Server;
+use super::{Pauses, Server};
 use crate::config::Environment;
 use crate::http::{Client, Headers, Timeouts, Url};
 use crate::runtime;
@@ -113,7 +114,8 @@ impl TestServer {
         let tls = crate::tls::client(None, crate::tls::Profile::External);
         let client = Client::new(tls, &Environment::default());
         let timeouts = Timeouts::default();
-        Server::new(&self.url, Headers::new(), &client, [timeouts; 2])
+        let server = Server::new(&self.url, Headers::new(), &client, [timeouts; 2]);
+        server.with_pauses(Pauses::of(Duration::from_millis(10)))
     }
 
     /// The calls of a method.

@@ -1,0 +1,119 @@
+//! Connections to a server. Each is opened at the first call, and again if the server has closed it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::channel::Channel;
+use super::error::CallError;
+use crate::http::{Client, Headers, Timeouts, Url};
+
+/// After this time without data from the server, it gets a ping. By default, gRPC servers close
+/// connections with more than one ping in five minutes.
+const PING_AFTER: Duration = Duration::from_secs(310);
+
+/// How many executions share a connection. Servers limit the concurrent calls on one connection, often to 100; further calls wait.
+const SHARING: usize = 64;
+
+/// A connection that is opened at the first call, and again if the server has closed it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    ping_after: Option<Duration>,
+    open: tokio::sync::Mutex<Option<Channel>>,
+}
+
+/// The connections for executions. A server may send nothing for as long as a script runs.
+#[derive(Debug)]
+pub(super) struct Connections {
+    client: Client,
+    all: Mutex<Vec<(Arc<Connection>, Place)>>,
+}
+
+/// A place on a connection for one execution, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<()>);
+
+impl Connection {
+    pub(super) fn new(client: &Client, timeouts: Timeouts) -> Self {
+        Self {
+            client: client.clone().with_timeouts(timeouts),
+            ping_after: None,
+            open: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The open connection.
+    pub(super) async fn channel(&self, url: &Url, headers: &Headers) -> Result<Channel, CallError> {
+        let mut open = self.open.lock().await;
+        if let Some(channel) = open.as_ref().filter(|it| !it.is_closed()) {
+            return Ok(channel.clone());
+        }
+        let channel = Channel::open(&self.client, url, headers, self.ping_after).await?;
+        *open = Some(channel.clone());
+        Ok(channel)
+    }
+}
+
+impl Connections {
+    pub(super) fn new(client: &Client, timeouts: Timeouts) -> Self {
+        let timeouts = Timeouts {
+            stall: 2 * PING_AFTER,
+            ..timeouts
+        };
+        Self {
+            client: client.clone().with_timeouts(timeouts),
+            all: Mutex::default(),
+        }
+    }
+
+    /// Takes a place on a connection that has one, or on a new connection.
+    pub(super) fn take_place(&self) -> (Arc<Connection>, Place) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        // The list has a place itself.
+        let found = all.iter().find(|(_, place)| place.users() <= SHARING);
+        if let Some((connection, place)) = found {
+            return (Arc::clone(connection), place.another());
+        }
+        let connection = Arc::new(Connection {
+            client: self.client.clone(),
+            ping_after: Some(PING_AFTER),
+            open: tokio::sync::Mutex::default(),
+        });
+        let place = Place(Arc::default());
+        let taken = place.another();
+        all.push((Arc::clone(&connection), place));
+        (connection, taken)
+    }
+}
+
+impl Place {
+    fn another(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    fn users(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use crate::tls::{self, Profile};
+
+    #[test]
+    fn connections_are_shared_by_a_limited_number_of_executions() {
+        let tls = tls::client(None, Profile::External);
+        let client = Client::new(tls, &Environment::default());
+        let connections = Connections::new(&client, Timeouts::default());
+        let mut taken: Vec<_> = (0..SHARING + 1).map(|_| connections.take_place()).collect();
+        let is_first = |it: &Arc<Connection>| Arc::ptr_eq(it, &taken[0].0);
+        assert_eq!(taken.iter().filter(|(it, _)| is_first(it)).count(), SHARING);
+        assert_eq!(connections.all.lock().unwrap().len(), 2);
+        // A place that becomes free is used again.
+        let (first, place) = taken.swap_remove(0);
+        drop(place);
+        assert!(Arc::ptr_eq(&connections.take_place().0, &first));
+    }
+}
