@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! server        a server, its connections and what it can do
-//!  ├─ cas           blobs by their digests: which are missing, uploads, downloads
+//!  ├─ cas           blobs by their digests: which are missing, small ones, downloads
+//!  ├─ upload        uploads, which continue after a failure
 //!  ├─ action_cache  results of actions
 //!  ├─ execution     executions of actions, and how a lost one continues
 //!  │   └─ outcome       what a server says about an execution (pure)
@@ -29,6 +30,7 @@ mod pauses;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;
+mod upload;
 
 pub(crate) use bazel_remote_apis::build::bazel::remote::execution::v2 as messages;
 
@@ -40,3 +42,4 @@ pub(crate) use outcome::{Outcome, Refusal, Stage};
 pub(crate) use pauses::Pauses;
 pub(crate) use server::Server;
 pub(crate) use tonic::Code;
+pub(crate) use upload::Upload;

@@ -1,10 +1,11 @@
 //! Downloads files of results and verifies their digests.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Failed, repeat};
@@ -18,6 +19,13 @@ use crate::runtime;
 /// The maximum number of received parts that wait to be written.
 const AHEAD: usize = 4;
 
+/// The part of a file that was downloaded.
+struct Partial {
+    file: File,
+    hasher: Hasher,
+    size: u64,
+}
+
 /// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. A failure leaves no file.
 pub(super) async fn download(
     server: &Server,
@@ -26,7 +34,11 @@ pub(super) async fn download(
     stop: &CancellationToken,
 ) -> Result<Option<Digests>, RemoteFailure> {
     let calls = (server.pauses(), stop);
-    let downloading = repeat(calls, digest.size, || download_once(server, digest, into));
+    // A failed attempt leaves here what it has received, and the next one continues.
+    let partial = Mutex::new(None);
+    let downloading = repeat(calls, digest.size, || {
+        continue_download(server, digest, into, &partial)
+    });
     let downloaded = downloading.await;
     if !matches!(downloaded, Ok(Some(_))) {
         // The failure itself matters more.
@@ -35,33 +47,70 @@ pub(super) async fn download(
     downloaded
 }
 
-async fn download_once(
+async fn continue_download(
     server: &Server,
     digest: &Digest,
     into: &Path,
+    partial: &Mutex<Option<Partial>>,
 ) -> Result<Option<Digests>, Failed> {
-    let Some(parts) = server.read(digest).await? else {
+    let mut partial = partial.lock().await;
+    let offset = partial.as_ref().map_or(0, |it| it.size);
+    // The end of the stream may have been lost after the last byte.
+    let received = match offset > 0 && offset == digest.size {
+        true => Ok(Some(())),
+        false => receive(server, digest, into, &mut partial).await,
+    };
+    let error = match received {
+        Ok(None) => return Ok(None),
+        Ok(Some(())) => match partial.take() {
+            Some(partial) if partial.size == digest.size => {
+                let digests = partial.hasher.finish();
+                if digests.sha256() == Some(digest.sha256.as_str()) {
+                    return Ok(Some(digests));
+                }
+                Failed::Other(RemoteFailure::Damaged)
+            }
+            _ => Failed::Other(RemoteFailure::Damaged),
+        },
+        Err(error) => error,
+    };
+    let is_final = match &error {
+        Failed::Call(error) => !error.is_passing(),
+        Failed::Other(failure) => matches!(failure, RemoteFailure::Damaged),
+    };
+    if offset > 0 && is_final {
+        // The server may not be able to continue. The next attempt starts from the beginning.
+        *partial = None;
+        return Err(CallError::not_continued().into());
+    }
+    Err(error)
+}
+
+/// Receives the bytes of a blob that follow the partial file, or all of them; `None` if the server has lost the blob.
+async fn receive(
+    server: &Server,
+    digest: &Digest,
+    into: &Path,
+    partial: &mut Option<Partial>,
+) -> Result<Option<()>, Failed> {
+    let offset = partial.as_ref().map_or(0, |it| it.size);
+    let Some(parts) = server.read_from(digest, offset).await? else {
         return Ok(None);
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let path = into.to_owned();
-    let writing = runtime::spawn_blocking("download", move || write(&path, receiver));
-    let received = receive(parts, sender).await;
-    let written = writing.await.map_err(RemoteFailure::from)?;
+    let (path, earlier) = (into.to_owned(), partial.take());
+    let writing = runtime::spawn_blocking("download", move || write(&path, earlier, receiver));
+    let received = pass_on(parts, sender).await;
+    *partial = Some(writing.await.map_err(RemoteFailure::from)??);
     match received {
-        Err(error) if error.code() == Some(Code::NotFound) => return Ok(None),
-        received => received?,
-    }
-    let (digests, size) = written?;
-    let is_right = size == digest.size && digests.sha256() == Some(digest.sha256.as_str());
-    match is_right {
-        true => Ok(Some(digests)),
-        false => Err(RemoteFailure::Damaged.into()),
+        Ok(()) => Ok(Some(())),
+        Err(error) if error.code() == Some(Code::NotFound) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Passes parts on until their end, or until writing fails.
-async fn receive(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallError> {
+async fn pass_on(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallError> {
     while let Some(part) = parts.next().await? {
         if to.send(part).await.is_err() {
             break;
@@ -70,23 +119,37 @@ async fn receive(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallEr
     Ok(())
 }
 
-/// Writes parts to a new file. An older file may be a hard link, and is removed first.
-fn write(path: &Path, mut parts: mpsc::Receiver<Bytes>) -> fs::Result<(Digests, u64)> {
-    fs::remove_file_if_there(path)?;
-    let mut file = fs::create_file(path)?;
-    let mut hasher = Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]);
-    let mut size = 0;
+/// Appends parts to the partial file, or writes them to a new one. An older file may be a hard link, and is removed first.
+fn write(
+    path: &Path,
+    partial: Option<Partial>,
+    mut parts: mpsc::Receiver<Bytes>,
+) -> fs::Result<Partial> {
+    let mut partial = match partial {
+        Some(partial) => partial,
+        None => {
+            fs::remove_file_if_there(path)?;
+            Partial {
+                file: fs::create_file(path)?,
+                hasher: Hasher::new(&[Algorithm::Sha1, Algorithm::Sha256]),
+                size: 0,
+            }
+        }
+    };
     while let Some(part) = parts.blocking_recv() {
-        hasher.update(&part);
-        size += part.len() as u64;
-        file.write_all(&part).at("write", path)?;
+        partial.hasher.update(&part);
+        partial.size += part.len() as u64;
+        partial.file.write_all(&part).at("write", path)?;
     }
-    Ok((hasher.finish(), size))
+    Ok(partial)
 }
 
 #[cfg(test)]
 mod tests {
-    use bazel_remote_apis::google::bytestream::ReadResponse;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse};
+    use prost::Message as _;
 
     use super::*;
     use crate::reapi::testing::{Reply, TestServer};
@@ -109,5 +172,51 @@ mod tests {
             assert!(matches!(downloaded, Err(RemoteFailure::Damaged)));
             assert!(!path.exists());
         }
+    }
+    /// A server that has the blob `bytes`, and sends it in these answers, each up to an offset. If `continues` is unset,
+    /// it ignores the offset of a request.
+    async fn lossy(ends: &'static [usize], continues: bool) -> TestServer {
+        let count = AtomicUsize::new(0);
+        TestServer::start(move |_, request| {
+            let request = ReadRequest::decode(request[0].as_slice()).unwrap();
+            let start = usize::try_from(request.read_offset).unwrap();
+            let start = if continues { start } else { 0 };
+            let end = ends.get(count.fetch_add(1, Ordering::Relaxed));
+            let end = end.copied().unwrap_or(5);
+            let data = b"bytes"[start..end.max(start)].to_vec();
+            let reply = Reply::messages(&[ReadResponse { data }]);
+            match end {
+                5 => reply,
+                _ => reply.lost(),
+            }
+        })
+        .await
+    }
+
+    /// Downloads the blob, and returns the offsets of all requests.
+    async fn offsets(server: &TestServer) -> Vec<i64> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("package");
+        let stop = CancellationToken::new();
+        let digest = Digest::of(b"bytes");
+        let downloaded = download(&server.client(), &digest, &path, &stop).await;
+        let digests = downloaded.unwrap().unwrap();
+        assert_eq!(digests.sha256(), Some(digest.sha256.as_str()));
+        assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        let requests = server.calls_of("Read").into_iter();
+        let requests = requests.map(|it| ReadRequest::decode(it[0].as_slice()).unwrap());
+        requests.map(|it| it.read_offset).collect()
+    }
+
+    #[tokio::test]
+    async fn download_continues_after_the_received_bytes() {
+        let server = lossy(&[2, 2, 4], true).await;
+        assert_eq!(offsets(&server).await, [0, 2, 2, 4]);
+    }
+
+    #[tokio::test]
+    async fn download_starts_again_if_the_server_cannot_continue() {
+        let server = lossy(&[2], false).await;
+        assert_eq!(offsets(&server).await, [0, 2, 0]);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::repeat;
 use super::error::RemoteFailure;
 use crate::http::Body;
-use crate::reapi::{Blob, Digest, Server};
+use crate::reapi::{Blob, Digest, Server, Upload};
 
 /// The source of a blob's bytes.
 #[derive(Debug, Clone)]
@@ -66,9 +66,13 @@ impl Uploads {
             match contents {
                 Contents::Bytes(data) => small.push((Blob { digest, data }, cell)),
                 Contents::File(file) => {
+                    let upload = Upload::new(&digest);
                     let store = || async {
-                        let body = Body::file(&file).await?;
-                        Ok(server.write(&digest, body).await?)
+                        let Some(offset) = server.written(&upload).await? else {
+                            return Ok(());
+                        };
+                        let body = Body::file_from(&file, offset).await?;
+                        Ok(server.write_from(&upload, offset, body).await?)
                     };
                     let store = || repeat(calls, digest.size, store);
                     cell.get_or_try_init(store).await?;

@@ -1,7 +1,7 @@
 //! Bodies of requests.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -66,11 +66,20 @@ impl Body {
     /// # Errors
     /// If the file cannot be opened.
     pub(crate) async fn file(path: &Path) -> fs::Result<Self> {
+        Self::file_from(path, 0).await
+    }
+
+    /// The contents of a file after the first `offset` bytes.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub(crate) async fn file_from(path: &Path, offset: u64) -> fs::Result<Self> {
         let own = path.to_owned();
         let opening = runtime::spawn_blocking("open", move || {
-            let file = fs::open(&own)?;
+            let mut file = fs::open(&own)?;
             let length = file.metadata().at("examine", &own)?.len();
-            Ok::<_, fs::Error>((file, length))
+            file.seek(SeekFrom::Start(offset)).at("read", &own)?;
+            Ok::<_, fs::Error>((file, length.saturating_sub(offset)))
         });
         let opened = opening.await.map_err(io::Error::other);
         let (file, length) = opened.at("open", path)??;
@@ -178,6 +187,18 @@ mod tests {
             sent.extend_from_slice(&chunk);
         }
         assert_eq!(sent, contents);
+    }
+
+    #[tokio::test]
+    async fn file_is_sent_from_an_offset() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, b"0123456789").unwrap();
+        for (offset, rest) in [(7, "789"), (10, ""), (11, "")] {
+            let body = Body::file_from(&path, offset).await.unwrap();
+            assert_eq!(body.length(), rest.len() as u64);
+            assert_eq!(body.collect().await.unwrap().to_bytes(), rest);
+        }
     }
 
     #[tokio::test]

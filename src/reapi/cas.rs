@@ -1,10 +1,8 @@
 //! The content-addressable storage (CAS) of a server, which stores blobs by their digests.
 
 use bazel_remote_apis::google::bytestream::byte_stream_client::ByteStreamClient;
-use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse, WriteRequest};
+use bazel_remote_apis::google::bytestream::{ReadRequest, ReadResponse};
 use bytes::Bytes;
-use futures_util::Stream;
-use http_body_util::BodyExt as _;
 use tonic::{Code, Status, Streaming};
 
 use super::digest::{Blob, Digest, SHA256};
@@ -22,7 +20,7 @@ pub(crate) struct Parts {
     /// The first message, until it is returned.
     first: Option<ReadResponse>,
     digest: Digest,
-    /// How many bytes were received.
+    /// How many bytes of the blob were received, including those before the offset.
     size: u64,
 }
 
@@ -119,8 +117,18 @@ impl Server {
 
     /// Starts the download of a blob; `None` if it is missing.
     pub(crate) async fn read(&self, digest: &Digest) -> Result<Option<Parts>, CallError> {
+        self.read_from(digest, 0).await
+    }
+
+    /// Starts the download of a blob without its first `offset` bytes; `None` if it is missing.
+    pub(crate) async fn read_from(
+        &self,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<Option<Parts>, CallError> {
         let request = ReadRequest {
             resource_name: digest.download(&self.instance),
+            read_offset: i64::try_from(offset).unwrap_or(i64::MAX),
             ..Default::default()
         };
         let channel = self.channel(Purpose::Fetch).await?;
@@ -136,7 +144,7 @@ impl Server {
                 stream,
                 first,
                 digest: digest.clone(),
-                size: 0,
+                size: offset,
             })),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(CallError::failed("Read", &status)),
@@ -169,57 +177,11 @@ impl Server {
             }),
         }
     }
-
-    /// Uploads a blob.
-    pub(crate) async fn write(&self, digest: &Digest, body: Body) -> Result<(), CallError> {
-        let name = digest.upload(&self.instance);
-        let channel = self.channel(Purpose::Store).await?;
-        let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
-        let size = digest.size;
-        match client.write(requests(name, body)).await {
-            // A committed size of -1 means that the server had the blob already.
-            Ok(response) => match response.into_inner().committed_size {
-                -1 => Ok(()),
-                stored if u64::try_from(stored) == Ok(size) => Ok(()),
-                stored => Err(CallError::failed(
-                    "Write",
-                    &Status::data_loss(format!("{stored} of {size} bytes were stored")),
-                )),
-            },
-            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-            Err(status) => Err(CallError::failed("Write", &status)),
-        }
-    }
-}
-
-/// The requests that upload a blob. If the blob's file cannot be read, the stream ends early, and
-/// the server refuses the incomplete blob.
-fn requests(name: String, body: Body) -> impl Stream<Item = WriteRequest> {
-    let start = (Some(name), 0, Some(body));
-    futures_util::stream::unfold(start, |(name, offset, body)| async move {
-        let mut body = body?;
-        let data = match body.frame().await {
-            Some(frame) => frame.ok()?.into_data().ok()?,
-            // An empty blob is sent as one empty request.
-            None if offset == 0 && body.length() == 0 => Bytes::new(),
-            None => return None,
-        };
-        let finish_write = body.length() == 0;
-        let next = offset + data.len() as i64;
-        let request = WriteRequest {
-            // Only the first request has the name.
-            resource_name: name.unwrap_or_default(),
-            write_offset: offset,
-            finish_write,
-            data: data.into(),
-        };
-        Some((request, (None, next, (!finish_write).then_some(body))))
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt as _;
+    use prost::Message as _;
 
     use super::*;
     use crate::reapi::testing::{Reply, TestServer};
@@ -258,14 +220,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn empty_blob_is_one_finished_request() {
-        for data in [&b""[..], b"bytes"] {
-            let sent = requests("name".to_owned(), Body::bytes(Bytes::from_static(data)));
-            let sent: Vec<WriteRequest> = sent.collect().await;
-            assert_eq!(sent.len(), 1);
-            assert_eq!(sent[0].resource_name, "name");
-            assert!(sent[0].finish_write);
-            assert_eq!(sent[0].data, data);
-        }
+    async fn blob_is_read_from_an_offset() {
+        let server = server(&[b"tes"]).await;
+        let client = server.client();
+        let reading = client.read_from(&Digest::of(b"bytes"), 2).await.unwrap();
+        let mut parts = reading.unwrap();
+        assert_eq!(parts.next().await.unwrap().unwrap(), &b"tes"[..]);
+        assert!(parts.next().await.unwrap().is_none());
+        let request = ReadRequest::decode(server.calls_of("Read")[0][0].as_slice());
+        assert_eq!(request.unwrap().read_offset, 2);
     }
 }

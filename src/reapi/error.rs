@@ -79,6 +79,12 @@ impl CallError {
         }
     }
 
+    /// The error for a download whose rest did not fit the bytes that were received before.
+    pub(crate) fn not_continued() -> Self {
+        let reason = "the server did not continue the download";
+        Self::failed("Read", &Status::unavailable(reason))
+    }
+
     /// The status code that the server sent, if the call failed with one.
     pub(crate) fn code(&self) -> Option<Code> {
         match self {
