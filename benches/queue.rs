@@ -36,7 +36,7 @@ fn once(is_shared: bool) -> Duration {
         let mut claims = Vec::new();
         if is_shared {
             // Ten releases with packages of the same names.
-            let mut claim = |place, holds| claims.push(Claim { place, holds });
+            let mut claim = |resource, holds| claims.push(Claim { resource, holds });
             claim(index % (PACKAGES / 10), Holds::Exclusive);
             let mut needed: Vec<usize> = dependencies.iter().map(|id| id.index()).collect();
             needed.sort_unstable();

@@ -1,13 +1,18 @@
-//! The core: one package, its direct dependencies, one packaging script, one compiled blob.
+//! Compiles packages: runs the packaging script of a package with its direct dependencies, and packs the installed files into a blob.
 //!
-//! Its input is a [`Job`] (plain data) and a [`Context`] (the sandbox, the store and settings), its result a [`Compiled`]. It does
-//! not depend on its caller: it prints nothing, does not read the environment, and gets every path as an argument.
+//! The input is a [`Job`] (plain data) and a [`Context`] (the sandbox, the store and settings). The result is a [`Compiled`]. This module
+//! does not depend on its caller: it prints nothing, does not read the environment, and gets every path as an argument.
 //!
 //! ```text
-//! plan (pure) → unpack the source → provide the dependencies → run the script → seal into the store → pack and digest
+//! plan (no I/O) → unpack the source → make the dependencies available → run the script → move the installed files into the store
+//!               → pack and hash them
 //! ```
 //!
-//! A good place to start reading is [`compile`]. A [`Schedule`] compiles all packages of a run.
+//! The *store* holds the installed packages for their dependents. The directory of an installed package is its *tree*. A tree is *sealed*
+//! before dependents use it: its files get the owners and times that they would have after unpacking the compiled blob. Then the state of
+//! its files is saved in a *record*, with which the tree is compared later.
+//!
+//! A good place to start reading is [`compile()`]. A [`Schedule`] compiles all packages of a run.
 
 mod across;
 mod caller;

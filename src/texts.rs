@@ -262,7 +262,7 @@ fn compile() {
             }),
         },
         &CompileError::Denied { package: app() },
-        &CompileError::Left { package: app() },
+        &CompileError::ReplacedByShell { package: app() },
         &CompileError::AcrossMounts {
             package: app(),
             lines: vec![line("ln: Invalid cross-device link")],
@@ -274,7 +274,7 @@ fn compile() {
             source: mismatch(),
         },
         &RestoreError::Unpack(UnpackError::RootNotDirectory),
-        &RestoreError::Again,
+        &RestoreError::ChangedAgain,
         &ScriptFailure {
             package: app(),
             status: Status::Signaled(9),

@@ -10,7 +10,7 @@ use crate::config::PackagePaths;
 /// A run that fails within this time is cheap to repeat.
 const CHEAP: Duration = Duration::from_secs(30);
 
-/// Directories of a script that are mounts in any case.
+/// Paths that are mount points in the view of every script.
 const OTHER_MOUNTS: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
 
 /// The mounts of a script's dependencies.
@@ -20,7 +20,7 @@ pub(super) struct DependencyMounts {
 }
 
 impl DependencyMounts {
-    /// `dependencies` are the paths of dependencies as the script sees them.
+    /// `dependencies` has the paths of each dependency as the script sees them.
     pub(super) fn of<'a>(dependencies: impl Iterator<Item = &'a PackagePaths>) -> Self {
         let paths = dependencies.flat_map(|paths| [paths.link.clone(), paths.packages.clone()]);
         Self {
@@ -28,8 +28,9 @@ impl DependencyMounts {
         }
     }
 
-    /// The lines that the mounts may have caused. These are the lines that name a dependency and, if the script failed after a short time,
-    /// lines that may name one by a relative path.
+    /// `lines` report failed links, renames and removals. Selects the lines whose failure the mounts of dependencies may have caused: those
+    /// that contain the path of a dependency. If the script failed within [`CHEAP`], lines without the path of a mount are selected as well,
+    /// because their relative paths may be in a dependency.
     pub(super) fn lines_caused(
         &self,
         lines: &[PrintedLine],
@@ -39,16 +40,17 @@ impl DependencyMounts {
             return Vec::new();
         }
         let is_cheap = failed_after.is_some_and(|elapsed| elapsed <= CHEAP);
-        let is_caused = |line: &&PrintedLine| {
-            let names = |path: &Path| path.to_str().is_some_and(|path| has_path(&line.text, path));
-            self.paths.iter().any(|path| names(path))
-                || is_cheap && !OTHER_MOUNTS.iter().any(|path| names(Path::new(path)))
+        let may_be_caused = |line: &&PrintedLine| {
+            let contains =
+                |path: &Path| path.to_str().is_some_and(|path| has_path(&line.text, path));
+            self.paths.iter().any(|path| contains(path))
+                || is_cheap && !OTHER_MOUNTS.iter().any(|path| contains(Path::new(path)))
         };
-        lines.iter().filter(is_caused).cloned().collect()
+        lines.iter().filter(may_be_caused).cloned().collect()
     }
 }
 
-/// Whether a text contains a path or one below it, not only a path with the same beginning.
+/// Whether a text contains `path` or a path below it. For `/a`, the texts `/a` and `/a/b` match, and `/ab` does not.
 fn has_path(text: &str, path: &str) -> bool {
     let is_in_name = |it: char| it.is_ascii_alphanumeric() || "-_.+".contains(it);
     text.match_indices(path).any(|(at, _)| {

@@ -7,11 +7,12 @@ use super::queue::Id;
 /// What a running schedule reports.
 #[derive(Debug)]
 pub enum PackageEvent {
-    /// A package was started. The [`Event`](super::Event)s of the package carry `Id::index` as their job number.
+    /// A package was started. The job number in its [`Event`](super::Event)s is `Id::index`.
     Started(Id),
-    /// A package has ended. The result is `None` for a package that was compiled before and only installed.
+    /// The work on a package has ended. The result is `None` for a package that was already compiled and was only installed.
     Ended(Id, Box<Result<Option<Compiled>, CompileError>>),
-    /// A fetch has ended without being stopped. If it failed, the package is compiled, unless the schedule was stopped.
+    /// A fetch has succeeded or failed; a stopped fetch is not reported. After a failure, the package is compiled, unless the schedule was
+    /// stopped.
     Fetched(Id),
 }
 
@@ -20,6 +21,6 @@ pub trait ScheduleCaller: Send {
     /// Takes a report.
     fn hear(&mut self, event: PackageEvent);
 
-    /// Whether to fetch this package even after a failure, when no further package is compiled.
+    /// Whether this package is still to be fetched after another package has failed. Such a failure stops the compilation of packages.
     fn still_wants(&self, id: Id) -> bool;
 }

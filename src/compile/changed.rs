@@ -1,4 +1,5 @@
-//! Errors about trees (directories of installed packages in the store) that were changed after sealing, and about reinstalling such a tree.
+//! Errors about changed trees, and about reinstalling them. A tree is the directory of an installed package in the store. It must not change
+//! after it was sealed.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use crate::archive::UnpackError;
 use crate::fs::{self, Difference};
 use crate::release::digest::DigestMismatch;
 
-/// How often a changed dependency is reinstalled for one package.
+/// The maximum number of times that a changed dependency is reinstalled for one package.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// A tree was changed after it had been sealed.
@@ -40,7 +41,7 @@ pub enum RestoreError {
     Unpack(#[from] UnpackError),
     /// Each reinstalled tree was changed as well.
     #[error("it was reinstalled {ATTEMPTS} times and changed each time")]
-    Again,
+    ChangedAgain,
 }
 
 impl From<fs::Error> for RestoreError {

@@ -1,5 +1,6 @@
-//! Compares a sealed tree with its record before a dependent uses it, and reinstalls a changed tree from its blob. A sealed tree is an
-//! installed package in the store that must not change. Its record lists the state of the files at sealing.
+//! Checks that installed packages have not changed. The directory of an installed package in the store is its tree. When the tree is moved
+//! to the store, the state of its files is saved in a record. Before a dependent uses the tree, the tree is compared with the record. A
+//! changed tree is reinstalled from the compiled blob of its package.
 //!
 //! See `docs/adr/0016-a-seal-is-checked.md`.
 
@@ -28,31 +29,31 @@ impl Store {
     /// # Errors
     /// [`Changed`], also if the tree cannot be read.
     pub fn check(&self, installed: &Installed) -> Result<PathBuf, Changed> {
-        self.checked(installed).map(|known| known.tree)
+        self.verify(installed).map(|sealed| sealed.tree)
     }
 
-    fn checked(&self, installed: &Installed) -> Result<SealedTree, Changed> {
-        let moment = Instant::now();
-        let mut known = installed.sealed();
-        self.compare(&known)?;
-        installed.mark_verified(&known.tree, moment);
-        known.verified = moment;
-        Ok(known)
+    fn verify(&self, installed: &Installed) -> Result<SealedTree, Changed> {
+        let start = Instant::now();
+        let mut sealed = installed.sealed();
+        self.compare(&sealed)?;
+        installed.mark_verified(&sealed.tree, start);
+        sealed.verified = start;
+        Ok(sealed)
     }
 
-    fn compare(&self, known: &SealedTree) -> Result<(), Changed> {
-        match known.record.compare(&known.tree) {
+    fn compare(&self, sealed: &SealedTree) -> Result<(), Changed> {
+        match sealed.record.compare(&sealed.tree) {
             None => Ok(()),
             Some(difference) => Err(Changed {
-                tree: known.tree.clone(),
+                tree: sealed.tree.clone(),
                 difference,
-                suspects: self.script_runs().since(known.verified),
+                suspects: self.script_runs().since(sealed.verified),
             }),
         }
     }
 
-    /// Reinstalls a package whose tree was changed, at another path: scripts may still have the old tree mounted. Returns `false` if the
-    /// tree was already replaced for another dependent.
+    /// Reinstalls a changed package. The new tree has a new path, because scripts may still have the old tree mounted. Returns `false` if
+    /// the tree was already replaced for another dependent.
     fn reinstall(
         &self,
         name: &Name,
@@ -94,7 +95,7 @@ fn unpack_verified(
     Ok(Record::of(tree)?)
 }
 
-/// Returns an unchanged tree of a dependency, which is reinstalled if necessary, with the time of the check. Blocks.
+/// Returns the tree of a dependency after a successful check. Reinstalls the dependency first if its tree was changed. Blocks.
 ///
 /// # Errors
 /// [`CompileError::Changed`] if the tree was changed and cannot be reinstalled.
@@ -106,54 +107,53 @@ pub(super) fn unchanged_tree(
 ) -> Result<SealedTree, CompileError> {
     let store = &context.store;
     let (name, installed) = (&dependency.name, &dependency.installed);
-    let mut failure = None;
-    for _ in 0..ATTEMPTS {
-        let changed = match store.checked(installed) {
-            Ok(known) => return Ok(known),
+    let mut attempt = 1;
+    loop {
+        let changed = match store.verify(installed) {
+            Ok(sealed) => return Ok(sealed),
             Err(changed) => changed,
         };
-        let restored = store.reinstall(name, installed, &changed, cancel);
+        let reinstalled = store.reinstall(name, installed, &changed, cancel);
         if cancel.is_cancelled() {
             let package = job.name.clone();
             return Err(CompileError::Stopped { package });
         }
-        match restored {
-            Ok(false) => {}
-            Ok(true) => (context.events)(Event::TreeChanged {
+        if let Ok(true) = reinstalled {
+            (context.events)(Event::TreeChanged {
                 job: job.number,
                 package: job.name.clone(),
                 dependency: name.clone(),
                 changed: Box::new(changed.clone()),
-            }),
-            Err(source) => {
-                failure = Some((changed, source));
-                break;
-            }
+            });
         }
-        failure = Some((changed, RestoreError::Again));
-    }
-    match failure {
-        None => Ok(installed.sealed()),
-        Some((changed, source)) => Err(CompileError::Changed {
+        let source = match reinstalled {
+            Ok(_) if attempt < ATTEMPTS => {
+                attempt += 1;
+                continue;
+            }
+            Ok(_) => RestoreError::ChangedAgain,
+            Err(error) => error,
+        };
+        return Err(CompileError::Changed {
             package: name.clone(),
             changed: Box::new(changed),
             source: Some(Box::new(source)),
-        }),
+        });
     }
 }
 
-/// Compares the mounted dependencies of a package again after its script has ended. `used` are the trees that the script had mounted. The
-/// store may contain other ones by now, if a tree was replaced for another dependent.
+/// Checks the dependencies of a package again after its script has ended. `used` are the trees that the script had mounted, in the order
+/// of the job's dependencies. The store may have replaced some of these trees for other dependents meanwhile.
 ///
 /// # Errors
 /// [`CompileError::ChangedInUse`] if a tree was changed, because the result may depend on the change.
-pub(super) fn unchanged_in_use(
+pub(super) fn check_trees_in_use(
     context: &Context,
     job: &Job,
     used: &[SealedTree],
 ) -> Result<(), CompileError> {
-    for (dependency, known) in job.dependencies.iter().zip(used) {
-        let compared = context.store.compare(known);
+    for (dependency, sealed) in job.dependencies.iter().zip(used) {
+        let compared = context.store.compare(sealed);
         compared.map_err(|changed| CompileError::ChangedInUse {
             package: job.name.clone(),
             dependency: dependency.name.clone(),
@@ -163,11 +163,12 @@ pub(super) fn unchanged_in_use(
     Ok(())
 }
 
-/// Reports copies of dependencies that were changed while this package was compiled against them, unless no other script ran: a script may
-/// change its own copies.
+/// Reports copies of dependencies that were changed while this package was compiled against them. In a shared tree, packages use the same
+/// copies of their dependencies. A copy is reported only if scripts of other packages ran meanwhile, because a script may change the copies
+/// for itself.
 pub(super) fn report_copies_changed_in_use(context: &Context, job: &Job, copies: &[ReplacedCopy]) {
     for copy in copies {
-        let suspects = context.store.script_runs().since(copy.good);
+        let suspects = context.store.script_runs().since(copy.last_verified);
         if suspects.0.iter().all(|name| *name == job.name) {
             continue;
         }
@@ -188,10 +189,10 @@ fn changed_copy(context: &Context, copy: &ReplacedCopy, suspects: Suspects) -> C
     }
 }
 
-/// Reports copies of dependencies that were changed and are replaced for this package.
-pub(super) fn report_copies(context: &Context, job: &Job, replaced: &[ReplacedCopy]) {
+/// Reports copies of dependencies that were changed before this package used them, and were replaced.
+pub(super) fn report_replaced_copies(context: &Context, job: &Job, replaced: &[ReplacedCopy]) {
     for copy in replaced {
-        let suspects = context.store.script_runs().since(copy.good);
+        let suspects = context.store.script_runs().since(copy.last_verified);
         (context.events)(Event::CopyChanged {
             job: job.number,
             package: job.name.clone(),

@@ -1,7 +1,7 @@
 //! The digest of what a source blob unpacks to: two blobs with the same digest give a packaging script the same files.
 //!
-//! It covers names, kinds, modes, the targets of links and the bytes of files, not times, owners, the order of entries, or the
-//! compression of the blob. Device nodes do not count, because sources are unpacked without them.
+//! The digest depends on names, kinds, modes, the targets of links and the bytes of files. It does not depend on times, owners, the order
+//! of entries, or the compression of the blob. Device nodes are ignored, because sources are unpacked without them.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,11 +13,11 @@ use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
 use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
-/// The version of the digest. It increases when the same archive gets another digest.
+/// The version of the digest. Increase it when a change gives an archive another digest.
 pub const CONTENT_FORM: u32 = 1;
 
 /// The mode of directories that contain entries but are not listed in the archive.
-const UNLISTED: u32 = 0o755;
+const UNLISTED_MODE: u32 = 0o755;
 
 const BUFFER: usize = 128 * 1024;
 
@@ -48,7 +48,7 @@ struct Node {
     mode: u32,
     /// The target of a symbolic link, or the digest of a file.
     content: Vec<u8>,
-    /// For a file, its first path in the archive. Hard links to the file have the same value.
+    /// For a file, the first path of the file in the archive. Nodes that are hard links to each other have the same value.
     file: PathBuf,
 }
 
@@ -56,6 +56,7 @@ struct Node {
 struct Tree(BTreeMap<PathBuf, Node>);
 
 impl Tree {
+    /// Adds an entry. `None` if the archive has no digest (see [`content_digest`]).
     fn with(
         mut self,
         entry: &Entry,
@@ -104,13 +105,13 @@ impl Tree {
         let paths: Vec<PathBuf> = self.0.keys().cloned().collect();
         for path in &paths {
             for above in path.ancestors().skip(1) {
-                // The root is left out: if the archive does not list it, the code that unpacks chooses its mode.
+                // Do not add the root: if the archive does not list it, its mode does not come from the archive.
                 if above.as_os_str().is_empty() {
                     break;
                 }
                 let node = self.0.entry(above.to_owned()).or_insert_with(|| Node {
                     kind: Kind::Directory,
-                    mode: UNLISTED,
+                    mode: UNLISTED_MODE,
                     content: Vec::new(),
                     file: above.to_owned(),
                 });
@@ -119,15 +120,16 @@ impl Tree {
                 }
             }
         }
-        // Any name of a file may be the first one in an archive, so the smallest name identifies the file.
-        let mut least: BTreeMap<&Path, &Path> = BTreeMap::new();
+        // Identify a file by its smallest path, because the order of its hard links in the archive must not affect the digest.
+        let mut smallest_paths: BTreeMap<&Path, &Path> = BTreeMap::new();
         for (path, node) in &self.0 {
-            least.entry(&node.file).or_insert(path);
+            smallest_paths.entry(&node.file).or_insert(path);
         }
         let mut hasher = Hasher::new(&[Algorithm::Sha256]);
         hasher.update(format!("content of a source, {CONTENT_FORM}\0").as_bytes());
         for (path, node) in &self.0 {
-            let file = least.get(node.file.as_path()).copied().unwrap_or(path);
+            let file = smallest_paths.get(node.file.as_path()).copied();
+            let file = file.unwrap_or(path);
             hasher.update(&[node.kind.to_type()]);
             hasher.update(&node.mode.to_be_bytes());
             for part in [
@@ -143,7 +145,7 @@ impl Tree {
     }
 }
 
-/// The digest of a file's bytes.
+/// The SHA-256 digest of a file's bytes, in hex.
 fn content_of(entry: &Entry, reader: &mut Reader<impl Read>) -> Result<Vec<u8>, ReadError> {
     let mut hasher = Hasher::new(&[Algorithm::Sha256]);
     let mut whole = reader.whole(entry);

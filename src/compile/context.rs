@@ -14,7 +14,7 @@ use crate::process::{ForkServer, Jobserver, LineSink, TimeLimits};
 use crate::release::Name;
 use crate::sandbox::{Sandbox, SandboxError};
 
-/// Returns what receives the lines of a script of this package. A receiver that blocks delays the script.
+/// Creates the receiver of the lines that a package's script prints. A receiver that blocks delays the script.
 pub type ScriptLines = Arc<dyn Fn(&Name) -> LineSink + Send + Sync>;
 
 /// Everything that the packages of a run share.
@@ -29,7 +29,7 @@ pub struct Context {
     pub environment: Environment,
     /// The source dates of packages.
     pub source_dates: SourceDates,
-    /// The fork server, which starts the parent process of each script.
+    /// The fork server (`sandbox-server`), which starts the parent process of each script.
     pub agent: ForkServer,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -39,9 +39,9 @@ pub struct Context {
     pub limits: TimeLimits,
     /// When a script that failed under Landlock rules is run again without them.
     pub second_run: SecondRun,
-    /// Keeps the directories of failed packages, if this is requested.
+    /// Where to keep the directories of failed packages. `None` if they are not kept.
     pub keep: Option<Keep>,
-    /// Opens interactive shells, if they are requested.
+    /// Opens interactive shells. `None` if the user did not request shells.
     pub shells: Option<Shells>,
     /// How many of the last lines of a failed script are reported.
     pub log_lines: usize,
@@ -56,12 +56,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Removes everything that the sandbox made, when all packages have ended.
+    /// Removes everything that the sandbox made. Call this when all packages have ended.
     ///
     /// # Errors
     /// Something cannot be removed.
     pub fn close(self: Arc<Self>) -> Result<(), SandboxError> {
-        // If another reference exists, a package could not be stopped and still uses the sandbox.
+        // If another reference exists, remove nothing: a package could not be stopped and still uses the sandbox.
         Arc::try_unwrap(self).map_or(Ok(()), |context| context.sandbox.close())
     }
 }

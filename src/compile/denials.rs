@@ -1,5 +1,5 @@
-//! Finds lines in a script's output that report denied access (*denials*), and the paths in these lines. Landlock rules may have *closed*
-//! such a path, that is, made it inaccessible to the script. No I/O.
+//! Finds lines in a script's output that report denied access (*denials*), and the paths in these lines. A path is *closed* if Landlock
+//! rules deny the script some access to it. No I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -8,17 +8,17 @@ use crate::process;
 use crate::sandbox::Closed;
 
 /// How many denials of each kind are kept for one run.
-const KEPT: usize = 50;
+const MAX_DENIALS: usize = 50;
 
-/// How many different lines are examined. The limit exists because looking up paths may need file system calls.
-const EXAMINED: usize = 10_000;
+/// How many different lines are examined. The limit exists because looking up their paths may need many file system calls.
+const MAX_EXAMINED: usize = 10_000;
 
 /// The length to which lines are shortened, in characters.
 const LINE_LIMIT: usize = 300;
 
 /// Texts of system errors, without the first letter, because C programs capitalize it and Go and Node do not. The flag is `true` for errors
-/// that Landlock rules cause.
-const ANSWERS: [(&str, bool); 4] = [
+/// that Landlock rules can cause.
+const ERROR_TEXTS: [(&str, bool); 4] = [
     ("ermission denied", true),
     ("nvalid cross-device link", true),
     ("peration not permitted", false),
@@ -30,15 +30,14 @@ const ANSWERS: [(&str, bool); 4] = [
 pub struct Denial {
     /// The line, shortened, without control characters.
     pub line: String,
-    /// The paths in the line that the rules close, and how they close them.
+    /// The closed paths in the line, and how the rules close each.
     pub closed: Vec<(PathBuf, Closed)>,
-    /// Whether the rules may be the cause although the line names no absolute path, or only paths that could not be looked up.
+    /// Whether the rules may be the cause although the line contains no absolute path, or only paths that could not be looked up.
     pub is_unclear: bool,
 }
 
 impl Denial {
-    /// Whether the rules may have caused the denial: the line names a path that they close, or names no absolute path and has the text of
-    /// an error that rules cause.
+    /// Whether the rules may have caused the denial: the line contains a closed path, or [`is_unclear`](Self::is_unclear) is set.
     #[must_use]
     pub fn may_be_caused_by_rules(&self) -> bool {
         !self.closed.is_empty() || self.is_unclear
@@ -70,18 +69,18 @@ struct Found {
 
 impl Search {
     pub(super) fn read(&mut self, block: &str) {
-        // This check is fast. Most blocks contain no denial, and logs are long.
-        if !ANSWERS.iter().any(|(answer, _)| block.contains(answer)) {
+        // Logs are long, and most blocks contain no denial: skip these blocks quickly.
+        if !ERROR_TEXTS.iter().any(|(text, _)| block.contains(text)) {
             return;
         }
         for line in block.lines().filter(|line| !is_trace(line)) {
             let Some((_, is_landlock_error)) =
-                ANSWERS.iter().find(|(answer, _)| line.contains(answer))
+                ERROR_TEXTS.iter().find(|(text, _)| line.contains(text))
             else {
                 continue;
             };
             let line = shortened(line);
-            if self.seen.len() < EXAMINED && self.seen.insert(line.clone()) {
+            if self.seen.len() < MAX_EXAMINED && self.seen.insert(line.clone()) {
                 let paths = absolute_paths(&line).into_iter().map(PathBuf::from);
                 self.found.push(Found {
                     paths: paths.collect(),
@@ -92,8 +91,8 @@ impl Search {
         }
     }
 
-    /// The denials in the order of the output. Those that the rules may have caused come first. `look_up` returns how the rules close the
-    /// given paths. It is called only if there are paths.
+    /// The denials that the rules may have caused, then the other ones, both in the order of the output. `look_up` returns which of the
+    /// given paths are closed. It is called at most once, with all paths of the denials.
     pub(super) fn into_denials(
         self,
         look_up: impl FnOnce(Vec<PathBuf>) -> ClosedPaths,
@@ -101,25 +100,25 @@ impl Search {
         let mut known = HashSet::new();
         let paths = self.found.iter().flat_map(|found| &found.paths);
         let paths: Vec<PathBuf> = paths.filter(|path| known.insert(*path)).cloned().collect();
-        let looked = match paths.is_empty() {
+        let lookup = match paths.is_empty() {
             true => ClosedPaths::default(),
             false => look_up(paths),
         };
-        let denials = self.found.into_iter().map(|found| found.denial(&looked));
+        let denials = self.found.into_iter().map(|found| found.denial(&lookup));
         let (mut by_rules, mut others): (Vec<Denial>, Vec<Denial>) =
             denials.partition(Denial::may_be_caused_by_rules);
-        by_rules.truncate(KEPT);
-        others.truncate(KEPT);
+        by_rules.truncate(MAX_DENIALS);
+        others.truncate(MAX_DENIALS);
         by_rules.extend(others);
         by_rules
     }
 }
 
 impl Found {
-    fn denial(self, looked: &ClosedPaths) -> Denial {
-        let is_unknown = self.paths.iter().all(|path| looked.unknown.contains(path));
+    fn denial(self, lookup: &ClosedPaths) -> Denial {
+        let is_unknown = self.paths.iter().all(|path| lookup.unknown.contains(path));
         let closed = self.paths.into_iter().filter_map(|path| {
-            let closed = *looked.closed.get(&path)?;
+            let closed = *lookup.closed.get(&path)?;
             Some((path, closed))
         });
         Denial {
@@ -130,7 +129,7 @@ impl Found {
     }
 }
 
-/// Whether a line is bash's trace of a command, which shows the command and not its result.
+/// Whether bash printed the line to show a command before running it (`set -x`).
 pub(super) fn is_trace(line: &str) -> bool {
     process::is_traced(line.as_bytes())
 }
@@ -143,8 +142,8 @@ fn shortened(line: &str) -> String {
     shown.take(LINE_LIMIT).collect()
 }
 
-/// The absolute paths in a line. Paths in options (`-L/a`, `--with-x=/a`) and assignments (`PATH=/a:/b`) are left out: a line that
-/// contains them shows a command.
+/// The absolute paths in a line. Leaves out paths in options (`-L/a`, `--with-x=/a`) and assignments (`PATH=/a:/b`), because these are
+/// parts of a command and not of an error message.
 pub(super) fn absolute_paths(line: &str) -> Vec<&str> {
     let mut paths = Vec::new();
     let mut from = 0;
@@ -153,9 +152,9 @@ pub(super) fn absolute_paths(line: &str) -> Vec<&str> {
         let begins = before
             .is_none_or(|it| it.is_whitespace() || QUOTES.contains(it) || "([{<:".contains(it));
         let end = end_of_path(line, at, before);
-        // The `//` of an address such as `https://host` begins no path.
-        let is_address = before == Some(':') && line[at..].starts_with("//");
-        if begins && !is_address && !is_in_command(line, at) {
+        // The `//` in `https://host` does not begin a path.
+        let is_url = before == Some(':') && line[at..].starts_with("//");
+        if begins && !is_url && !is_in_command(line, at) {
             let path = line[at..end].trim_end_matches(['.', ',']);
             if path.len() > 1 {
                 paths.push(path);
@@ -184,6 +183,7 @@ fn end_of_path(line: &str, at: usize, before: Option<char>) -> usize {
     line[at..].find(ends).map_or(line.len(), |end| at + end)
 }
 
+/// Whether the word up to `at` is the beginning of an option or of an assignment.
 fn is_in_command(line: &str, at: usize) -> bool {
     let start = line[..at]
         .rfind(char::is_whitespace)
@@ -302,7 +302,7 @@ mod tests {
             .collect();
         text.push_str("touch: cannot touch '/closed/x': Permission denied\n");
         let found = search(&text);
-        assert_eq!(found.len(), KEPT + 1);
+        assert_eq!(found.len(), MAX_DENIALS + 1);
         assert!(found[0].may_be_caused_by_rules());
     }
 }

@@ -1,5 +1,5 @@
-//! Reads from an ELF file where the dynamic linker looks for its libraries: `DT_RPATH`, `DT_RUNPATH`, and library names that are paths.
-//! Reads only the parts of the file that contain them.
+//! Reads from an ELF file where the dynamic linker looks for the file's libraries: `DT_RPATH`, `DT_RUNPATH`, and library names that are
+//! absolute paths. Reads only the headers, the dynamic section and these strings.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ const HEADERS_LIMIT: u64 = 1024;
 /// The maximum size of the dynamic section, in bytes. Real sections are smaller.
 const DYNAMIC_LIMIT: u64 = 1 << 20;
 
-/// The maximum length of a search path, in bytes.
+/// The length after which a string is cut off, in bytes. It may be exceeded by one block that is read.
 const PATH_LIMIT: usize = 64 * 1024;
 
 const PT_LOAD: u64 = 1;
@@ -25,7 +25,7 @@ const DT_STRTAB: u64 = 5;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
 
-/// The class and the byte order of a file.
+/// The class (32 or 64 bits) and the byte order of a file.
 #[derive(Clone, Copy)]
 struct Layout {
     is_64: bool,
@@ -56,11 +56,12 @@ impl Layout {
     }
 }
 
-/// The directories and libraries that a file names. Empty for a damaged file and for one that is not a dynamically linked ELF file.
+/// The directories in which the dynamic linker looks for libraries, and the libraries with absolute paths. Empty if the file is damaged or
+/// is not a dynamically linked ELF file.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
+pub(super) fn library_paths(file: &File) -> io::Result<Vec<Vec<u8>>> {
     let start = read(file, 0, 64)?;
     let layout = match start.get(..6) {
         Some([0x7f, b'E', b'L', b'F', class @ (1 | 2), order @ (1 | 2)]) => Layout {
@@ -69,11 +70,11 @@ pub(super) fn searched(file: &File) -> io::Result<Vec<Vec<u8>>> {
         },
         _ => return Ok(Vec::new()),
     };
-    Ok(searched_in(file, layout, &start)?.unwrap_or_default())
+    Ok(library_paths_of(file, layout, &start)?.unwrap_or_default())
 }
 
-/// As [`searched`], for a file that begins with `start`. `None` if the file is truncated.
-fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
+/// As [`library_paths`], for a file that begins with `start`. `None` if the file is damaged or not dynamically linked.
+fn library_paths_of(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Vec<u8>>>> {
     let Some(segments) = segments(file, layout, start)? else {
         return Ok(None);
     };
@@ -121,7 +122,7 @@ fn searched_in(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<V
 
 fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<Segment>>> {
     let word = layout.word();
-    // The positions in the file header of the offset, size and number of the program headers.
+    // Where the file header contains the offset, the size and the number of the program headers.
     let (offset, size, count) = if layout.is_64 {
         (32, 54, 56)
     } else {
@@ -133,8 +134,8 @@ fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<
     else {
         return Ok(None);
     };
-    // The positions in a program header of the offset, address and size in the file.
-    let fields: [usize; 3] = if layout.is_64 {
+    // Where a program header contains the segment's offset in the file, its address, and its size in the file.
+    let positions: [usize; 3] = if layout.is_64 {
         [8, 16, 32]
     } else {
         [4, 8, 16]
@@ -145,7 +146,7 @@ fn segments(file: &File, layout: Layout, start: &[u8]) -> io::Result<Option<Vec<
     let table = read(file, offset, size * count)?;
     let segments = table.chunks_exact(usize::try_from(size).unwrap_or(usize::MAX));
     let segments = segments.map(|header| {
-        let [offset, address, size] = fields.map(|at| layout.number(header, at, word));
+        let [offset, address, size] = positions.map(|at| layout.number(header, at, word));
         Some(Segment {
             kind: layout.number(header, 0, 4)?,
             offset: offset?,
@@ -205,7 +206,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A file whose only loaded segment is the whole file, with these entries of text in its dynamic section.
+    /// An ELF file that is loaded as one segment. `entries` are the strings of its dynamic section.
     pub(in crate::compile) fn file_with(
         is_64: bool,
         is_big: bool,
@@ -240,8 +241,8 @@ pub(super) mod tests {
         file.extend([number(3, 2), number(62, 2), number(1, 4)].concat());
         file.extend([number(0, word), number(header, word), number(0, word)].concat());
         file.extend(number(0, 4));
-        for half in [header, program, 2, 0, 0, 0] {
-            file.extend(number(half, 2));
+        for field in [header, program, 2, 0, 0, 0] {
+            file.extend(number(field, 2));
         }
         for (kind, offset, length) in [(PT_LOAD, 0, size), (PT_DYNAMIC, dynamic, dynamic_size)] {
             file.extend(number(kind, 4));
@@ -258,10 +259,10 @@ pub(super) mod tests {
         file
     }
 
-    fn searched_in_bytes(bytes: &[u8]) -> Vec<Vec<u8>> {
+    fn library_paths_in(bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        searched(&file).unwrap()
+        library_paths(&file).unwrap()
     }
 
     #[test]
@@ -273,7 +274,7 @@ pub(super) mod tests {
             (DT_RUNPATH, "/opt/lib"),
         ];
         for (is_64, is_big) in [(true, false), (true, true), (false, false), (false, true)] {
-            let found = searched_in_bytes(&file_with(is_64, is_big, &entries));
+            let found = library_paths_in(&file_with(is_64, is_big, &entries));
             let found: Vec<&str> = found.iter().map(|it| str::from_utf8(it).unwrap()).collect();
             assert_eq!(
                 found,
@@ -281,8 +282,8 @@ pub(super) mod tests {
                 "{is_64} {is_big}"
             );
         }
-        assert!(searched_in_bytes(b"").is_empty());
-        assert!(searched_in_bytes(b"#!/bin/sh\n").is_empty());
+        assert!(library_paths_in(b"").is_empty());
+        assert!(library_paths_in(b"#!/bin/sh\n").is_empty());
     }
 
     proptest! {
@@ -300,7 +301,7 @@ pub(super) mod tests {
                     *place = byte;
                 }
             }
-            searched_in_bytes(&bytes);
+            library_paths_in(&bytes);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The reasons why a package was not compiled: the script or the source failed, or the machine, or this program.
+//! The errors of compiling a package. The cause of an error can be the script, the source, the machine, or this program.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -122,7 +122,7 @@ pub enum CompileError {
         /// Where the package's directories remain.
         left: Option<PathBuf>,
     },
-    /// The file system of a path that the source or the script names does not respond.
+    /// A link leads to a file system that does not respond. The agent's processes that wait for it cannot be killed.
     #[error(
         "a link of package `{package}` leads to a file system that does not respond, so {} of the agent cannot be killed: {}",
         count_of(processes),
@@ -134,7 +134,7 @@ pub enum CompileError {
         /// The agent's processes that wait for the file system.
         processes: Vec<Unkillable>,
     },
-    /// A file system does not respond, as in the variant above, but the process that accessed it was killed.
+    /// A link leads to a file system that does not respond. The agent's process that waited for it was killed.
     #[error(
         "a link of package `{package}` leads to a file system that does not respond: could not {step} in time"
     )]
@@ -202,12 +202,12 @@ pub enum CompileError {
     AcrossMounts {
         /// The package.
         package: Name,
-        /// The lines of the output that show it.
+        /// The output lines that report this failure.
         lines: Vec<PrintedLine>,
     },
     /// The user ran a shell in place of the script, so there is no result.
     #[error("the packaging script of `{package}` did not run: a shell was opened in its place")]
-    Left {
+    ReplacedByShell {
         /// The package.
         package: Name,
     },
@@ -230,8 +230,8 @@ impl CompileError {
         }
     }
 
-    /// If the disk is full, adds how full it is. The disk is that of the error's file, or else of the directory `default`. Blocks. Call
-    /// this before anything is removed.
+    /// Converts the error of a full disk to [`NoSpace`](Self::NoSpace), which contains the disk's free space. The disk is that of the
+    /// error's file or, if the error names no file, that of the directory `default`. Blocks. Call this before files are removed.
     pub(super) fn with_space(self, default: &Path) -> Self {
         if !self.is_no_space() {
             return self;
@@ -289,7 +289,7 @@ impl CompileError {
             | Self::Sandbox { .. }
             | Self::Task { .. }
             | Self::NoSpace { .. }
-            | Self::Left { .. }
+            | Self::ReplacedByShell { .. }
             | Self::Stopped { .. } => false,
         }
     }
@@ -298,21 +298,21 @@ impl CompileError {
 fn count_of(processes: &[Unkillable]) -> String {
     match processes.len() {
         1 => "a process".to_owned(),
-        more => format!("{more} processes"),
+        several => format!("{several} processes"),
     }
 }
 
 fn list_of(processes: &[Unkillable]) -> String {
-    let shown = processes.iter().take(MOST_NAMED).map(ToString::to_string);
+    let shown = processes.iter().take(MAX_NAMED).map(ToString::to_string);
     let mut list: Vec<String> = shown.collect();
-    if processes.len() > MOST_NAMED {
+    if processes.len() > MAX_NAMED {
         list.push("...".to_owned());
     }
     list.join(", ")
 }
 
 /// How many processes an error names.
-const MOST_NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// A failed packaging script.
 #[derive(Debug, thiserror::Error)]
@@ -326,7 +326,7 @@ pub struct ScriptFailure {
     pub elapsed: Duration,
     /// The cause, if it is known.
     pub cause: Option<Cause>,
-    /// The script's processes when it exceeded a time limit, before they were stopped.
+    /// The processes that were running when the script exceeded a time limit. Empty if it did not exceed one.
     pub processes: Vec<RunningProcess>,
     /// The last lines of the script's output.
     pub tail: LastLines,
@@ -340,7 +340,7 @@ pub struct ScriptFailure {
     pub endings: Vec<Ending>,
     /// The log of the whole output.
     pub log: PathBuf,
-    /// The log of the first run, if this was the second one.
+    /// The log of the first run, if the second run failed.
     pub first_log: Option<PathBuf>,
     /// Why the log is incomplete, if it is.
     pub log_failure: Option<String>,
@@ -371,7 +371,8 @@ pub enum Cause {
     },
     /// A disk was full.
     NoSpace {
-        /// A directory that the script uses and how full its disk was when the script had ended, if it was full then.
+        /// A directory of the script whose disk was still full after the script had ended, and the free space of this disk. `None` if
+        /// there is no such disk.
         full: Option<(PathBuf, fs::Space)>,
     },
 }

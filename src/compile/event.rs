@@ -1,4 +1,4 @@
-//! Progress reports of a compilation. They carry names and numbers; the front ends make texts of them.
+//! Events that report the progress of a compilation, as data. The front ends format them as text.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::shell::FailedRun;
 use crate::process::Usage;
 use crate::release::Name;
 
-/// An event of a package. Every variant has the number of the package's [`Job`](super::Job), because names can repeat.
+/// An event of a package. Every variant has the number of the package's [`Job`](super::Job), because several jobs can have the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The package entered a phase.
@@ -61,13 +61,13 @@ pub enum Event {
         /// The denied access.
         denials: Vec<Denial>,
     },
-    /// The script failed because the dependencies are mounts. It is run again with copies of them.
+    /// The script failed because its dependencies are mounts. It is run again with copies of the dependencies.
     RunWithCopies {
         /// The job's number.
         job: usize,
         /// The package.
         package: Name,
-        /// The lines of the output that show it.
+        /// The output lines that report this failure.
         lines: Vec<PrintedLine>,
         /// The log of the first run.
         log: PathBuf,
@@ -83,7 +83,7 @@ pub enum Event {
         /// The change.
         changed: Box<Changed>,
     },
-    /// A copy of a dependency, which other packages have used, was changed and is replaced.
+    /// A copy of a dependency was changed after another package had used it, and is replaced.
     CopyChanged {
         /// The job's number.
         job: usize,
@@ -111,9 +111,9 @@ pub enum Event {
         job: usize,
         /// The package.
         package: Name,
-        /// The directory that contains them.
+        /// The directory that contains the kept directories.
         directory: PathBuf,
-        /// Their size on disk.
+        /// The size of the kept directories on disk.
         bytes: u64,
     },
     /// A shell is about to be opened in the package's sandbox. Nothing else may be printed until [`ShellEnded`](Self::ShellEnded).
@@ -143,7 +143,7 @@ pub enum Event {
         /// The resources that the script and its descendants used.
         usage: Usage,
     },
-    /// The script has printed lines. Sent from time to time with the latest line, not for every line.
+    /// The script has printed lines. This event is sent from time to time, not for every line.
     Printed {
         /// The job's number.
         job: usize,

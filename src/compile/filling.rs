@@ -1,7 +1,7 @@
 //! Decides how long the dependents of a package wait while one of them fills a cache that they share, such as Go's build cache.
 //!
-//! Go programs that are compiled at the same time with an empty build cache all compile the standard library. A program that is compiled
-//! first leaves the library in the cache for the others.
+//! If several Go programs are compiled concurrently with an empty build cache, each of them compiles the standard library. If one program
+//! is compiled first, the other programs find the compiled library in the cache.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,38 +17,40 @@ use crate::fs::ChildDirectory;
 use crate::process::IdleMeter;
 use crate::runtime;
 
-/// Up to this many jobs, one dependent fills a cache before the others start. With more jobs, and so more cores, compiling the same
+/// With at most this many jobs, one dependent fills a cache before the others start. With more jobs, and so more cores, compiling the same
 /// code several times takes less time than waiting for one package.
-pub(super) const MOST_JOBS: usize = 4;
+pub(super) const MAX_JOBS: usize = 4;
 
-/// Up to this many jobs, the dependents that share a cache run one after another while it is being filled. A single `go build` keeps
-/// two cores busy, and two concurrent ones compile their common code twice.
-pub(super) const MOST_JOBS_ONE_AT_A_TIME: usize = 2;
+/// With at most this many jobs, the dependents that share a cache run one after another while it is being filled. A single `go build`
+/// already uses two cores, and two concurrent `go build` compile their common code twice.
+pub(super) const MAX_JOBS_ONE_AT_A_TIME: usize = 2;
 
 /// How often a cache is checked.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// If the cache is still empty after this time, the other dependents start, because the first one does something else first. The time
-/// includes unpacking its source and copying its dependencies.
+/// If the cache is still empty after this time, the other dependents start, because the first dependent does not use the cache yet. The
+/// time includes unpacking the source and copying the dependencies of the first dependent.
 const EMPTY_LIMIT: Duration = Duration::from_secs(30);
 
 /// All dependents may start this long after the first entry appeared in the cache, even if they ran one after another until then. The time
 /// is long enough to compile the standard library on one core; later, a package compiles mostly its own code.
 const FILLED_LIMIT: Duration = Duration::from_secs(60);
 
-/// During this time after the first entry appeared in a cache, idle CPUs do not let another dependent start. The `go` command first
-/// compiles parts of the standard library one after another, such as `runtime`: CPUs are idle, although another program would compile
-/// the same parts.
-const SHARED_WORK: Duration = Duration::from_secs(5);
+/// For this time after the first entry appeared in a cache, no other dependent starts even if CPUs are idle. The `go` command first compiles
+/// parts of the standard library, such as `runtime`, one after another. Some CPUs are idle meanwhile, but another program would compile the
+/// same parts.
+const SERIAL_START: Duration = Duration::from_secs(5);
 
-/// The share of all CPU time that a package leaves idle while it links a program, or does other work that is not parallel.
+/// The CPUs are considered idle if at least this share of the CPU time is unused. It is unused while a package links a program, or does
+/// other work that is not parallel.
 const IDLE_SHARE: f64 = 0.25;
 
-/// The next dependent starts after CPUs were idle in this many checks in a row. A single check may fall between two processes.
+/// The next dependent starts after this many consecutive checks that found idle CPUs. After a single check, the CPUs may be idle only
+/// because one process has ended and the next one has not started yet.
 const IDLE_CHECKS: u32 = 2;
 
-/// How long the first look into a cache may take. Without an answer, no dependent waits for others.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// The time limit of the first look into a cache. If it is exceeded, the dependents do not wait for each other.
+const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// A cache that is being filled.
 #[derive(Debug)]
@@ -75,49 +77,50 @@ pub(super) enum MayStart {
 
 /// The directories of a cache. Blocking threads read them, so that a disk that does not respond does not block the run.
 struct Cache {
-    directories: Vec<Box<dyn Look>>,
+    directories: Vec<Box<dyn CacheDirectory>>,
     /// Whether a thread is reading the directories.
     is_looking: AtomicBool,
-    has_content: AtomicBool,
+    has_entries: AtomicBool,
 }
 
-/// A directory of a cache.
-trait Look: Send + Sync {
-    /// Whether the directory has entries. `None` if that is unknown.
+/// A directory of a cache. Tests replace it.
+trait CacheDirectory: Send + Sync {
+    /// Whether the directory has entries. `None` if it cannot be read.
     fn has_entries(&self) -> Option<bool>;
 }
 
-impl Look for ChildDirectory {
+impl CacheDirectory for ChildDirectory {
     fn has_entries(&self) -> Option<bool> {
         self.has_entries()
     }
 }
 
 impl Filling {
-    /// The caches that an installed package names for its dependents, if all of them are empty.
+    /// Starts to observe the caches that an installed package names for its dependents. `None` if the package names no cache, or if a cache
+    /// is not known to be empty.
     pub(super) async fn of(installed: &Installed, context: &Context) -> Option<Self> {
         let names = scratch::named_for_dependents(installed, &context.vcap);
         let directories: Option<Vec<_>> = names
             .iter()
             .map(|name| {
                 let directory = context.sandbox.examinable_scratch(name)?;
-                Some(Box::new(directory) as Box<dyn Look>)
+                Some(Box::new(directory) as Box<dyn CacheDirectory>)
             })
             .collect();
         let directories = directories.filter(|directories| !directories.is_empty())?;
         let filling = Self::new(directories);
         let cache = Arc::clone(&filling.cache);
         let looking = runtime::spawn_blocking("cache", move || cache.is_empty());
-        let is_empty = tokio::time::timeout(FIRST_LOOK, looking).await;
+        let is_empty = tokio::time::timeout(FIRST_LOOK_LIMIT, looking).await;
         matches!(is_empty, Ok(Ok(true))).then_some(filling)
     }
 
-    fn new(directories: Vec<Box<dyn Look>>) -> Self {
+    fn new(directories: Vec<Box<dyn CacheDirectory>>) -> Self {
         Self {
             cache: Arc::new(Cache {
                 directories,
                 is_looking: AtomicBool::new(false),
-                has_content: AtomicBool::new(false),
+                has_entries: AtomicBool::new(false),
             }),
             since: None,
             has_entries: false,
@@ -126,12 +129,12 @@ impl Filling {
         }
     }
 
-    /// Which dependents may run concurrently with the one that fills the cache. The caller checks every [`INTERVAL`]. A cache counts as
-    /// empty until a thread has found an entry in it.
+    /// Decides which dependents may start while another one fills the cache. The caller calls this every [`INTERVAL`]. The cache is treated
+    /// as empty until a thread has found an entry in it.
     pub(super) fn check(&mut self) -> MayStart {
         let now = Instant::now();
         if !self.has_entries {
-            if self.cache.has_content.load(Ordering::Relaxed) {
+            if self.cache.has_entries.load(Ordering::Relaxed) {
                 self.has_entries = true;
                 self.since = Some(now);
             } else {
@@ -147,13 +150,13 @@ impl Filling {
             return MayStart::All;
         }
         let idle_share = self.meter.idle_share();
-        self.after_idle(elapsed, idle_share)
+        self.check_idle(elapsed, idle_share)
     }
 
-    /// As [`check`](Self::check), while the cache is neither too long empty nor filled.
-    fn after_idle(&mut self, elapsed: Duration, idle_share: Option<f64>) -> MayStart {
-        let is_shared_work = !self.has_entries || elapsed < SHARED_WORK;
-        let is_idle = !is_shared_work && idle_share.is_some_and(|share| share >= IDLE_SHARE);
+    /// Decides by the idle CPUs. `elapsed` is below the time limit.
+    fn check_idle(&mut self, elapsed: Duration, idle_share: Option<f64>) -> MayStart {
+        let is_early = !self.has_entries || elapsed < SERIAL_START;
+        let is_idle = !is_early && idle_share.is_some_and(|share| share >= IDLE_SHARE);
         self.idle_checks = if is_idle { self.idle_checks + 1 } else { 0 };
         if self.idle_checks < IDLE_CHECKS {
             return MayStart::None;
@@ -169,13 +172,13 @@ impl Cache {
         if self.is_looking.swap(true, Ordering::Acquire) {
             return;
         }
-        let own = Arc::clone(self);
+        let cache = Arc::clone(self);
         let looking = runtime::spawn_blocking("cache", move || {
-            let mut directories = own.directories.iter();
+            let mut directories = cache.directories.iter();
             if directories.any(|directory| directory.has_entries() == Some(true)) {
-                own.has_content.store(true, Ordering::Relaxed);
+                cache.has_entries.store(true, Ordering::Relaxed);
             }
-            own.is_looking.store(false, Ordering::Release);
+            cache.is_looking.store(false, Ordering::Release);
         });
         looking.detach();
     }
@@ -191,7 +194,7 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
             .field("is_looking", &self.is_looking)
-            .field("has_content", &self.has_content)
+            .field("has_entries", &self.has_entries)
             .finish_non_exhaustive()
     }
 }
@@ -209,7 +212,7 @@ mod tests {
         let directories = ["cache", "none"].map(|name| {
             let above = fs::open(directory.path()).unwrap();
             let cache = ChildDirectory::new(above.as_fd(), name).unwrap();
-            Box::new(cache) as Box<dyn Look>
+            Box::new(cache) as Box<dyn CacheDirectory>
         });
         fs::create_dir(&directory.path().join("cache")).unwrap();
         Filling::new(directories.into())
@@ -228,7 +231,7 @@ mod tests {
         answers: Mutex<Receiver<bool>>,
     }
 
-    impl Look for Slow {
+    impl CacheDirectory for Slow {
         fn has_entries(&self) -> Option<bool> {
             self.asked.send(()).unwrap();
             self.answers.lock().unwrap().recv().ok()
@@ -286,10 +289,10 @@ mod tests {
     fn next_dependent_starts_after_two_checks_with_idle_cpus() {
         let directory = tempfile::tempdir().unwrap();
         let mut filling = filling(&directory);
-        for (has_entries, elapsed) in [(false, 2 * SHARED_WORK), (true, SHARED_WORK / 2)] {
+        for (has_entries, elapsed) in [(false, 2 * SERIAL_START), (true, SERIAL_START / 2)] {
             filling.has_entries = has_entries;
             for _ in 0..3 {
-                let may_start = filling.after_idle(elapsed, Some(0.5));
+                let may_start = filling.check_idle(elapsed, Some(0.5));
                 assert_eq!(may_start, MayStart::None, "{has_entries} {elapsed:?}");
             }
         }
@@ -303,7 +306,7 @@ mod tests {
         ];
         for (share, expected) in shares {
             assert_eq!(
-                filling.after_idle(SHARED_WORK, share),
+                filling.check_idle(SERIAL_START, share),
                 expected,
                 "{share:?}"
             );

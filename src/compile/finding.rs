@@ -1,4 +1,5 @@
-//! Findings: problems that were detected while a package was compiled. They are warnings if it was compiled, and hints if it failed.
+//! Findings: problems that were detected while a package was compiled. They are reported as warnings if the compilation succeeded, and as
+//! hints if it failed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,21 +21,21 @@ pub enum Finding {
     },
     /// Lines of the packaging script have Windows line ends.
     CarriageReturns {
-        /// The number of the first line with one.
+        /// The number of the first of these lines.
         first: usize,
-        /// The number of lines with one.
+        /// How many lines have them.
         lines: usize,
     },
     /// The packaging script begins with a byte order mark.
     ByteOrderMark,
-    /// The script succeeded and installed nothing, after errors.
+    /// The script printed errors and installed nothing, but succeeded.
     NothingInstalled {
         /// The first lines that report errors.
         lines: Vec<PrintedLine>,
         /// The log that contains them.
         log: PathBuf,
     },
-    /// Installed files refer to the directory in which packages are compiled.
+    /// Installed files refer to the directory in which packages are compiled, which does not exist on the VM.
     CompileDirectory {
         /// The path of the directory.
         directory: PathBuf,
@@ -45,29 +46,29 @@ pub enum Finding {
     },
     /// A program could not set an owner that does not exist in this user namespace.
     NoSuchOwner {
-        /// The first line that shows it.
+        /// The first output line that reports this.
         line: PrintedLine,
-        /// The highest owner that exists.
+        /// The highest owner that exists in the user namespace.
         highest: u32,
     },
-    /// The script failed while others ran.
+    /// The script failed while scripts of other packages ran.
     RanConcurrently {
-        /// A line that may report that something was in use.
+        /// An output line that may report a conflict with another script.
         line: Option<PrintedLine>,
     },
     /// A write was refused because the host is protected.
     ProtectedHost {
-        /// The line that shows it.
+        /// The output line that reports this.
         line: PrintedLine,
-        /// The file or directory, if the line names it.
+        /// The file or directory, if the line contains its path.
         path: Option<PathBuf>,
     },
     /// A mount was refused because the host is protected.
     NoMounts {
-        /// The line that shows it.
+        /// The output line that reports this.
         line: PrintedLine,
     },
-    /// Scripts cannot run programs that they build, because the file system is mounted noexec.
+    /// Scripts cannot run the programs that they build, because these programs are on a file system that is mounted noexec.
     NoExecution {
         /// The mount point.
         directory: PathBuf,
@@ -75,7 +76,7 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// Whether this is a conflict with a script that ran at the same time, shown by a line of the output.
+    /// Whether an output line indicates a conflict with a script that ran at the same time.
     #[must_use]
     pub fn is_a_collision(&self) -> bool {
         matches!(self, Self::RanConcurrently { line: Some(_) })

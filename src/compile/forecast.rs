@@ -1,7 +1,7 @@
 //! Predicts in which order and when the packages of a schedule would be compiled, with the same [`Queue`] and [`Concurrency`] as in a run.
 //! No I/O.
 //!
-//! A run can differ: packages take other times, wait for memory, or fill a cache for others.
+//! The run itself can differ from the forecast: packages may take longer, wait for memory, or wait until another package has filled a cache.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -47,12 +47,12 @@ pub(super) fn forecast(
             running.push(step);
             steps.push(step);
         }
-        // If several end at the same time, choose the one that started first.
-        let first = (0..running.len()).min_by_key(|&index| running[index].end);
-        let Some(first) = first else {
+        // If several packages end at the same time, `min_by_key` chooses the package that started first.
+        let next_to_end = (0..running.len()).min_by_key(|&index| running[index].end);
+        let Some(next_to_end) = next_to_end else {
             return steps;
         };
-        let ended = running.remove(first);
+        let ended = running.remove(next_to_end);
         now = ended.end;
         queue.done(ended.id);
     }
@@ -67,8 +67,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Packages as `seconds: dependencies`; the starts and ends in seconds, in the order of the starts.
-    fn of(jobs: usize, packages: &[(u64, &[usize])]) -> Vec<(usize, u64, u64)> {
+    /// Forecasts packages, given as (seconds, dependencies). Returns (package, start, end) in the order of the starts.
+    fn forecast_of(jobs: usize, packages: &[(u64, &[usize])]) -> Vec<(usize, u64, u64)> {
         let mut graph = Graph::default();
         let mut ids = Vec::new();
         for (time, dependencies) in packages {
@@ -94,19 +94,19 @@ mod tests {
     fn critical_path_starts_first_and_others_fill_the_gaps() {
         let packages: [(u64, &[usize]); 4] = [(2, &[]), (3, &[]), (10, &[1]), (4, &[])];
         assert_eq!(
-            of(2, &packages),
+            forecast_of(2, &packages),
             [(1, 0, 3), (3, 0, 4), (2, 3, 13), (0, 4, 6)]
         );
         assert_eq!(
-            of(1, &packages),
+            forecast_of(1, &packages),
             [(1, 0, 3), (2, 3, 13), (3, 13, 17), (0, 17, 19)]
         );
-        assert_eq!(of(2, &[]), []);
+        assert_eq!(forecast_of(2, &[]), []);
     }
 
     #[test]
     fn packages_without_times_keep_their_order() {
         let packages: [(u64, &[usize]); 3] = [(0, &[]), (0, &[0]), (0, &[])];
-        assert_eq!(of(1, &packages), [(0, 0, 0), (1, 0, 0), (2, 0, 0)]);
+        assert_eq!(forecast_of(1, &packages), [(0, 0, 0), (1, 0, 0), (2, 0, 0)]);
     }
 }

@@ -14,8 +14,8 @@ use crate::fs;
 use crate::release::{Digests, Name};
 use crate::runtime;
 
-/// Unpacks a compiled package into the store, for its dependents. Keep the blob: if a script changes the tree, the tree is unpacked again.
-/// If there are digests, the blob is verified each time.
+/// Unpacks a compiled package into the store, for its dependents. The caller must keep the blob: if a script changes the installed files,
+/// the blob is unpacked again. If there are digests, the blob is verified each time.
 ///
 /// # Errors
 /// The blob does not have the digests or cannot be unpacked, or `cancel` was triggered.

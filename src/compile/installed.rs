@@ -1,5 +1,5 @@
-//! An installed package in the store: its tree, the record to which the tree is compared, and the blob from which it can be reinstalled. A
-//! tree is the directory with the package's files. It is sealed, that is, its record is made, before dependents use it.
+//! An installed package in the store. The directory with its files is its tree. The state of these files is saved in a record, with which
+//! the tree is compared before a dependent uses it. A changed tree is reinstalled from the package's compiled blob.
 
 use std::fs::File;
 use std::io::Seek;
@@ -23,8 +23,8 @@ pub struct Installed(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    known: Mutex<SealedTree>,
-    /// Held while the tree is replaced.
+    sealed: Mutex<SealedTree>,
+    /// Locked while the tree is replaced.
     replacing: Mutex<()>,
     blob: watch::Sender<BlobState>,
     /// The contents of the package's environment files for dependents (`bosh/*.env`), read when the tree was sealed.
@@ -39,7 +39,7 @@ pub(super) struct SealedTree {
     pub(super) record: Arc<Record>,
     pub(super) verified: Instant,
     /// Earlier trees, which were changed and replaced. Scripts may still have them mounted.
-    changed: Vec<PathBuf>,
+    replaced: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ enum BlobState {
     None,
 }
 
-/// A blob with its digest, which is verified before each use, because scripts that ran meanwhile may have changed the blob.
+/// A blob and its expected digest. The digest is verified before each use, because scripts may have changed the blob.
 #[derive(Debug, Clone)]
 pub(super) struct KnownBlob {
     pub(super) file: PathBuf,
@@ -70,13 +70,15 @@ pub(super) enum KnownBlobError {
 }
 
 impl KnownBlob {
-    /// Uses one of the digests. `None` if there are none.
+    /// Chooses the digest to verify. `None` if there are no digests.
     pub(super) fn new(file: &Path, digests: &Digests) -> Option<Self> {
         let preferred = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1];
-        let known = preferred.into_iter().find(|it| digests.get(*it).is_some());
+        let algorithm = preferred
+            .into_iter()
+            .find(|it| digests.get(*it).is_some())?;
         Some(Self {
             file: file.to_owned(),
-            digest: MultiDigest::of(digests, &[known?])?,
+            digest: MultiDigest::of(digests, &[algorithm])?,
         })
     }
 
@@ -93,12 +95,12 @@ impl KnownBlob {
 }
 
 impl Installed {
-    /// A package without a blob, unless [`set_blob`](Self::set_blob) sets one later.
+    /// A package without a blob. [`set_blob`](Self::set_blob) can add a blob later.
     pub(super) fn new(tree: PathBuf, record: Record) -> Self {
         Self::with(tree, record, BlobState::None)
     }
 
-    /// A package that is packed later: [`blob`](Self::blob) waits for it.
+    /// A package that is packed later. [`blob`](Self::blob) waits for the end of packing.
     pub(super) fn to_be_packed(tree: PathBuf, record: Record) -> Self {
         Self::with(tree, record, BlobState::Expected)
     }
@@ -106,11 +108,11 @@ impl Installed {
     fn with(tree: PathBuf, record: Record, blob: BlobState) -> Self {
         Self(Arc::new(State {
             environment_files: small_files::read(&tree.join("bosh"), |name| name.ends_with(".env")),
-            known: Mutex::new(SealedTree {
+            sealed: Mutex::new(SealedTree {
                 tree,
                 record: Arc::new(record),
                 verified: Instant::now(),
-                changed: Vec::new(),
+                replaced: Vec::new(),
             }),
             replacing: Mutex::default(),
             is_unrestricted: AtomicBool::new(false),
@@ -118,7 +120,7 @@ impl Installed {
         }))
     }
 
-    /// The contents of the environment files for dependents, as they were before any other script could change them.
+    /// The contents of the environment files for dependents (`bosh/*.env`) at the time of sealing.
     pub(super) fn environment_files(&self) -> &[String] {
         &self.0.environment_files
     }
@@ -129,9 +131,8 @@ impl Installed {
         self.lock().tree.clone()
     }
 
-    /// Records that the package, or one that it was compiled against, is the result of an unrestricted run, whose result may differ from
-    /// that of a restricted one (see [`Compiled::unrestricted`](super::job::Compiled::unrestricted)). Call this before its dependents
-    /// start.
+    /// Records that the package, or one that it was compiled against, is the result of an unrestricted run (see
+    /// [`Compiled::unrestricted`](super::job::Compiled::unrestricted)). Call this before the package's dependents start.
     pub(super) fn mark_unrestricted(&self) {
         self.0.is_unrestricted.store(true, Ordering::Relaxed);
     }
@@ -141,11 +142,11 @@ impl Installed {
         self.0.is_unrestricted.load(Ordering::Relaxed)
     }
 
-    /// All trees of the package: the one in use, and those that were changed.
+    /// All trees of the package: the replaced trees, and the tree in use.
     pub(super) fn trees(&self) -> Vec<PathBuf> {
-        let known = self.lock();
-        let changed = known.changed.iter().cloned();
-        changed.chain([known.tree.clone()]).collect()
+        let sealed = self.lock();
+        let replaced = sealed.replaced.iter().cloned();
+        replaced.chain([sealed.tree.clone()]).collect()
     }
 
     pub(super) fn sealed(&self) -> SealedTree {
@@ -154,13 +155,13 @@ impl Installed {
 
     /// Records that the tree was equal to its record at `moment`.
     pub(super) fn mark_verified(&self, tree: &Path, moment: Instant) {
-        let mut known = self.lock();
-        if known.tree == tree {
-            known.verified = known.verified.max(moment);
+        let mut sealed = self.lock();
+        if sealed.tree == tree {
+            sealed.verified = sealed.verified.max(moment);
         }
     }
 
-    /// Replaces a changed tree with the one that `make` creates. Returns `false` if it was already replaced.
+    /// Replaces a changed tree with the tree that `make` creates. Returns `false` if the changed tree was already replaced.
     pub(super) fn replace<E>(
         &self,
         changed: &Path,
@@ -171,15 +172,15 @@ impl Installed {
             return Ok(false);
         }
         let (tree, record) = make()?;
-        let mut known = self.lock();
-        let old = std::mem::replace(&mut known.tree, tree);
-        known.changed.push(old);
-        known.record = Arc::new(record);
-        known.verified = Instant::now();
+        let mut sealed = self.lock();
+        let old = std::mem::replace(&mut sealed.tree, tree);
+        sealed.replaced.push(old);
+        sealed.record = Arc::new(record);
+        sealed.verified = Instant::now();
         Ok(true)
     }
 
-    /// Records that the blob is about to be removed, so that the package cannot be installed from it again.
+    /// Records that the blob is about to be removed. The package can then no longer be reinstalled.
     pub fn forget_blob(&self) {
         self.set_blob(None);
     }
@@ -190,7 +191,7 @@ impl Installed {
         self.0.blob.send_replace(state);
     }
 
-    /// Waits until the package is packed and returns the blob. `None` if there is none, and after a cancellation. Call this on a
+    /// Waits until the package is packed and returns the blob. `None` if there is no blob, and after a cancellation. Call this on a
     /// blocking thread of the runtime.
     pub(super) fn blob(&self, cancel: &CancellationToken) -> Option<KnownBlob> {
         let mut blob = self.0.blob.subscribe();
@@ -210,7 +211,7 @@ impl Installed {
     }
 
     fn lock(&self) -> MutexGuard<'_, SealedTree> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,14 +21,14 @@ pub struct Job {
     pub version: Version,
     /// The source blob: a tar archive, compressed or not, whose digest has been verified.
     pub source: PathBuf,
-    /// The directory of a kept package, whose sources and installed files replace the source blob.
+    /// The directory of a package that `--keep-failed` has kept. Its sources and installed files are used instead of the source blob.
     pub kept: Option<PathBuf>,
-    /// The digests with which the source blob is verified again before it is unpacked; empty if no script can have run since the
-    /// first verification.
+    /// The digests with which the source blob is verified again before it is unpacked. Empty if no script can have changed the blob since
+    /// the first verification.
     pub source_digests: Digests,
-    /// The newest time of files in the compiled package, if it is limited.
+    /// The upper limit of the times of files in the compiled package, if there is one.
     pub source_date: Option<SourceDate>,
-    /// The direct dependencies. The script can use no others.
+    /// The direct dependencies. The script cannot use other packages.
     pub dependencies: Vec<Dependency>,
     /// The log of the script's output. Its directory exists.
     pub log: PathBuf,
@@ -64,11 +64,11 @@ pub struct Compiled {
     pub digests: Digests,
     /// The tree in the store, if the package has dependents. [`Schedule`](super::Schedule) removes it when they are compiled.
     pub installed: Option<Installed>,
-    /// Whether the package, or one that it was compiled against, was compiled in a second run without restrictions, or in spite of a denied
-    /// access (`--second-run=never`). Another run may then give another result.
+    /// Whether another compilation may give another result: this package, or one that it was compiled against, was compiled in a second run
+    /// without restrictions, or was denied access to files (`--second-run=never`).
     pub unrestricted: bool,
-    /// The time until the package's dependents could start. It does not include waiting for a turn, nor packing, which runs concurrently
-    /// with the dependents.
+    /// The time until the package's dependents could start. It includes neither waiting for a turn nor packing, which runs concurrently with
+    /// the dependents.
     pub elapsed: Duration,
     /// The problems that were detected.
     pub findings: Vec<Finding>,

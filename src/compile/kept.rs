@@ -1,9 +1,9 @@
-//! The directories of a failed package, kept so that a shell can be opened in its sandbox later.
+//! The directories of a failed package that `--keep-failed` keeps. Later, a shell can be opened in the package's sandbox.
 //!
 //! ```text
-//! DIR/NAME-VERSION/enter            opens the shell
-//!                  compile          the sources as the script left them, with the packaging script
-//!                  install          what it installed
+//! DIR/NAME-VERSION/enter            a script that opens the shell
+//!                  compile          the sources as the packaging script left them, including the packaging script
+//!                  install          the files that the packaging script installed
 //!                  dependencies/X   the files of each dependency
 //!                  environment      the variables of the script, each with a zero byte at its end
 //!                  kept.json        how the package was compiled
@@ -23,16 +23,16 @@ use crate::fs;
 /// The version of the layout.
 const FORMAT: u32 = 1;
 
-/// The name of the description.
+/// The file that describes how the package was compiled.
 const DESCRIPTION: &str = "kept.json";
 
-/// The name of the file with the variables.
+/// The file with the script's variables.
 const ENVIRONMENT: &str = "environment";
 
 /// The maximum number of characters of the version in a directory's name.
 const VERSION_LIMIT: usize = 100;
 
-/// Keeps the directories of failed packages.
+/// How the directories of failed packages are kept.
 #[derive(Debug, Clone)]
 pub struct Keep {
     /// The directory that contains the directories of packages. It exists.
@@ -181,7 +181,7 @@ impl Kept {
     }
 }
 
-/// Creates a new directory for a package. Existing directories are not changed.
+/// Creates a new directory for a package. Adds a number to its name if the name exists.
 pub(super) fn create_directory(parent: &Path, name: &str, version: &str) -> fs::Result<PathBuf> {
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || "._-+".contains(character);
@@ -218,7 +218,7 @@ pub(super) fn earlier(tree: &Path) -> PathBuf {
     tree.with_extension("earlier")
 }
 
-/// Completes the replacement of trees by a process that was killed.
+/// Completes or undoes the replacement of trees if a process was killed during it.
 pub(super) fn complete_update(directory: &Path) -> fs::Result<()> {
     for tree in [sources(directory), installed(directory)] {
         let earlier = earlier(&tree);

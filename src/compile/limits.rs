@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-/// If less memory than this is available, in bytes, no script is started while another one runs.
+/// The default of [`Limits::memory_floor`].
 pub const MEMORY_FLOOR: u64 = 256 << 20;
 
 /// Limits the scripts that run concurrently, and decides what happens after a failure.
@@ -12,6 +12,6 @@ pub struct Limits {
     pub jobs: NonZeroUsize,
     /// If less memory than this is available, in bytes, no script is started while another one runs.
     pub memory_floor: u64,
-    /// Whether packages that do not depend on a failed one still start. If the disk is full, no package starts.
+    /// Whether packages still start after another package has failed, if they do not depend on it. If the disk is full, no package starts.
     pub keep_going: bool,
 }

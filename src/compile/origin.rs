@@ -26,7 +26,7 @@ pub enum Origin {
     Fetched {
         /// Fetches the blob.
         fetch: Fetch,
-        /// Whether the package is part of a result. Otherwise the package is fetched only if dependents are compiled.
+        /// Whether the caller needs the compiled blob. Otherwise, the package is fetched only if dependents are compiled.
         is_result: bool,
         /// The source that is compiled if the fetch fails.
         source: Source,
@@ -63,7 +63,8 @@ type FetchFunction =
     dyn Fn(CancellationToken) -> BoxFuture<'static, Option<FetchedBlob>> + Send + Sync;
 
 impl Fetch {
-    /// `fetch` returns `None` if the package cannot be fetched, or soon after its argument is canceled. `fetch` reports failures itself.
+    /// `fetch` returns `None` if the package cannot be fetched, or soon after the token is canceled. `fetch` itself reports failures to the
+    /// user.
     pub fn new(
         fetch: impl Fn(CancellationToken) -> BoxFuture<'static, Option<FetchedBlob>>
         + Send

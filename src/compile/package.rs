@@ -3,6 +3,8 @@
 //! [`build`] does everything that dependents wait for: it enters a place in the sandbox (the directory that contains the package's own
 //! directories), runs the script there, and moves the installed tree into the store. [`pack`] makes the compiled blob from this tree, while
 //! dependents already compile.
+//!
+//! Most scripts have their own mount namespace. The file system that a script sees there is its *view*.
 
 mod built;
 mod diagnosis;

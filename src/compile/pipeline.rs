@@ -14,13 +14,13 @@ use crate::cache::TRANSFERS;
 use crate::diag::Chain;
 use crate::runtime::{TaskFailed, TaskSet};
 
-/// How many tasks run concurrently, at most.
+/// The limits of concurrent tasks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Concurrency {
-    /// The number of builds. The same number of packages can be packed concurrently, and the same number can wait for packing. The wait is
-    /// limited because waiting packages occupy disk space.
+    /// The maximum number of concurrent builds. Also the maximum number of packages that are packed concurrently, and of packages that wait
+    /// for packing. The last number is limited because waiting packages occupy disk space.
     pub builds: usize,
-    /// The number of further builds that are prepared while their scripts wait for a turn.
+    /// How many further packages are prepared while their scripts wait for a turn.
     pub ahead: usize,
 }
 
@@ -29,8 +29,7 @@ impl Concurrency {
     pub(super) fn new(jobs: usize, is_shared: bool) -> Self {
         Self {
             builds: jobs,
-            // If all packages use the same directories (a shared tree), a prepared package would block others. With one job, nothing is
-            // prepared.
+            // If all packages use the same directories (a shared tree), prepare no package: it would block other packages.
             ahead: usize::from(jobs > 1 && !is_shared),
         }
     }
@@ -38,14 +37,14 @@ impl Concurrency {
     /// The next package to build while `building` packages are being built or prepared.
     pub(super) fn next(self, queue: &mut Queue, building: usize) -> Option<Id> {
         match building {
-            running if running < self.builds => queue.next(),
-            running if running < self.builds + self.ahead => queue.next_ahead(),
+            count if count < self.builds => queue.next(),
+            count if count < self.builds + self.ahead => queue.next_ahead(),
             _ => None,
         }
     }
 }
 
-/// The tasks of a schedule. `B` is the result of a build, `P` that of packing.
+/// The tasks of a schedule. `B` is the result of a build, and `P` is the result of packing.
 pub(super) struct Pipeline<'a, B, P> {
     queue: Queue,
     concurrency: Concurrency,
@@ -60,15 +59,15 @@ pub(super) struct Pipeline<'a, B, P> {
 
 type Packing<P> = Pin<Box<dyn Future<Output = P> + Send>>;
 
-/// A step that a pipeline has waited for.
+/// An event in a pipeline.
 pub(super) enum PipelineStep<B, P> {
     /// A build has ended: [`Pipeline::pack`] or [`Pipeline::fail`] follows.
     Built(Id, Result<B, TaskFailed>),
     /// Packing has ended.
     Packed(Id, Result<P, TaskFailed>),
-    /// A fetch has ended, with the blob if it succeeded: [`Queue::fetched`] or [`Queue::not_fetched`] follows.
+    /// A fetch has ended: [`Queue::fetched`] or [`Queue::not_fetched`] follows. `None` if the fetch failed.
     Fetched(Id, Option<FetchedBlob>),
-    /// The caches that packages are filling must be checked.
+    /// It is time to check the caches that packages are filling.
     CheckCaches,
 }
 
@@ -101,7 +100,8 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.building.spawn(id, build);
     }
 
-    /// The next package to [`fetch`](Self::fetch) of those that `is_wanted` accepts, if one may start now. Fetches do not count as builds.
+    /// The next package to [`fetch`](Self::fetch), among those that `is_wanted` accepts. `None` if no further fetch may start now. Fetches
+    /// have a limit of their own.
     pub(super) fn next_to_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
         if self.fetching.len() >= TRANSFERS {
             return None;
@@ -117,19 +117,19 @@ impl<'a, B: Send + 'static, P: Send + 'static> Pipeline<'a, B, P> {
         self.fetching.spawn(id, fetch);
     }
 
-    /// Records a built package, whose dependents can start now. It is packed when the limit permits.
+    /// Records that a package is built, so that its dependents can start. Packs the package when the limit permits.
     pub(super) fn pack(&mut self, id: Id, pack: impl Future<Output = P> + Send + 'static) {
         self.queue.done(id);
         self.built.push_back((id, Box::pin(pack)));
         self.start_packing();
     }
 
-    /// Records a failed build. Returns the packages that depend on it, which do not start.
+    /// Records a failed build. Returns the packages that cannot be built because they depend on the failed package.
     pub(super) fn fail(&mut self, id: Id) -> Vec<Id> {
         self.queue.failed(id)
     }
 
-    /// Waits for the next step; `None` when nothing runs.
+    /// Waits for the next event. `None` if no task is running.
     pub(super) async fn next(&mut self) -> Option<PipelineStep<B, P>> {
         // Cancel-safe per docs on `next`.
         tokio::select! {

@@ -1,7 +1,7 @@
 //! Plans the compilation of one package before its first step: paths, environment and script. No I/O.
 //!
-//! The agent and the script may see the package's directories at different paths, because the sandbox can give a script its own view of the
-//! file system.
+//! The agent and the script may see the package's directories at different paths, because the sandbox can mount other file systems for a
+//! script.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) const PACKAGING: &str = "packaging";
 /// The umask of scripts, which determines the modes of installed files.
 const UMASK: u32 = 0o022;
 
-/// What a package's plan depends on, other than the [`Job`].
+/// The settings and paths from which a package is planned, in addition to the [`Job`].
 #[derive(Debug)]
 pub struct Surroundings<'a> {
     /// The base directory as the script sees it.
@@ -38,7 +38,7 @@ pub struct Surroundings<'a> {
     pub nice: i32,
 }
 
-/// How a package is compiled. The steps carry the plan out and do not change it.
+/// How a package is compiled. The steps of the compilation do not change the plan.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The base directory as the agent sees it.
@@ -51,10 +51,10 @@ pub struct Plan {
     pub packaging: PathBuf,
     /// The dependencies, in the job's order.
     pub dependencies: Vec<PlannedDependency>,
-    /// The directory for temporary files that the environment names, as the agent sees it, if it is in the base directory. If the script
-    /// has a base directory of its own, the directory must be created there.
+    /// The directory of the variable `TMPDIR`, as the agent sees it. `None` if it is not in the base directory. If the script has a base
+    /// directory of its own, `TMPDIR` must be created there.
     pub temporary: Option<PathBuf>,
-    /// The script, not yet confined by the sandbox.
+    /// The script, without the restrictions that the sandbox adds.
     pub script: Script,
 }
 

@@ -1,5 +1,5 @@
-//! Finds lines in a script's output that indicate a known problem. Lines of bash's trace, which begin with `+ `, are ignored, because they
-//! show commands, not results.
+//! Finds lines in a script's output that indicate a known problem. Ignores the lines in which bash shows the commands that it runs. These
+//! lines begin with `+ `.
 
 use memchr::memmem;
 use serde::Serialize;
@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::denials::is_trace;
 
 /// How many lines of each kind are kept.
-const LIMIT: usize = 5;
+const MAX_LINES: usize = 5;
 
 /// The length to which lines are shortened, in characters.
-const WIDTH: usize = 300;
+const MAX_WIDTH: usize = 300;
 
 /// A line of a script's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,15 +26,15 @@ pub struct PrintedLine {
 pub(super) struct Printed {
     /// A file or a command does not exist.
     pub(super) missing: Vec<PrintedLine>,
-    /// A link or a rename across mounts, or the removal of a mount point.
+    /// A link or a rename across mounts, or the removal of a mount point, failed.
     pub(super) across: Vec<PrintedLine>,
     /// An owner could not be set because it does not exist in this user namespace.
     pub(super) owners: Vec<PrintedLine>,
-    /// A unique resource, such as a port, was in use by another process.
+    /// A resource that only one process can use, such as a port, was in use.
     pub(super) in_use: Vec<PrintedLine>,
     /// Access was denied.
     pub(super) denied: Vec<PrintedLine>,
-    /// Something could not be written to because its mount is read-only.
+    /// A write failed because the file system is read-only.
     pub(super) read_only: Vec<PrintedLine>,
     /// How many lines were read.
     lines: usize,
@@ -46,7 +46,7 @@ const ACROSS: [&str; 5] = [
     "EXDEV",
     "esource busy",
     "EBUSY",
-    // On some systems, dependencies can be mounted only read-only, so this error may concern them.
+    // On some systems, dependencies can be mounted only read-only. Then this is the error of a rename or a removal.
     READ_ONLY,
 ];
 const READ_ONLY: &str = "ead-only file system";
@@ -86,11 +86,11 @@ impl Printed {
             (&mut self.denied, has(&DENIED)),
             (&mut self.read_only, has(&[READ_ONLY, "EROFS"])),
         ];
-        for (lines, is_one) in kinds {
-            if is_one && lines.len() < LIMIT {
+        for (lines, is_of_kind) in kinds {
+            if is_of_kind && lines.len() < MAX_LINES {
                 lines.push(PrintedLine {
                     number,
-                    text: shown(line),
+                    text: shortened(line),
                 });
             }
         }
@@ -109,12 +109,12 @@ fn mentions_a_lock(line: &str) -> bool {
             })
 }
 
-fn shown(line: &str) -> String {
+fn shortened(line: &str) -> String {
     line.trim_end()
         .chars()
         .map(|character| if character == '\t' { ' ' } else { character })
         .filter(|character| !character.is_control())
-        .take(WIDTH)
+        .take(MAX_WIDTH)
         .collect()
 }
 

@@ -7,8 +7,8 @@ use super::finding::Finding;
 use super::printed::{Printed, PrintedLine};
 use crate::sandbox::{Protection, View, Writes};
 
-/// Findings about refused writes and mounts. If the script succeeded, only a line with a protected path counts, because many scripts try
-/// optional steps.
+/// Findings about refused writes and mounts. If the script succeeded, only a refused write to a protected path is reported, because many
+/// scripts try optional steps.
 pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) -> Vec<Finding> {
     let Some(view) = view.filter(|view| view.protection.is_some()) else {
         return Vec::new();
@@ -18,14 +18,13 @@ pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) 
         printed
             .read_only
             .iter()
-            .filter(|line| is_caused(line, view))
+            .filter(|line| may_be_refused(line, view))
     };
-    let named = lines().find_map(|line| Some((line, path_in(line, view)?)));
-    let unnamed = || lines().next().map(|line| (line, None));
-    let written = match named {
+    let with_path = lines().find_map(|line| Some((line, path_in(line, view)?)));
+    let written = match with_path {
         Some((line, path)) => Some((line, Some(path))),
         None if is_success => None,
-        None => unnamed(),
+        None => lines().next().map(|line| (line, None)),
     };
     findings.extend(written.map(|(line, path)| Finding::ProtectedHost {
         line: line.clone(),
@@ -39,14 +38,14 @@ pub(super) fn refused(printed: &Printed, view: Option<&View>, is_success: bool) 
     findings
 }
 
-/// Whether a line that reports a read-only file is due to the protection of the host.
-pub(super) fn is_caused(line: &PrintedLine, view: &View) -> bool {
+/// Whether the write that a line reports as an error of a read-only file system may be refused by the protection of the host.
+pub(super) fn may_be_refused(line: &PrintedLine, view: &View) -> bool {
     let Some(protection) = &view.protection else {
         return false;
     };
     let paths = absolute_paths(&line.text);
     match paths.is_empty() {
-        // The path may belong to a dependency, which can be read-only without this protection.
+        // If dependencies are read-only as well, the write may have been to a dependency.
         true => view.writes != Writes::Refused,
         false => first_protected(&paths, protection).is_some(),
     }

@@ -1,14 +1,14 @@
 //! Decides which package is compiled next: a plain data structure that starts no tasks and reads no clock.
 //!
 //! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
-//! the longest total expected duration. Among equals, the package that was added first starts first.
+//! the longest total expected duration. If several chains have the same duration, the package that was added first starts first.
 //!
 //! A package that an earlier run compiled is not compiled again. It is installed if a package that this run compiles depends on it. If its
 //! blob is in a shared cache, the blob is fetched first, while other packages run. If the fetch fails, this run compiles the package.
 //!
-//! If a package gives its dependents an empty cache, one of them runs before the others and fills it. If they all ran at once, each
-//! would do the same work. With few jobs, the others then also run one at a time: two of them may share code that the first package did
-//! not need, and both would compile it.
+//! If the dependents of a package share an empty cache, one dependent runs first and fills the cache. If all dependents ran at once, each
+//! would do the same work. With few jobs, the other dependents then also run one at a time: two of them may share code that the first
+//! dependent did not need, and both would compile this code.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,36 +30,35 @@ impl Id {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The number of the resource, which the caller chooses.
-    pub place: usize,
-    /// How the package uses it.
+    pub resource: usize,
+    /// How the package uses the resource.
     pub holds: Holds,
 }
 
 /// How a package uses a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
-    /// No other package may use it.
+    /// No other package may use the resource at the same time.
     Exclusive,
-    /// All packages that need the same contents may use it.
+    /// Other packages may use the resource at the same time if they need the same contents, which have this number.
     Contents(usize),
 }
 
 /// Where a package comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supply {
-    /// This run compiles it, after its dependencies.
+    /// This run compiles the package, after its dependencies.
     Compiled,
-    /// The compiled blob exists on this machine. It is installed if a package that this run compiles depends on it.
+    /// The compiled blob exists on this machine. The package is installed if this run compiles one of its dependents.
     Here,
-    /// The compiled blob can be fetched. It is fetched if the package is part of a result, or if a package that this run compiles depends
-    /// on it.
+    /// The compiled blob can be fetched. It is fetched if the caller needs it, or if this run compiles a dependent of the package.
     Remote {
-        /// Whether the package is part of a result.
+        /// Whether the caller needs the compiled blob.
         is_result: bool,
     },
 }
 
-/// Packages with their dependencies. A package can only depend on earlier ones, so there are no cycles.
+/// Packages with their dependencies. A package can only depend on packages that were added before it, so there are no cycles.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: Vec<Node>,
@@ -70,9 +69,9 @@ struct Node {
     dependencies: Vec<Id>,
     dependents: Vec<Id>,
     supply: Supply,
-    /// How many dependents have the supply [`Supply::Compiled`] and are not skipped.
+    /// The number of dependents that this run compiles, except those that are skipped.
     users: usize,
-    /// The number of dependencies that are not done. Only a package that this run compiles waits for them.
+    /// The number of dependencies that are not done. Only a package that this run compiles waits for its dependencies.
     missing: usize,
     expected: Duration,
     claims: Vec<Claim>,
@@ -90,7 +89,7 @@ enum State {
 }
 
 impl Graph {
-    /// Adds a package. Repeated dependencies count once.
+    /// Adds a package. Ignores repetitions of a dependency.
     pub fn add(&mut self, dependencies: &[Id], expected: Duration, claims: Vec<Claim>) -> Id {
         let id = Id(self.nodes.len());
         let mut dependencies = dependencies.to_vec();
@@ -112,7 +111,7 @@ impl Graph {
         id
     }
 
-    /// Sets where a package comes from. Without this, it is compiled.
+    /// Sets where a package comes from. The default is [`Supply::Compiled`].
     pub fn set_supply(&mut self, id: Id, supply: Supply) {
         self.nodes[id.0].supply = supply;
     }
@@ -122,13 +121,15 @@ impl Graph {
 #[derive(Debug)]
 pub struct Queue {
     nodes: Vec<Node>,
-    /// For each package, the expected duration of its longest chain of dependents that are compiled, including the package itself.
-    paths: Vec<Duration>,
+    /// For each package, the duration of its longest chain (see [`longest_chains`]).
+    chains: Vec<Duration>,
+    /// The ready packages, the longest chain first.
     ready: BTreeSet<(Reverse<Duration>, Id)>,
+    /// The resources in use, how they are used, and by how many packages.
     claimed: HashMap<usize, (Holds, usize)>,
-    /// Packages whose dependents share an empty cache, each with the dependent that fills it.
+    /// The packages whose dependents share an empty cache, each with the dependent that is filling the cache, if one is running.
     unfilled: BTreeMap<Id, Option<Id>>,
-    /// Whether all dependents that share a cache run one after another, until it counts as filled.
+    /// Whether dependents that share a cache run one after another until [`filled`](Self::filled) is called.
     one_at_a_time: bool,
 }
 
@@ -145,7 +146,7 @@ impl Queue {
             }
         }
         let mut queue = Self {
-            paths: paths(&nodes),
+            chains: longest_chains(&nodes),
             nodes,
             ready: BTreeSet::new(),
             claimed: HashMap::new(),
@@ -153,13 +154,13 @@ impl Queue {
             one_at_a_time: false,
         };
         for index in 0..queue.nodes.len() {
-            queue.offer(Id(index));
+            queue.add_if_ready(Id(index));
         }
         queue
     }
 
-    /// The next package to start, which then counts as running. `None` if no package is ready, or if each ready package claims a resource
-    /// that is in use or waits for a cache to be filled.
+    /// Chooses the next package to start and marks it as running. `None` if no package is ready, or if each ready package claims a resource
+    /// that is in use, or waits for a cache to be filled.
     #[expect(
         clippy::should_implement_trait,
         reason = "unlike an iterator, it can return `Some` again after `None`"
@@ -175,7 +176,7 @@ impl Queue {
         self.nodes[id.0].state = State::Running;
         for claim in &self.nodes[id.0].claims {
             self.claimed
-                .entry(claim.place)
+                .entry(claim.resource)
                 .or_insert((claim.holds, 0))
                 .1 += 1;
         }
@@ -187,8 +188,8 @@ impl Queue {
         Some(id)
     }
 
-    /// The next package to fetch of those that `is_wanted` accepts, which then counts as being fetched. Packages that others wait for come
-    /// first, in the order of their longest chains of dependents.
+    /// Chooses the next package to fetch, among those that `is_wanted` accepts, and marks it as being fetched. Packages for which other
+    /// packages wait come first, the longest chain first.
     pub fn next_fetch(&mut self, is_wanted: impl Fn(Id) -> bool) -> Option<Id> {
         let wanted = self.nodes.iter().enumerate().filter(|(index, node)| {
             let is_needed = match node.supply {
@@ -198,7 +199,7 @@ impl Queue {
             is_needed && node.state == State::Waiting && is_wanted(Id(*index))
         });
         let first = wanted
-            .min_by_key(|(index, node)| (node.users == 0, Reverse(self.paths[*index]), *index));
+            .min_by_key(|(index, node)| (node.users == 0, Reverse(self.chains[*index]), *index));
         let (index, _) = first?;
         self.nodes[index].state = State::Fetching;
         Some(Id(index))
@@ -212,12 +213,13 @@ impl Queue {
         node.supply = Supply::Here;
         node.expected = Duration::ZERO;
         node.dependencies.clear();
+        // The claims on contents are those of the dependencies.
         node.claims.retain(|claim| claim.holds == Holds::Exclusive);
-        self.offer(id);
+        self.add_if_ready(id);
     }
 
-    /// Records that the blob of a package cannot be fetched, so the package is compiled after its dependencies. Returns the packages that
-    /// can no longer be compiled, as [`failed`](Self::failed) does, if one of these dependencies has failed.
+    /// Records that the blob of a package cannot be fetched, so that the package is compiled after its dependencies. If a dependency has
+    /// failed, returns the packages that can no longer be compiled, as [`failed`](Self::failed) does.
     pub fn not_fetched(&mut self, id: Id) -> Vec<Id> {
         let node = &mut self.nodes[id.0];
         debug_assert_eq!(node.state, State::Fetching, "{id:?} is not being fetched");
@@ -228,17 +230,18 @@ impl Queue {
             self.nodes[dependency.0].users += 1;
         }
         let state = |dependency: &Id| self.nodes[dependency.0].state;
-        let is_lost = |it| matches!(it, State::Failed | State::Skipped);
-        if dependencies.iter().map(state).any(is_lost) {
+        let has_no_result = |it| matches!(it, State::Failed | State::Skipped);
+        if dependencies.iter().map(state).any(has_no_result) {
             return self.skip(vec![id]);
         }
         let missing = dependencies.iter().map(state);
         self.nodes[id.0].missing = missing.filter(|it| *it != State::Done).count();
-        self.paths = paths(&self.nodes);
+        self.chains = longest_chains(&self.nodes);
+        // Sort the ready packages by their new chains.
         let ready = std::mem::take(&mut self.ready);
         let ready = ready.into_iter().map(|(_, id)| id);
-        for ready in ready.chain(dependencies).chain([id]) {
-            self.offer(ready);
+        for candidate in ready.chain(dependencies).chain([id]) {
+            self.add_if_ready(candidate);
         }
         Vec::new()
     }
@@ -250,68 +253,69 @@ impl Queue {
         self
     }
 
-    /// Records that the dependents of a package share an empty cache. Only one of them runs until it is done or
-    /// [`filled`](Self::filled) is called. If it fails, the next one runs alone.
+    /// Records that the dependents of a package share an empty cache. Only one dependent runs until it is done or
+    /// [`filled`](Self::filled) is called. If the dependent fails, the next dependent runs alone.
     pub fn fill_first(&mut self, dependency: Id) {
         self.unfilled.insert(dependency, None);
     }
 
-    /// Records that a package's cache is filled: all its dependents may run.
+    /// Records that the cache of a package's dependents is filled, so that all dependents may run.
     pub fn filled(&mut self, dependency: Id) {
         self.unfilled.remove(&dependency);
     }
 
-    /// Records that the dependent that fills a package's cache leaves CPUs idle: the next one may start.
+    /// Records that the dependent that is filling the cache leaves CPUs idle, so that the next dependent may start.
     pub fn let_next_fill(&mut self, dependency: Id) {
         if let Some(filler) = self.unfilled.get_mut(&dependency) {
             *filler = None;
         }
     }
 
-    /// The packages for which one dependent fills the cache while the other dependents wait.
+    /// The packages of which one dependent is filling the cache while the other dependents wait.
     #[must_use]
     pub fn filling(&self) -> Vec<Id> {
         let filling = self.unfilled.iter().filter(|(_, filler)| filler.is_some());
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// The next package to prepare: its directories are created while its script still waits for a job. The package then counts as running.
-    /// Returns `None` in the same cases as [`next`](Self::next). Also returns `None` if a package with a longer chain of dependents becomes
-    /// ready when a running package ends, because the prepared package would start before that one.
+    /// Chooses the next package to prepare before its script can start, and marks it as running. Returns `None` in the same cases as
+    /// [`next`](Self::next). Also returns `None` if a dependent of a running package has a longer chain: that dependent may become ready
+    /// soon, and the script of the prepared package would start before it.
     pub fn next_ahead(&mut self) -> Option<Id> {
-        let (Reverse(path), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
+        let (Reverse(chain), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self
             .nodes
             .iter()
             .filter(|node| node.state == State::Running)
             .flat_map(|node| &node.dependents)
             .filter(|dependent| self.nodes[dependent.0].supply == Supply::Compiled)
-            .map(|dependent| self.paths[dependent.0]);
-        if waiting.max().is_some_and(|longest| longest > *path) {
+            .map(|dependent| self.chains[dependent.0]);
+        if waiting.max().is_some_and(|longest| longest > *chain) {
             return None;
         }
         self.next()
     }
 
-    /// Records that a running package is done. Its dependents without other missing dependencies become ready.
+    /// Records that a running package is done. Dependents whose dependencies are all done become ready.
     pub fn done(&mut self, id: Id) {
         self.end(id, State::Done);
         for dependent in self.nodes[id.0].dependents.clone() {
             if self.nodes[dependent.0].supply == Supply::Compiled {
                 self.nodes[dependent.0].missing -= 1;
-                self.offer(dependent);
+                self.add_if_ready(dependent);
             }
         }
     }
 
-    /// Records that a running package has failed. Returns the packages that can no longer be compiled, in the order of adding, except those
-    /// that were returned before.
+    /// Records that a running package has failed. Returns the packages that can no longer be compiled because of this failure, in the order
+    /// of adding. Does not return a package again.
     pub fn failed(&mut self, id: Id) -> Vec<Id> {
         self.end(id, State::Failed);
         self.skip(self.nodes[id.0].dependents.clone())
     }
 
-    /// Skips those of these packages that wait to be compiled, and their dependents. Returns them.
+    /// Skips the packages in `next` that wait to be compiled, and in the same way the dependents of each skipped package. Returns the skipped
+    /// packages.
     fn skip(&mut self, mut next: Vec<Id>) -> Vec<Id> {
         let mut skipped = Vec::new();
         while let Some(id) = next.pop() {
@@ -338,7 +342,7 @@ impl Queue {
             .collect()
     }
 
-    fn offer(&mut self, id: Id) {
+    fn add_if_ready(&mut self, id: Id) {
         let node = &self.nodes[id.0];
         let is_ready = match node.supply {
             Supply::Compiled => node.missing == 0,
@@ -346,23 +350,24 @@ impl Queue {
             Supply::Remote { .. } => false,
         };
         if is_ready && node.state == State::Waiting {
-            self.ready.insert((Reverse(self.paths[id.0]), id));
+            self.ready.insert((Reverse(self.chains[id.0]), id));
         }
     }
 
+    /// Whether no other package prevents the start of a ready package.
     fn is_free(&self, id: Id) -> bool {
         let node = &self.nodes[id.0];
         let has_no_filler = |dependency| !matches!(self.unfilled.get(dependency), Some(Some(_)));
         node.dependencies.iter().all(has_no_filler)
-            && node.claims.iter().all(
-                |claim| match (self.claimed.get(&claim.place), claim.holds) {
+            && node.claims.iter().all(|claim| {
+                match (self.claimed.get(&claim.resource), claim.holds) {
                     (None, _) => true,
-                    (Some((Holds::Contents(there), _)), Holds::Contents(wanted)) => {
-                        *there == wanted
+                    (Some((Holds::Contents(present), _)), Holds::Contents(wanted)) => {
+                        *present == wanted
                     }
                     (Some(_), _) => false,
-                },
-            )
+                }
+            })
     }
 
     fn end(&mut self, id: Id, state: State) {
@@ -370,10 +375,10 @@ impl Queue {
         debug_assert_eq!(node.state, State::Running, "{id:?} is not running");
         node.state = state;
         for claim in &node.claims {
-            if let Some((_, count)) = self.claimed.get_mut(&claim.place) {
+            if let Some((_, count)) = self.claimed.get_mut(&claim.resource) {
                 *count -= 1;
                 if *count == 0 {
-                    self.claimed.remove(&claim.place);
+                    self.claimed.remove(&claim.resource);
                 }
             }
         }
@@ -390,21 +395,22 @@ impl Queue {
     }
 }
 
-/// For each package, the expected duration of its longest chain of dependents that are compiled, including the package itself.
-fn paths(nodes: &[Node]) -> Vec<Duration> {
-    let mut paths = vec![Duration::ZERO; nodes.len()];
-    // Dependents come later in the graph, so their paths are known.
+/// For each package, the expected duration of its longest chain: of the package itself, a dependent that this run compiles, a dependent of
+/// that dependent, and so on.
+fn longest_chains(nodes: &[Node]) -> Vec<Duration> {
+    let mut chains = vec![Duration::ZERO; nodes.len()];
+    // Go backward: dependents come later in the graph, so their chains are known.
     for (index, node) in nodes.iter().enumerate().rev() {
-        let behind = node.dependents.iter();
-        let behind = behind.filter(|dependent| nodes[dependent.0].supply == Supply::Compiled);
-        let behind = behind.map(|dependent| paths[dependent.0]).max();
+        let dependents = node.dependents.iter();
+        let compiled = dependents.filter(|it| nodes[it.0].supply == Supply::Compiled);
+        let longest = compiled.map(|dependent| chains[dependent.0]).max();
         let own = match node.supply {
             Supply::Compiled | Supply::Here => node.expected,
             Supply::Remote { .. } => Duration::ZERO,
         };
-        paths[index] = own.saturating_add(behind.unwrap_or_default());
+        chains[index] = own.saturating_add(longest.unwrap_or_default());
     }
-    paths
+    chains
 }
 
 #[cfg(test)]
@@ -422,13 +428,13 @@ mod tests {
         let mut graph = Graph::default();
         let short = graph.add(&[], seconds(5), Vec::new());
         let long = graph.add(&[], seconds(1), Vec::new());
-        let behind = graph.add(&[long], seconds(9), Vec::new());
+        let dependent = graph.add(&[long], seconds(9), Vec::new());
         let equal = graph.add(&[], seconds(5), Vec::new());
         let mut queue = Queue::new(graph);
         assert_eq!(queue.next(), Some(long));
         assert_eq!(queue.next(), Some(short));
         queue.done(long);
-        assert_eq!(queue.next(), Some(behind));
+        assert_eq!(queue.next(), Some(dependent));
         assert_eq!(queue.next(), Some(equal));
         assert_eq!(queue.next(), None);
     }
@@ -464,8 +470,8 @@ mod tests {
     }
 
     #[test]
-    fn place_is_shared_for_the_same_contents_only() {
-        let claim = |place, holds| Claim { place, holds };
+    fn resource_is_shared_for_the_same_contents_only() {
+        let claim = |resource, holds| Claim { resource, holds };
         let mut graph = Graph::default();
         let first = vec![claim(0, Holds::Exclusive), claim(9, Holds::Contents(1))];
         let first = graph.add(&[], seconds(4), first);
@@ -510,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn dependents_run_when_the_cache_counts_as_filled() {
+    fn dependents_run_when_the_cache_is_filled() {
         let mut graph = Graph::default();
         let golang = graph.add(&[], seconds(1), Vec::new());
         let filling = graph.add(&[golang], seconds(1), Vec::new());
@@ -656,8 +662,8 @@ mod tests {
     }
 
     #[test]
-    fn fetched_package_claims_only_its_own_place() {
-        let claim = |place, holds| Claim { place, holds };
+    fn fetched_package_does_not_claim_its_dependencies() {
+        let claim = |resource, holds| Claim { resource, holds };
         let mut graph = Graph::default();
         let claims = vec![claim(0, Holds::Exclusive), claim(1, Holds::Contents(1))];
         let lib = graph.add(&[], seconds(1), claims);
@@ -685,14 +691,14 @@ mod tests {
             Just(Holds::Exclusive),
             (0..2_usize).prop_map(Holds::Contents)
         ];
-        let claim = (0..4_usize, holds).prop_map(|(place, holds)| Claim { place, holds });
+        let claim = (0..4_usize, holds).prop_map(|(resource, holds)| Claim { resource, holds });
         let node = (
             prop::collection::vec(any::<prop::sample::Index>(), 0..4),
             0..20_u64,
-            // One claim for each place: a package does not conflict with itself.
+            // At most one claim for each resource, because a package does not conflict with itself.
             prop::collection::vec(claim, 0..3).prop_map(|mut claims| {
-                claims.sort_by_key(|claim| claim.place);
-                claims.dedup_by_key(|claim| claim.place);
+                claims.sort_by_key(|claim| claim.resource);
+                claims.dedup_by_key(|claim| claim.resource);
                 claims
             }),
         );
@@ -727,7 +733,7 @@ mod tests {
                     (Holds::Contents(one), Holds::Contents(other)) => one == other,
                     _ => false,
                 };
-                one.place == other.place && !same
+                one.resource == other.resource && !same
             })
         })
     }
@@ -806,7 +812,7 @@ mod tests {
             let mut is_compiled: Vec<bool> = supplies[..count].iter().map(|it| *it == Supply::Compiled).collect();
             let (mut fetched, mut done) = (vec![false; count], vec![false; count]);
             let (mut started, mut lost) = (vec![false; count], vec![false; count]);
-            // Each with whether it is a fetch.
+            // The index of each running package, and whether it is being fetched.
             let mut running: Vec<(usize, bool)> = Vec::new();
             for step in 0.. {
                 while let Some(id) = queue.next_fetch(|_| true) {

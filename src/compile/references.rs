@@ -1,5 +1,5 @@
-//! Finds files of an installed package that refer to the directory in which packages are compiled. That directory does not exist on the VM
-//! that runs the package, so these files would not work there.
+//! Finds files of an installed package that refer to the directory in which packages are compiled. These files do not work on the VM that
+//! runs the package, because the directory does not exist there.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,11 @@ use walkdir::WalkDir;
 use super::elf;
 use crate::fs;
 
-/// How many references are kept. The others are only counted.
+/// How many references are kept. Further references are only counted.
 const LIMIT: usize = 10;
 
-/// How much of a file's start is read, in bytes: the kernel's limit for a script's first line, and enough to recognize an ELF file.
+/// How many bytes are read from the start of a file. This is the kernel's limit for the first line of a script, and is enough to recognize
+/// an ELF file.
 const START: usize = 256;
 
 /// The maximum size of a library description, in bytes.
@@ -34,13 +35,13 @@ pub struct Reference {
 /// How a file refers to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReferenceKind {
-    /// A script's first line names its interpreter.
+    /// The first line of a script has the path as the interpreter.
     Interpreter,
-    /// A program or a library names it as a place for libraries (RPATH, RUNPATH).
+    /// A program or a library looks for libraries at the path (RPATH, RUNPATH).
     Libraries,
-    /// The file is a symbolic link to it.
+    /// The file is a symbolic link to the path.
     Link,
-    /// A `.pc` or `.la` file names it for dependents.
+    /// A `.pc` or `.la` file contains the path. Such files tell compilers where a library is.
     Description,
 }
 
@@ -67,10 +68,11 @@ impl References {
     }
 }
 
-/// Finds references in `tree` to one of `directories`. Scripts see these directories, and the tree at `installed`.
+/// Finds references in `tree` to one of `directories`. `directories` and `installed`, the path of the tree, are given as the packaging
+/// script sees them.
 ///
-/// Reads the beginning of every file, and a few more parts of programs and libraries. Unreadable files are skipped: packing reports
-/// them. Returns early if `stop` returns `true`.
+/// Reads the beginning of every file, and a few more parts of programs and libraries. Skips unreadable files, because packing reports them.
+/// Returns early if `stop` returns `true`.
 pub(super) fn find(
     tree: &Path,
     installed: &Path,
@@ -118,8 +120,8 @@ fn reference_of(
     let length = reader.read(&mut start).ok()?;
     let start = &start[..length];
     if start.starts_with(elf::MAGIC) {
-        let searched = elf::searched(file).ok()?;
-        let target = searched.into_iter().find(|target| is_inside(target))?;
+        let paths = elf::library_paths(file).ok()?;
+        let target = paths.into_iter().find(|target| is_inside(target))?;
         return Some((ReferenceKind::Libraries, target));
     }
     if let Some(line) = start.strip_prefix(b"#!") {
@@ -132,14 +134,14 @@ fn reference_of(
     if path.extension().is_some_and(|it| it == "pc" || it == "la") {
         let mut text = start.to_vec();
         reader.take(TEXT_LIMIT).read_to_end(&mut text).ok()?;
-        let is_in = |line: &[u8]| {
+        let contains_directory = |line: &[u8]| {
             directories.iter().any(|directory| {
                 let directory = directory.as_os_str().as_bytes();
                 line.windows(directory.len()).any(|part| part == directory)
             })
         };
         let mut lines = text.split(|byte| *byte == b'\n');
-        let line = lines.find(|line| !line.starts_with(b"#") && is_in(line))?;
+        let line = lines.find(|line| !line.starts_with(b"#") && contains_directory(line))?;
         return Some((ReferenceKind::Description, line.to_vec()));
     }
     None

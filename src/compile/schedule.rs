@@ -55,20 +55,20 @@ pub struct Schedule {
     graph: Graph,
     packages: Vec<Package>,
     users: Users,
-    /// For packages that share a tree, the number by which packages claim each name.
-    places: Option<HashMap<Name, usize>>,
+    /// If packages share a tree, the number of each package name. Packages claim the directories of a name by this number.
+    names: Option<HashMap<Name, usize>>,
 }
 
 impl Schedule {
-    /// An empty schedule. With `is_shared`, all packages use the same directories (a shared tree): one package at a time uses a name, and
-    /// dependencies with the same name but different contents are not installed together.
+    /// An empty schedule. With `is_shared`, all packages use the same directories (a shared tree). Then packages of the same name are not
+    /// compiled concurrently, and dependencies with the same name but different contents are not installed at the same time.
     #[must_use]
     pub fn new(is_shared: bool) -> Self {
         Self {
             graph: Graph::default(),
             packages: Vec::new(),
             users: Users::default(),
-            places: is_shared.then(HashMap::new),
+            names: is_shared.then(HashMap::new),
         }
     }
 
@@ -96,26 +96,26 @@ impl Schedule {
     }
 
     fn claims(&mut self, package: &Package) -> Vec<Claim> {
-        let Some(places) = &mut self.places else {
+        let Some(names) = &mut self.names else {
             return Vec::new();
         };
-        let mut place = |name: &Name| {
-            let next = places.len();
-            *places.entry(name.clone()).or_insert(next)
+        let mut number = |name: &Name| {
+            let next = names.len();
+            *names.entry(name.clone()).or_insert(next)
         };
         let own = Claim {
-            place: place(&package.name),
+            resource: number(&package.name),
             holds: Holds::Exclusive,
         };
         let dependencies = package.dependencies.iter().map(|id| Claim {
-            place: place(&self.packages[id.index()].name),
+            resource: number(&self.packages[id.index()].name),
             holds: Holds::Contents(id.index()),
         });
         std::iter::once(own).chain(dependencies).collect()
     }
 
-    /// How many packages are compiled concurrently, at most.
-    fn concurrent(&self, jobs: NonZeroUsize) -> usize {
+    /// The maximum number of packages that are compiled concurrently.
+    fn max_concurrent(&self, jobs: NonZeroUsize) -> usize {
         jobs.get().min(self.packages.len().max(1))
     }
 
@@ -123,16 +123,15 @@ impl Schedule {
     /// of each package, at the index of its id.
     #[must_use]
     pub fn forecast(self, jobs: NonZeroUsize, times: &[Duration]) -> Vec<ForecastStep> {
-        let concurrency = Concurrency::new(self.concurrent(jobs), self.places.is_some());
+        let concurrency = Concurrency::new(self.max_concurrent(jobs), self.names.is_some());
         forecast(Queue::new(self.graph), concurrency, times)
     }
 
-    /// Compiles everything.
+    /// Compiles all packages. Returns when all tasks have ended. A package for which the caller got no event was not started.
     ///
-    /// When the caller cancels `stop`, or after the first failure unless `limits` has `keep_going`, no further package is started and
-    /// running ones are stopped, as in [`compile`](super::compile). After a failure, packages that the caller still wants are fetched,
-    /// unless the disk is full; then `stop` is canceled. Returns when all tasks have ended. A package for which the caller got no event was
-    /// not started.
+    /// If the caller cancels `stop`, no further package is started, and the running packages are stopped as in
+    /// [`compile`](super::compile()). The first failure has the same effect, unless [`Limits::keep_going`] is set, but packages that the
+    /// caller still wants are fetched. If the disk is full, cancels `stop`.
     pub async fn run(
         self,
         context: &Arc<Context>,
@@ -140,9 +139,9 @@ impl Schedule {
         stop: &CancellationToken,
         caller: &mut dyn ScheduleCaller,
     ) {
-        let jobs = self.concurrent(limits.jobs);
-        let one_at_a_time = jobs <= filling::MOST_JOBS_ONE_AT_A_TIME;
-        let concurrency = Concurrency::new(jobs, self.places.is_some());
+        let jobs = self.max_concurrent(limits.jobs);
+        let one_at_a_time = jobs <= filling::MAX_JOBS_ONE_AT_A_TIME;
+        let concurrency = Concurrency::new(jobs, self.names.is_some());
         let queue = Queue::new(self.graph).filling_one_at_a_time(one_at_a_time);
         let memory_floor = limits.memory_floor;
         let is_memory_low = move || process::available_memory().is_some_and(|it| it < memory_floor);
@@ -151,7 +150,7 @@ impl Schedule {
             turns: Arc::new(ScriptTurns::new(jobs, is_memory_low)),
             packages: self.packages,
             users: self.users,
-            fills_first: jobs > 1 && jobs <= filling::MOST_JOBS,
+            fills_first: jobs > 1 && jobs <= filling::MAX_JOBS,
             filling: HashMap::new(),
             removing: TaskSet::new("remove"),
             stopping: Stopping::new(stop, limits.keep_going),
@@ -171,7 +170,7 @@ struct Compiling<'a> {
     users: Users,
     /// Whether one dependent fills an empty cache before the others start.
     fills_first: bool,
-    /// The caches that packages give their dependents and that are or were being filled.
+    /// For each package whose dependents share an empty cache, the state of this cache.
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
     stopping: Stopping<'a>,
@@ -180,19 +179,19 @@ struct Compiling<'a> {
 
 /// A package that dependents can use.
 struct Installable {
-    made: Made,
-    /// The package's empty cache for its dependents, if one of them fills it before the others start.
+    package: Obtained,
+    /// The empty cache that the dependents share. `Some` if one dependent fills it before the others start.
     filling: Option<Filling>,
 }
 
 /// How a package was obtained.
-enum Made {
+enum Obtained {
     Built(Box<Built>),
     /// The package was already compiled, and was installed.
     Installed(Installed),
 }
 
-impl Made {
+impl Obtained {
     fn installed(&self) -> Option<&Installed> {
         match self {
             Self::Built(built) => built.installed.as_ref(),
@@ -204,7 +203,7 @@ impl Made {
 /// The result of a build.
 type BuildResult = Result<Installable, CompileError>;
 
-/// The result of packing; `None` for a package that is only installed.
+/// The result of packing. `None` for a package that was only installed.
 type PackResult = Result<Option<Compiled>, CompileError>;
 
 impl Compiling<'_> {
@@ -215,7 +214,7 @@ impl Compiling<'_> {
                 pipeline.next_to_fetch(|id| self.stopping.wants_fetch(id, &*self.caller))
             {
                 if let Origin::Fetched { fetch, .. } = &self.packages[id.index()].origin {
-                    pipeline.fetch(id, fetch.start(self.stopping.fetch(id)));
+                    pipeline.fetch(id, fetch.start(self.stopping.fetch_started(id)));
                 }
             }
             while let Some(id) = pipeline.next_to_build() {
@@ -229,7 +228,7 @@ impl Compiling<'_> {
                 None => break,
             }
         }
-        // This runs concurrently with assembling the last releases.
+        // Remove the unused copies already now, while the caller assembles the last releases.
         let context = Arc::clone(self.context);
         self.removing
             .spawn_blocking((), move || context.sandbox.remove_unused_copies());
@@ -238,7 +237,8 @@ impl Compiling<'_> {
         }
     }
 
-    /// Handles the end of a fetch. With a blob, the package no longer needs its dependencies; without one, it is compiled from source.
+    /// Handles the end of a fetch. If there is a blob, the package no longer needs its dependencies. Otherwise, the package is compiled from
+    /// source.
     fn fetched(&mut self, queue: &mut Queue, id: Id, blob: Option<FetchedBlob>) {
         let was_stopped = self.stopping.fetch_ended(id) && blob.is_none();
         let origin = &mut self.packages[id.index()].origin;
@@ -249,7 +249,7 @@ impl Compiling<'_> {
             Some(FetchedBlob { blob, digests }) => {
                 *origin = Origin::Compiled { blob, digests };
                 self.release_dependencies(id);
-                // A fetched package is not packed.
+                // Packing is counted as a user of the tree, but a fetched package is not packed.
                 let installed = self.users.release(id);
                 self.remove(installed);
                 queue.fetched(id);
@@ -289,7 +289,8 @@ impl Compiling<'_> {
         all.all(|dependency| self.users.get(*dependency).is_some())
     }
 
-    /// Removes the dependencies that only this package still needed. Does nothing for a fetched package, which has released them before.
+    /// Removes the dependencies that only this package still needed. Does nothing for a fetched package, which already released its
+    /// dependencies after the fetch.
     fn release_dependencies(&mut self, id: Id) {
         for dependency in std::mem::take(&mut self.packages[id.index()].dependencies) {
             let installed = self.users.release(dependency);
@@ -297,6 +298,7 @@ impl Compiling<'_> {
         }
     }
 
+    /// Keeps an installed package for its users. Removes it if it has no users.
     fn keep(&mut self, id: Id, installed: Option<Installed>) {
         if let Some(installed) = installed {
             let unused = self.users.keep(id, installed);
@@ -304,7 +306,7 @@ impl Compiling<'_> {
         }
     }
 
-    /// The result of a package. A panic becomes an error.
+    /// Converts the panic of a package's task to an error.
     fn result<T>(
         &self,
         id: Id,
@@ -339,14 +341,15 @@ impl Compiling<'_> {
             matches!(origin, Origin::Compiled { .. }) || self.has_dependencies(id),
             "a dependency of {name} is not installed"
         );
-        // Packing also uses the tree.
-        let own = usize::from(!matches!(origin, Origin::Compiled { .. }));
-        let (dependencies, is_dependency) = (self.dependencies(id), self.users.count(id) > own);
+        // Packing is also counted as a user of the tree.
+        let packing = usize::from(!matches!(origin, Origin::Compiled { .. }));
+        let is_dependency = self.users.count(id) > packing;
+        let dependencies = self.dependencies(id);
         let (context, stop) = (Arc::clone(self.context), self.stopping.builds().clone());
         let turns = Arc::clone(&self.turns);
         let fills_first = self.fills_first && is_dependency;
         async move {
-            let made = match origin {
+            let package = match origin {
                 Origin::Source(source) | Origin::Fetched { source, .. } => {
                     let dates = context.source_dates;
                     let source_date = dates.of(&name, &source.source, &stop).await?;
@@ -366,18 +369,19 @@ impl Compiling<'_> {
                         algorithms: vec![Algorithm::Sha1, Algorithm::Sha256],
                     };
                     let built = package::build(&context, job, &turns, &stop).await?;
-                    Made::Built(Box::new(built))
+                    Obtained::Built(Box::new(built))
                 }
                 Origin::Compiled { blob, digests } => {
-                    let own = Arc::clone(&context);
-                    Made::Installed(install_compiled(own, name, (blob, digests), stop).await?)
+                    let installing =
+                        install_compiled(Arc::clone(&context), name, (blob, digests), stop);
+                    Obtained::Installed(installing.await?)
                 }
             };
-            let filling = match made.installed().filter(|_| fills_first) {
+            let filling = match package.installed().filter(|_| fills_first) {
                 Some(installed) => Filling::of(installed, &context).await,
                 None => None,
             };
-            Ok(Installable { made, filling })
+            Ok(Installable { package, filling })
         }
     }
 
@@ -389,19 +393,19 @@ impl Compiling<'_> {
     ) {
         self.release_dependencies(id);
         let (built, filling) = match self.result(id, result) {
-            Ok(Installable { made, filling }) => match made {
-                Made::Built(mut built) => {
+            Ok(Installable { package, filling }) => match package {
+                Obtained::Built(mut built) => {
                     self.remove_source(id, built.place.take());
                     self.keep(id, built.installed.clone());
                     (Some(built), filling)
                 }
-                Made::Installed(installed) => {
+                Obtained::Installed(installed) => {
                     self.keep(id, Some(installed));
                     (None, filling)
                 }
             },
             Err(failure) => {
-                self.stopping.after(&failure);
+                self.stopping.handle_failure(&failure);
                 self.caller
                     .hear(PackageEvent::Ended(id, Box::new(Err(failure))));
                 for dependent in pipeline.fail(id) {
@@ -423,7 +427,7 @@ impl Compiling<'_> {
         }
     }
 
-    /// Removes the source of a built package, and its directories.
+    /// Removes the source and the directories of a built package.
     fn remove_source(&mut self, id: Id, place: Option<UsedPlace>) {
         if let Origin::Source(Source { source, .. }) = &self.packages[id.index()].origin {
             let (source, context) = (source.clone(), Arc::clone(self.context));
@@ -441,12 +445,12 @@ impl Compiling<'_> {
             self.remove(installed);
         }
         if let Err(failure) = &result {
-            self.stopping.after(failure);
+            self.stopping.handle_failure(failure);
         }
         self.caller.hear(PackageEvent::Ended(id, Box::new(result)));
     }
 
-    /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the one that fills it leaves CPUs idle.
+    /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the dependent that fills it leaves CPUs idle.
     fn check_caches(&mut self, queue: &mut Queue) {
         for id in queue.filling() {
             let filling = self.filling.get_mut(&id);
@@ -459,7 +463,7 @@ impl Compiling<'_> {
     }
 }
 
-/// Logs a failed removal. The run continues: the whole work directory is removed at its end, and a failure is reported then.
+/// Logs a failed removal. The end of the run removes the whole work directory, and reports it if this fails again.
 fn report_removal(result: Result<Result<(), SandboxError>, TaskFailed>) {
     match result {
         Ok(Ok(())) => {}

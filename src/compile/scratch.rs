@@ -1,4 +1,4 @@
-//! Chooses the directories in `BASE/data` that a package can use, other than those that the agent creates for every package:
+//! Chooses the directories in `BASE/data` that a package can use in addition to its compile and install directories:
 //!
 //! - shared scratch directories, which the package uses together with other packages
 //! - directories whose paths the source mentions, which the package uses alone
@@ -15,8 +15,8 @@ use crate::release::Name;
 /// The names in `BASE/data` of directories that belong to the agent. They are never scratch directories.
 const RESERVED: [&str; 3] = ["packages", "compile", "bosh-agent-logs"];
 
-/// The scratch directories that a package shares with others: its own, those of its direct dependencies, and those in their
-/// environment files (`bosh/*.env`).
+/// The names of the scratch directories that a package shares with other packages: its own name, the names of its direct dependencies, and
+/// the names in the environment files of these dependencies (`bosh/*.env`).
 pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
     let mut names = BTreeSet::from([job.name.clone()]);
     for dependency in &job.dependencies {
@@ -27,14 +27,15 @@ pub(super) fn shared(job: &Job, vcap: &Vcap) -> Vec<Name> {
     names.into_iter().collect()
 }
 
-/// The names in `BASE/data` that the environment files of an installed package mention. Its dependents share these directories.
+/// The directories in `BASE/data` that the environment files of an installed package mention. The package's dependents share these
+/// directories.
 pub(super) fn named_for_dependents(installed: &Installed, vcap: &Vcap) -> BTreeSet<Name> {
     let data = vcap.data();
     let files = installed.environment_files().iter();
     files.flat_map(|text| in_text(text, &data)).collect()
 }
 
-/// The names in `BASE/data` that the files at the top of a package's source mention, except those of `shared` scratch directories. Blocks.
+/// The directories in `BASE/data` that the files at the top of a package's source mention, except `shared` scratch directories. Blocks.
 pub(super) fn named_in_source(shared: &[Name], source: &Path, vcap: &Vcap) -> BTreeSet<Name> {
     let data = vcap.data();
     let files = small_files::read(source, |_| true);
@@ -45,20 +46,21 @@ pub(super) fn named_in_source(shared: &[Name], source: &Path, vcap: &Vcap) -> BT
     names
 }
 
-/// Whether a command's output says that it could not create or remove the scratch directory itself (not an entry of it).
+/// Whether a line reports that a command could not create or remove the scratch directory itself.
 pub(super) fn blocks_a_command(directory: &Path, lines: &[String]) -> bool {
     let directory = directory.display().to_string();
-    let refused = ["File exists", "Device or resource busy"];
+    let errors = ["File exists", "Device or resource busy"];
     lines.iter().any(|line| {
-        refused.iter().any(|reason| line.ends_with(reason))
+        errors.iter().any(|error| line.ends_with(error))
+            // Leave out longer paths, such as those of entries of the directory.
             && line.split(&directory).skip(1).any(|after| {
                 !after.starts_with(|character| character == '/' || is_in_names(character))
             })
     })
 }
 
-/// The names below a directory in a script: in `DIRECTORY/NAME`, and in `$VARIABLE/NAME` if the script sets the variable to the
-/// directory. Quotes are skipped, and braces are expanded in their common forms.
+/// The names of the entries of `directory` in a script's text. Finds `DIRECTORY/NAME`, and `$VARIABLE/NAME` if the script sets the variable
+/// to the directory. Ignores quotes, and expands lists in braces (`DIRECTORY/{NAME,NAME}`).
 fn in_text(text: &str, directory: &Path) -> BTreeSet<Name> {
     let directory = directory.display().to_string();
     if !text.contains(&directory) {
@@ -86,15 +88,18 @@ fn in_text(text: &str, directory: &Path) -> BTreeSet<Name> {
             .strip_prefix('{')
             .and_then(|rest| rest.split_once('}'));
         match alternatives {
-            Some((alternatives, _)) => names.extend(alternatives.split(',').filter_map(first)),
-            None => names.extend(first(after)),
+            Some((alternatives, _)) => {
+                names.extend(alternatives.split(',').filter_map(leading_name));
+            }
+            None => names.extend(leading_name(after)),
         }
     }
     names
 }
 
-/// The name at the beginning of a text. `None` if it continues with a variable: it is not known before the script runs.
-fn first(text: &str) -> Option<Name> {
+/// The name at the beginning of a text. `None` if the name belongs to the agent, or if a variable or a pattern follows, because the complete
+/// name is then unknown before the script runs.
+fn leading_name(text: &str) -> Option<Name> {
     let end = text
         .find(|character: char| !is_in_names(character))
         .unwrap_or(text.len());

@@ -17,30 +17,30 @@ pub(super) const SIZE_LIMIT: u64 = 16 << 20;
 pub(super) enum ScriptFile {
     /// The script is a file in the source.
     Found,
-    /// The script is a link to a file, or to something that bash cannot read. Then bash reports the reason.
+    /// The script is a link to a file, or to a path that is inaccessible. In the second case, bash reports the reason.
     Linked,
     /// The script does not exist, so the package is empty.
     Missing,
-    /// The script is a link whose target, given here, does not exist outside the sandbox.
+    /// The script is a link to this target, which does not exist outside the sandbox.
     Dangling(PathBuf),
-    /// The script is, or links to, something that is not a file, such as a FIFO. It is not read, because reading a FIFO or a device may
-    /// never end.
+    /// The script is not a file, or is a link to something that is not a file. Such a script is not read, because reading a FIFO or a device
+    /// may never end. The text describes the kind, for messages.
     NotAFile(&'static str),
 }
 
-/// Looks for a packaging script. `behind` returns the kind of file that a link leads to.
+/// Looks for a packaging script. `target_kind` returns the kind of a link's target.
 ///
 /// # Errors
-/// The source cannot be read, or `behind` fails.
+/// The source cannot be read, or `target_kind` fails.
 pub(super) fn find(
     packaging: &Path,
-    behind: impl FnOnce(&Path) -> Result<FileKind, LookError>,
+    target_kind: impl FnOnce(&Path) -> Result<FileKind, LookError>,
 ) -> Result<ScriptFile, LookError> {
     let Some(entry) = fs::lookup(packaging)? else {
         return Ok(ScriptFile::Missing);
     };
     let kind = match entry.is_symlink() {
-        true => behind(packaging)?,
+        true => target_kind(packaging)?,
         false => entry.file_type().into(),
     };
     Ok(match (kind, not_a_file(kind)) {
@@ -51,7 +51,7 @@ pub(super) fn find(
     })
 }
 
-/// How messages call something that is not a file.
+/// The description of a kind in messages. `None` for a file, and if the kind is unknown.
 pub(super) fn not_a_file(kind: FileKind) -> Option<&'static str> {
     match kind {
         FileKind::Directory => Some("a directory"),
@@ -98,7 +98,7 @@ fn is_similar(name: &str) -> bool {
     strsim::levenshtein(stem.trim(), "packaging") <= 2
 }
 
-/// Reads a script that is not a link. Returns nothing if it is too long, or if it cannot be read, which bash itself reports.
+/// Reads a script that is not a link. Returns no bytes if the script is too long or cannot be read. Bash reports the second case.
 pub(super) fn read(packaging: &Path) -> Vec<u8> {
     let is_small = fs::lookup(packaging).is_ok_and(|found| {
         found.is_some_and(|metadata| metadata.is_file() && metadata.len() <= SIZE_LIMIT)
@@ -109,7 +109,7 @@ pub(super) fn read(packaging: &Path) -> Vec<u8> {
     }
 }
 
-/// Findings about text that bash misreads.
+/// Findings about bytes in a script that bash misinterprets.
 pub(super) fn misread(text: &[u8]) -> Vec<Finding> {
     const UTF_8: &[u8] = b"\xef\xbb\xbf";
     const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];

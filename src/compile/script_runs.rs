@@ -1,4 +1,4 @@
-//! Records which packaging scripts have run since a given time. These scripts may have changed installed packages that were checked before.
+//! Records when packaging scripts run. If an installed package was changed, the scripts that ran since its last check may have changed it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -25,7 +25,7 @@ pub(super) struct ScriptRun {
     package: Name,
 }
 
-/// Packages whose scripts may have changed a tree. `Display` gives a sentence that continues `since its last check`.
+/// Packages whose scripts may have changed a tree. `Display` completes a sentence that begins with `since its last check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspects(pub Vec<Name>);
 

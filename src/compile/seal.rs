@@ -1,8 +1,7 @@
-//! Seals an installed tree: makes it equal to its unpacked blob, so that dependents cannot distinguish a package that has just been
-//! compiled from one that was compiled before.
+//! Seals an installed tree: makes it equal to the tree that results from unpacking the compiled blob as root. Dependents can then not
+//! distinguish a package that was just compiled from one that was installed from its blob.
 //!
-//! The result is the same as that of unpacking as root: everything belongs to root, times are whole seconds, and there are no extended
-//! attributes, sockets and devices.
+//! In a sealed tree, everything belongs to root, times are whole seconds, and there are no extended attributes, sockets or devices.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -19,16 +18,16 @@ use crate::fs::{self, Found, Mounts, Walk, WalkStep};
 /// The kernel's limit for a list of attributes, in bytes.
 const XATTR_LIST_MAX: usize = 64 * 1024;
 
-/// The temporary name of a copy that replaces a file with hard links outside the tree. No package has a file with this name.
+/// The temporary name of a copy that replaces a file with hard links outside the tree. No file of a package has this name.
 const COPY: &str = ".bosh-agent:copy";
 
 /// The name by which a directory of a walk refers to itself.
 const ITSELF: &str = "";
 
-/// Properties that a tree had before sealing, which the archive needs and the sealed tree no longer has.
+/// Properties that sealing removes from a tree, and that the archive needs.
 #[derive(Debug, Default)]
 pub(super) struct Unsealed {
-    /// User and group of each entry that did not belong to root, by its name in the archive.
+    /// The user and the group of each entry that did not belong to root. The keys are names in the archive.
     owners: HashMap<Vec<u8>, (u32, u32)>,
 }
 
@@ -73,11 +72,11 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
             examined.unsealed.owners.insert(name, owners);
         }
         if kind == FileType::RegularFile && found.links > 1 {
-            let (_, here) = examined
+            let (_, in_tree) = examined
                 .linked
                 .entry(found.id())
                 .or_insert((found.links, 0));
-            *here += 1;
+            *in_tree += 1;
         }
     }
     Ok(examined)
@@ -94,7 +93,7 @@ pub(super) fn seal(
     newest: Option<SourceDate>,
 ) -> fs::Result<Unsealed> {
     let mut sealing = Sealing::new(tree, &examined, newest)?;
-    // The path of the current directory below the root.
+    // The path of the current directory, relative to the root of the tree.
     let mut inside = PathBuf::new();
     while let Some(step) = sealing.walk.next_step()? {
         match step {
@@ -147,11 +146,12 @@ struct Sealing {
     walk: Walk,
     /// The device and inode of files that also have hard links outside the tree.
     shared: HashSet<(u64, u64)>,
-    /// The paths, below the root, of the copies that have replaced these files.
+    /// The copies that have replaced shared files: their paths relative to the root, by device and inode of the replaced file.
     detached: HashMap<(u64, u64), PathBuf>,
     root: Option<OwnedFd>,
-    /// The newest time of an entry, in seconds since 1970.
+    /// The upper limit of the entries' times, in seconds since 1970.
     newest: i64,
+    /// A buffer for the names of an entry's extended attributes.
     attributes: Vec<u8>,
     is_root: bool,
 }
@@ -162,7 +162,7 @@ impl Sealing {
         Ok(Self {
             walk: Walk::to_change(tree, Mounts::Refuse)?,
             shared: linked
-                .filter(|(_, (everywhere, here))| everywhere != here)
+                .filter(|(_, (total, in_tree))| total != in_tree)
                 .map(|(id, _)| *id)
                 .collect(),
             detached: HashMap::new(),
@@ -239,12 +239,12 @@ impl Sealing {
             .map_err(|error| self.walk.failed("remove", name, error.into()))
     }
 
-    /// Replaces a file that has hard links outside the tree with a copy, so that changes in the tree do not affect the outside. Returns
-    /// `true` if the entry is another name of a file that was already sealed.
+    /// Replaces a file that has hard links outside the tree with a copy, so that changes in the tree do not affect files outside. Returns
+    /// `true` if the entry is now a hard link to a copy that is already sealed.
     fn detach(&mut self, inside: &Path, name: &OsStr, found: &Found) -> fs::Result<bool> {
-        if let (Some(first), Some(root)) = (self.detached.get(&found.id()), &self.root) {
+        if let (Some(copy), Some(root)) = (self.detached.get(&found.id()), &self.root) {
             self.remove(name)?;
-            fs::link_below(root.as_fd(), first, self.walk.directory(), name)
+            fs::link_below(root.as_fd(), copy, self.walk.directory(), name)
                 .map_err(|error| self.walk.failed("link", name, error.into()))?;
             return Ok(true);
         }
@@ -273,7 +273,7 @@ impl Sealing {
             .filter(|attribute| !attribute.is_empty())
         {
             let removed = rustix::fs::lremovexattr(&path, attribute);
-            // A security label of the system can be neither removed nor packed.
+            // Ignore errors: a security label of the system cannot be removed, and it is not packed.
             if removed == Err(Errno::PERM) && self.walk.clear_flags(name)? {
                 let _ = rustix::fs::lremovexattr(&path, attribute);
             }

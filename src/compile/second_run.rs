@@ -32,7 +32,7 @@ impl SecondRun {
     /// The default.
     pub const AUTO: Self = Self::Auto(CHEAP);
 
-    /// Whether a second run follows a failure. It does not after a signal, a lack of memory or space, a timeout or a cancellation, because
+    /// Whether a second run follows a failure. No second run follows a signal, a lack of memory or space, a timeout or a cancellation, because
     /// the rules cannot cause these.
     pub(super) fn follows(
         self,
@@ -54,10 +54,10 @@ fn has_status(failure: &CompileError, code: i32) -> bool {
     matches!(failure, CompileError::Script(script) if script.status == Status::Exited(code))
 }
 
-/// The first run of a script, under Landlock rules, before its second one.
+/// The first run of a script that runs twice. The first run is restricted by Landlock rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstRun {
-    /// Why the script runs again: its error, or the denied access if it succeeded.
+    /// Why the script runs again: the error of the first run, or a text about denied access if the first run succeeded.
     pub failure: String,
     /// Whether the script succeeded although it was denied access.
     pub succeeded: bool,
@@ -75,7 +75,7 @@ pub struct FirstRun {
     pub log: PathBuf,
 }
 
-/// The log of a first run: `NAME@first.log` next to the `NAME.log` of the second. Package names contain no `@`, so no other log has
+/// The log of the first run. It is `NAME@first.log`, next to `NAME.log` of the second run. Package names contain no `@`, so no other log has
 /// this name.
 #[must_use]
 pub fn first_log(log: &Path) -> PathBuf {

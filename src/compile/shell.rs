@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::process::{LastLines, Terminal};
 use crate::release::Name;
 
-/// When a shell is opened, and where.
+/// When and on which terminal a shell is opened.
 #[derive(Debug, Clone)]
 pub struct Shell {
-    /// For which package, and when.
+    /// When a shell is opened.
     pub when: ShellWhen,
     /// The terminal of this process.
     pub terminal: Arc<Terminal>,
@@ -27,18 +27,18 @@ pub enum ShellWhen {
     AfterFailure,
 }
 
-/// The shells of a run, one at a time.
+/// The shells of a run. One shell at a time is open.
 #[derive(Debug)]
 pub struct Shells {
     pub(super) shell: Shell,
-    /// Ends an open shell when it is canceled. The failure of another package does not cancel it.
+    /// Ends an open shell when this token is canceled. The failure of another package does not cancel this token.
     pub(super) cancel: CancellationToken,
     /// Locked while a shell is open.
     pub(super) turn: Mutex<()>,
 }
 
 impl Shells {
-    /// The shells of a run, in which none is open yet. `cancel` ends an open shell.
+    /// No shell is open yet. `cancel` ends an open shell.
     #[must_use]
     pub fn new(shell: Shell, cancel: &CancellationToken) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Reads the small files of a directory, in which other code searches for paths: scripts and environment files.
+//! Reads the small files of a directory, such as scripts and environment files. Other code searches them for paths.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::fs;
 /// The maximum size of a file that is read, in bytes. Scripts are smaller.
 const TEXT_LIMIT: u64 = 64 << 10;
 
-/// The contents of the small files of a directory. A file that cannot be read is left out.
+/// The contents of the small files of a directory whose names `is_wanted` accepts. Leaves out files that cannot be read.
 pub(super) fn read(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let mut texts = Vec::new();
     for entry in fs::list(directory).unwrap_or_default() {

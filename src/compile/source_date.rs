@@ -1,9 +1,9 @@
-//! The newest time of files in compiled packages, for builds that give the same bytes each time.
+//! The source date: the upper limit of the times of files in compiled packages. It makes builds reproducible.
 //!
-//! A file that a script creates has the time of its creation, so each run would pack other bytes. With a source date, later times are
-//! packed as the source date. Scripts get the source date as `SOURCE_DATE_EPOCH`, which many tools write into their output in place of
-//! the current time (<https://reproducible-builds.org/specs/source-date-epoch/>). Scripts also get a fixed locale and time zone, because
-//! the order of lists and the form of dates depend on them.
+//! A file that a script creates has the time of its creation, so each run would pack other bytes. With a source date, each later time is
+//! replaced with the source date in the compiled package. Scripts get the source date as `SOURCE_DATE_EPOCH`, which many tools write into
+//! their output in place of the current time (<https://reproducible-builds.org/specs/source-date-epoch/>). Scripts also get a fixed locale
+//! and time zone, because the order of lists and the form of dates depend on them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -52,7 +52,7 @@ impl SourceDate {
         }
     }
 
-    /// The newest time in a source blob; 1970 for one without entries.
+    /// The newest time in a source blob. It is the start of 1970 if the blob has no entries, or only entries with older times.
     ///
     /// # Errors
     /// If the blob cannot be read to its end.
@@ -86,10 +86,10 @@ impl fmt::Display for SourceDate {
     }
 }
 
-/// Which source dates the packages of a run have.
+/// The source dates of the packages of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SourceDates {
-    /// None: the times of installed files are packed as they are.
+    /// No source dates. The times of installed files are packed unchanged.
     #[default]
     None,
     /// The same date for all packages.
@@ -137,7 +137,7 @@ impl SourceDates {
     }
 }
 
-/// The newest time of an archive's entries, in seconds since 1970; `None` if it has no entries.
+/// The newest time of an archive's entries, in seconds since 1970. `None` if the archive has no entries.
 fn newest_time(archive: impl Read) -> Result<Option<i64>, ReadError> {
     let input = |source| ReadError::Input { source };
     let mut reader = Reader::new(Decoder::new(archive).map_err(input)?);

@@ -1,5 +1,5 @@
-//! Stops the tasks of a schedule. A cancellation stops all of them. A failure stops builds, packing and those fetches that no release needs
-//! any more.
+//! Stops the tasks of a schedule. A cancellation stops all tasks. A failure stops builds, packing, and the fetches of packages that the
+//! caller no longer wants.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use super::queue::Id;
 
 /// The tokens that stop the tasks of a schedule.
 pub(super) struct Stopping<'a> {
+    /// Stops all tasks.
     all: &'a CancellationToken,
     /// Stops the tasks that build and pack.
     builds: CancellationToken,
@@ -34,8 +35,8 @@ impl<'a> Stopping<'a> {
         &self.builds
     }
 
-    /// Stops builds and packing after a failure, unless `keep_going` is set. If the disk is full, stops them in any case.
-    pub(super) fn after(&self, failure: &CompileError) {
+    /// Stops builds and packing after a failure, unless `keep_going` is set. If the disk is full, stops all tasks in any case.
+    pub(super) fn handle_failure(&self, failure: &CompileError) {
         if failure.is_no_space() {
             self.all.cancel();
         } else if !self.keep_going {
@@ -44,7 +45,7 @@ impl<'a> Stopping<'a> {
     }
 
     /// Creates the token of a fetch that starts.
-    pub(super) fn fetch(&mut self, id: Id) -> CancellationToken {
+    pub(super) fn fetch_started(&mut self, id: Id) -> CancellationToken {
         let token = self.all.child_token();
         self.fetches.insert(id, token.clone());
         token
@@ -56,7 +57,7 @@ impl<'a> Stopping<'a> {
         token.is_some_and(|token| token.is_cancelled())
     }
 
-    /// Whether a package that can be fetched is still needed.
+    /// Whether the blob of a package is still to be fetched.
     pub(super) fn wants_fetch(&self, id: Id, caller: &dyn ScheduleCaller) -> bool {
         match self.builds.is_cancelled() {
             false => true,
@@ -64,7 +65,7 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    /// Stops the running fetches that no release needs.
+    /// Stops the running fetches of packages that the caller no longer wants.
     pub(super) fn stop_unwanted_fetches(&self, caller: &dyn ScheduleCaller) {
         for (id, token) in &self.fetches {
             if !self.wants_fetch(*id, caller) {

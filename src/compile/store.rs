@@ -1,7 +1,8 @@
-//! The store: the directory with the installed packages of one run, and the number of users that each of them still has.
+//! The store: the directory with the installed packages of one run. Also counts the users that each package still has.
 //!
-//! A package's *tree* contains the files that its script has installed. *Sealing* makes a tree equal to its unpacked blob and read-only
-//! ([`seal`]), so that dependents can use it.
+//! The directory of an installed package is its *tree*. Before dependents use a tree that a script has installed, the store *seals* it
+//! ([`seal`]): makes it equal to the tree that results from unpacking the compiled blob. The store also saves the state of each tree's files
+//! in a *record*, with which the tree is compared later.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,7 +27,7 @@ use crate::runtime::Cancellable;
 #[derive(Debug, Clone)]
 pub struct Store {
     directory: PathBuf,
-    /// The number of the next tree. Paths of trees contain numbers because several packages can have one name.
+    /// The number of the next tree. Paths of trees contain numbers because several packages can have the same name.
     next: Arc<AtomicUsize>,
     script_runs: ScriptRuns,
 }
@@ -68,7 +69,7 @@ impl Store {
         }
     }
 
-    /// The record of the scripts that may have changed trees in the store.
+    /// The runs of scripts, which may have changed trees in the store.
     pub(super) fn script_runs(&self) -> &ScriptRuns {
         &self.script_runs
     }
@@ -83,7 +84,7 @@ impl Store {
         Ok(installed)
     }
 
-    /// Seals an examined tree and moves it into the store. Also returns the properties that packing needs and that sealing has changed.
+    /// Seals an examined tree and moves it into the store. Also returns the properties that packing needs and that sealing has removed.
     /// File times later than `newest` are set to `newest`.
     pub(super) fn seal_examined(
         &self,
@@ -92,23 +93,23 @@ impl Store {
         examined: Examined,
         newest: Option<SourceDate>,
     ) -> fs::Result<(Installed, Unsealed)> {
-        let place = self.new_tree(name)?;
+        let stored = self.new_tree(name)?;
         let unsealed = seal::seal(tree, examined, newest)?;
-        fs::move_tree(tree, &place)?;
-        // Record the tree after the move, which changes its root directory.
-        let record = Record::of(&place)?;
-        Ok((Installed::to_be_packed(place, record), unsealed))
+        fs::move_tree(tree, &stored)?;
+        // Make the record after the move, because the move changes the root directory.
+        let record = Record::of(&stored)?;
+        Ok((Installed::to_be_packed(stored, record), unsealed))
     }
 
-    /// Moves a tree that has no dependents into the store without sealing it, for packing. Returns `None` if the tree is on another file
-    /// system and would have to be copied.
+    /// Moves the tree of a package without dependents into the store, for packing. Does not seal it. Returns `None` if the tree is on
+    /// another file system and would have to be copied.
     pub(super) fn move_to_pack(&self, name: &Name, tree: &Path) -> fs::Result<Option<Installed>> {
-        let place = self.new_tree(name)?;
-        if !fs::rename_tree(tree, &place)? {
+        let stored = self.new_tree(name)?;
+        if !fs::rename_tree(tree, &stored)? {
             return Ok(None);
         }
-        let record = Record::of(&place)?;
-        Ok(Some(Installed::to_be_packed(place, record)))
+        let record = Record::of(&stored)?;
+        Ok(Some(Installed::to_be_packed(stored, record)))
     }
 
     /// Installs a package from its compiled blob. After a cancellation, unpacking fails at its next read.
@@ -124,8 +125,8 @@ impl Store {
         self.unpack_opened(name, fs::open_file(blob)?, cancel)
     }
 
-    /// Installs a package from a compiled blob with these digests. The blob is kept: the package is reinstalled from it if its tree is
-    /// changed.
+    /// Installs a package from a compiled blob, whose digests are verified. Remembers the blob, from which the package is reinstalled if its
+    /// tree is changed.
     pub(super) fn unpack_compiled(
         &self,
         name: &Name,
@@ -148,11 +149,11 @@ impl Store {
         blob: File,
         cancel: &CancellationToken,
     ) -> Result<Installed, UnpackError> {
-        let place = self.new_tree(name)?;
-        create_root(&place)?;
-        archive::unpack_whole(Cancellable::new(blob, cancel), &place)?;
-        let record = Record::of(&place)?;
-        Ok(Installed::new(place, record))
+        let tree = self.new_tree(name)?;
+        create_root(&tree)?;
+        archive::unpack_whole(Cancellable::new(blob, cancel), &tree)?;
+        let record = Record::of(&tree)?;
+        Ok(Installed::new(tree, record))
     }
 
     /// Removes a package that no dependent needs any more.
@@ -163,7 +164,7 @@ impl Store {
         fs::remove_each(installed.trees(), |tree| fs::remove_tree(fs::parent(&tree)))
     }
 
-    /// Removes everything except these packages: unused results and partial trees.
+    /// Removes all trees except those of the `kept` packages. The removed trees are unused or partial.
     ///
     /// # Errors
     /// A file operation failed.
@@ -180,9 +181,8 @@ impl Store {
         Ok(())
     }
 
-    /// A new path for a tree. Its directory is new, because another release may have a package of the same name. The tree has its
-    /// package's name and is alone in its directory, so that the directories of several dependencies can be the layers of one
-    /// overlay.
+    /// Creates a directory for a new tree and returns the path of the tree, which does not exist yet. The directory contains only this tree,
+    /// which has the name of its package. Therefore, the directories of several dependencies can be the layers of one overlay.
     pub(super) fn new_tree(&self, name: &Name) -> fs::Result<PathBuf> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.join(number.to_string());
@@ -191,7 +191,7 @@ impl Store {
     }
 }
 
-/// Creates the root of a tree for unpacking, with the mode for archives that do not list their root.
+/// Creates the root of a tree for unpacking. It keeps this mode if the archive does not list the root.
 pub(super) fn create_root(tree: &Path) -> fs::Result<()> {
     fs::create_dir(tree)?;
     fs::set_mode(tree, 0o755)
@@ -204,16 +204,16 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Counts another user of the package.
+    /// Records that the package has another user.
     pub(super) fn expect(&mut self, package: Id) {
         self.packages.entry(package).or_default().0 += 1;
     }
 
-    /// Records that the package was installed. Returns it if it has no users any more, so that the caller removes it.
+    /// Records that the package was installed. Returns the package if it has no users any more, so that the caller removes it.
     #[must_use]
     pub(super) fn keep(&mut self, package: Id, installed: Installed) -> Option<Installed> {
         match self.packages.get_mut(&package) {
-            Some((_, place)) => place.replace(installed),
+            Some((_, kept)) => kept.replace(installed),
             None => Some(installed),
         }
     }

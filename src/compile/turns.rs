@@ -1,5 +1,5 @@
-//! Limits the number of packaging scripts that run concurrently: to a maximum, and to one while memory is low. A script runs while it has a
-//! turn.
+//! Limits how many packaging scripts run concurrently. While memory is low, no further script starts until the running scripts have ended.
+//! The permission to run is called a turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,13 +24,13 @@ pub(super) struct ScriptTurn {
     _permit: OwnedSemaphorePermit,
     running: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
-    /// How many turns had begun when this one began, including this one.
-    begun_with_it: usize,
-    /// Whether other turns overlapped with this one. Until its end, only those that had begun before it count.
+    /// The number of this turn: 1 for the first turn that began, 2 for the second.
+    number: usize,
+    /// Whether other turns overlapped with this turn. Turns that begin after this turn are only considered when this turn ends.
     overlap: Overlap,
 }
 
-/// Whether a turn overlapped with others. Outlives the turn.
+/// Whether a turn overlapped with other turns. Outlives the turn.
 #[derive(Debug, Clone)]
 pub(super) struct Overlap(Arc<AtomicBool>);
 
@@ -49,7 +49,7 @@ impl ScriptTurn {
 
 impl Drop for ScriptTurn {
     fn drop(&mut self) {
-        if self.begun.load(Ordering::Acquire) > self.begun_with_it {
+        if self.begun.load(Ordering::Acquire) > self.number {
             self.overlap.0.store(true, Ordering::Release);
         }
         self.running.fetch_sub(1, Ordering::AcqRel);
@@ -57,7 +57,7 @@ impl Drop for ScriptTurn {
 }
 
 impl ScriptTurns {
-    /// At most `scripts` turns at the same time. While `is_memory_low`, no turn begins while another one runs.
+    /// Allows at most `scripts` turns at the same time. While `is_memory_low` returns `true`, a turn begins only if no other script runs.
     pub(super) fn new(
         scripts: usize,
         is_memory_low: impl Fn() -> bool + Send + Sync + 'static,
@@ -70,15 +70,15 @@ impl ScriptTurns {
         }
     }
 
-    /// A turn, if one is available without waiting.
+    /// Begins a turn, if this is possible without waiting.
     pub(super) fn try_acquire(&self) -> Option<ScriptTurn> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         self.begin().then(|| self.turn(permit))
     }
 
-    /// Waits for a turn. Never returns `None`.
+    /// Waits for a turn. Never returns `None`, because the semaphore is never closed.
     ///
-    /// Cancel-safe: the caller only loses its place in the queue.
+    /// Cancel-safe: the caller only loses its position among the waiting scripts.
     pub(super) async fn acquire(&self) -> Option<ScriptTurn> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         while !self.begin() {
@@ -87,7 +87,7 @@ impl ScriptTurns {
         Some(self.turn(permit))
     }
 
-    /// Counts another running script, if one may start.
+    /// Counts another running script, if a script may start now.
     fn begin(&self) -> bool {
         if !(self.is_memory_low)() {
             self.running.fetch_add(1, Ordering::AcqRel);
@@ -107,7 +107,7 @@ impl ScriptTurns {
                 self.running.load(Ordering::Acquire) > 1,
             ))),
             running: Arc::clone(&self.running),
-            begun_with_it: self.begun.fetch_add(1, Ordering::AcqRel) + 1,
+            number: self.begun.fetch_add(1, Ordering::AcqRel) + 1,
             begun: Arc::clone(&self.begun),
         }
     }

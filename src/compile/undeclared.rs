@@ -1,4 +1,4 @@
-//! Finds undeclared dependencies: packages that a script failed to access because the package does not depend on them. No I/O.
+//! Finds undeclared dependencies: packages that a script tried to use although its package does not depend on them. No I/O.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ const FAILURES: [&str; 20] = [
     "enoent",
 ];
 
-/// The packages below the `directories` of installed packages that a text names in error messages about missing or inaccessible
-/// files. Packages that are only mentioned, as in a linker's option or a traced command, do not count.
+/// The packages to which error messages in a text refer, because a file of the package is missing or inaccessible. `directories` are the
+/// directories that contain installed packages. Ignores paths in options and in commands that bash shows.
 pub(super) fn inaccessible_packages(text: &str, directories: &[PathBuf]) -> BTreeSet<Name> {
     text.lines()
         .filter(|line| !is_trace(line))

@@ -1,4 +1,4 @@
-//! The work directory of a run, which contains all temporary files of the run, and the store of installed packages.
+//! The work directory of a run. It contains all temporary files of the run, including the store of installed packages.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::config::WORK_PREFIX;
 use crate::fs::{self, LeasedDirectory, MadeDirectories};
 use crate::sandbox;
 
-/// How long the processes of a killed run may take to end before its work directory is removed.
+/// How long the removal of a killed run's work directory waits for the end of the run's processes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The name of the directory of installed packages.
@@ -21,9 +21,11 @@ pub struct WorkDirectory {
 }
 
 impl WorkDirectory {
-    /// Creates a work directory in `parent`, with a store and the directories `contents`. First removes the work directories of killed runs
-    /// in `parent`, and waits for their processes until `stop` returns true. `made` has the directories above the work directory that were
-    /// created for it; they are removed with it.
+    /// Creates a work directory in `parent`, with a store and the directories `contents`. `made` are the directories that were created above
+    /// the work directory. They are removed together with it.
+    ///
+    /// First removes the work directories of killed runs in `parent`. Waits for the processes of these runs, but no longer than until `stop`
+    /// returns `true`.
     ///
     /// # Errors
     /// The error of the system.

@@ -164,7 +164,7 @@ async fn open_shell(
         algorithms: Vec::new(),
     };
     match compile::compile(context, job, cancel).await {
-        Ok(_) | Err(CompileError::Left { .. }) => Ok(()),
+        Ok(_) | Err(CompileError::ReplacedByShell { .. }) => Ok(()),
         Err(CompileError::Stopped { .. }) => Err(OfflineError::Stopped),
         Err(CompileError::Sandbox { source, .. }) => Err(OfflineError::Sandbox(source)),
         Err(CompileError::Files { source, .. }) => Err(OfflineError::Files(source)),

@@ -143,7 +143,7 @@ fn of_package(error: &CompileError) -> FailureKind {
         | CompileError::Mounted { .. }
         | CompileError::Denied { .. }
         | CompileError::AcrossMounts { .. }
-        | CompileError::Left { .. }
+        | CompileError::ReplacedByShell { .. }
         | CompileError::Stopped { .. } => FailureKind::Script,
     }
 }

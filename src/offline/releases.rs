@@ -266,7 +266,7 @@ impl Run<'_> {
                     self.stop.cancel();
                 }
             },
-            Err(CompileError::Stopped { .. } | CompileError::Left { .. }) => {
+            Err(CompileError::Stopped { .. } | CompileError::ReplacedByShell { .. }) => {
                 self.ledger.set_stopped(node)
             }
             Err(source) => self.fail_package(node, source.into()),

@@ -1,5 +1,5 @@
-//! A package after its script has succeeded (*built*), and the state of its packing. Its installed files are a tree in the store, which
-//! dependents can already use.
+//! A package after its script has succeeded (*built*), and the state of its packing. Its installed files are a tree in the store.
+//! Dependents can already use this tree.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub(in crate::compile) struct Built {
     pub(super) findings: Vec<Finding>,
     pub(super) elapsed: Duration,
     pub(super) script: Option<ScriptEnd>,
-    /// The package's directories, which the caller of the build removes. `None` if they are already removed, because another package waited
-    /// for them.
+    /// The package's directories, which the caller of the build removes. `None` if they are already removed: packages that share a tree
+    /// leave it as soon as possible.
     pub place: Option<UsedPlace>,
 }
 
 impl Built {
-    /// Marks the package, and what will be compiled against it, if the package or one of its dependencies is the result of an unrestricted
-    /// run. Call this before its dependents start.
+    /// Marks the package as the result of an unrestricted run if one of its dependencies has this mark. Passes the mark on to the package's
+    /// dependents. Call this before the dependents start.
     pub(super) fn inherit_unrestricted(&mut self) {
         let mut dependencies = self.job.dependencies.iter();
         self.unrestricted |= dependencies.any(|it| it.installed.is_unrestricted());
@@ -64,10 +64,10 @@ impl UsedPlace {
 pub(super) enum Packing {
     Pending {
         tree: InstalledTree,
-        /// The compression of the source, which is also that of the blob.
+        /// The compression of the source. The compiled blob gets the same compression.
         compression: Compression,
     },
-    /// The package is already packed, because packing had to precede sealing or could not move the tree.
+    /// The package is already packed, because sealing removes devices from the tree, or because the tree cannot be moved into the store.
     Done(CompiledBlob),
 }
 
@@ -78,7 +78,7 @@ pub(super) struct InstalledTree {
     /// The properties that the tree had before sealing.
     pub(super) unsealed: Unsealed,
     /// Whether the agent, not the script, created the root of the tree.
-    pub(super) has_own_root: bool,
+    pub(super) agent_made_root: bool,
 }
 
 #[derive(Debug)]

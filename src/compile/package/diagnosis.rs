@@ -72,7 +72,7 @@ impl Work {
         findings.extend(protected::refused(&printed, confined.view.as_ref(), false));
         let compile = &self.plan.paths.compile;
         let is_denied = status == Status::Exited(126) || !printed.denied.is_empty();
-        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.files())? {
+        if is_denied && let Some(directory) = fs::noexec(compile).map_err(self.file_error())? {
             findings.push(Finding::NoExecution { directory });
         }
         if overlap.happened() {
@@ -105,10 +105,10 @@ impl Work {
             .collect();
         let mut lines = printed.across.clone();
         if let Some(view) = confined.view.as_ref() {
-            let is_caused = |line: &PrintedLine| {
-                printed.read_only.contains(line) && protected::is_caused(line, view)
+            let is_refused_by_protection = |line: &PrintedLine| {
+                printed.read_only.contains(line) && protected::may_be_refused(line, view)
             };
-            lines.retain(|line| !is_caused(line));
+            lines.retain(|line| !is_refused_by_protection(line));
         }
         let lines = DependencyMounts::of(seen.iter()).lines_caused(&lines, failed_after);
         match lines.is_empty() {
@@ -141,7 +141,8 @@ impl Work {
         Ok(())
     }
 
-    /// Whether Landlock rules denied access to the script, as far as its output shows. Only with `--second-run=never` is the result kept.
+    /// Whether the script's output shows that Landlock rules denied it access. The result of such a script is kept only with
+    /// `--second-run=never`.
     pub(super) fn was_denied(&self) -> bool {
         let summary = self.summary();
         summary.denials.iter().any(Denial::may_be_caused_by_rules)
@@ -169,7 +170,7 @@ impl Work {
                     search.read(block);
                 }
             });
-            read.map_err(self.files())?;
+            read.map_err(self.file_error())?;
         }
         let denials = match (search, rules) {
             (Some(search), Some(rules)) => search.into_denials(|paths| self.closed(rules, paths)),
@@ -185,8 +186,8 @@ impl Work {
         Ok(printed)
     }
 
-    /// How rules close the paths that a script has printed. A cancellation does not interrupt this, because the report of a failure needs
-    /// the result.
+    /// Looks up which of the paths that a script has printed are closed by the rules. A cancellation does not interrupt this, because the
+    /// report of a failure needs the result.
     fn closed(&self, rules: &Rules, paths: Vec<PathBuf>) -> ClosedPaths {
         let look = Look {
             cancel: &CancellationToken::new(),
@@ -201,16 +202,17 @@ impl Work {
                 tracing::warn!(package = %self.job.name, error = %Chain(&error), "could not look up the paths in the output of the packaging script");
             }
         }
-        let mut looked = ClosedPaths::default();
+        let mut lookup = ClosedPaths::default();
         let mut answers = answer.closed.into_iter();
         for path in paths {
             match answers.next() {
-                Some(Some(closed)) => drop(looked.closed.insert(path, closed)),
+                Some(Some(closed)) => drop(lookup.closed.insert(path, closed)),
                 Some(None) => {}
-                None => drop(looked.unknown.insert(path)),
+                // The lookup has failed before it reached this path.
+                None => drop(lookup.unknown.insert(path)),
             }
         }
-        looked
+        lookup
     }
 
     /// Undeclared dependencies that the script failed to access.
@@ -229,28 +231,28 @@ impl Work {
         found.into_iter().collect()
     }
 
-    /// The cause of a failure, if it is a lack of memory or disk space, or an unexpected scratch directory. These are detected here because
-    /// scripts report them in many ways.
+    /// The cause of a failure, if it is a lack of memory or disk space, or a scratch directory that the script does not expect. The state of
+    /// the machine is also used, because scripts report these causes in many ways.
     pub(super) fn cause(&self, end: &ScriptEnd, killed_before: Option<u64>) -> Option<Cause> {
         let killed = process::out_of_memory_kills()
             .zip(killed_before)
             .map_or(0, |(after, before)| after.saturating_sub(before));
-        let by_kill = matches!(end.status, Status::Signaled(9) | Status::Exited(137));
-        let says = |text: &str| end.output.tail.lines.iter().any(|line| line.contains(text));
-        if killed > 0 && (by_kill || says("Killed")) {
+        let was_killed = matches!(end.status, Status::Signaled(9) | Status::Exited(137));
+        let has_printed = |text: &str| end.output.tail.lines.iter().any(|it| it.contains(text));
+        if killed > 0 && (was_killed || has_printed("Killed")) {
             return Some(Cause::OutOfMemory { killed });
         }
         let compile = self.plan.paths.compile.clone();
         let full = [compile, PathBuf::from("/tmp")]
             .into_iter()
-            // In a view of its own, the script's /tmp is on the same disk as its other directories.
-            .take(if self.is_elsewhere() { 1 } else { 2 })
+            // If the script has its own view, its /tmp is on the same disk as the compile directory.
+            .take(if self.has_other_paths_inside() { 1 } else { 2 })
             .filter_map(|directory| {
                 let space = fs::space(&directory).ok()?;
                 space.is_full().then_some((directory, space))
             })
             .next();
-        if says("No space left on device") || full.is_some() {
+        if has_printed("No space left on device") || full.is_some() {
             return Some(Cause::NoSpace { full });
         }
         let vcap = &self.context.vcap;

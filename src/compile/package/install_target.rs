@@ -1,5 +1,5 @@
-//! Finds the tree that the script has installed: the files at its install target, which is a link to the install directory unless the
-//! script has replaced the link.
+//! Finds the tree that the script has installed. The install target is a link to the install directory, but the script may have replaced
+//! the link or the directory.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use crate::sandbox::{CopyEnd, FileKind, LookError, SeenPath, SeenPaths};
 #[derive(Debug)]
 pub(super) struct FoundTree {
     pub(super) path: PathBuf,
-    /// Whether the tree's root is the directory that the agent created.
-    pub(super) has_own_root: bool,
+    /// Whether the agent, not the script, created the root of the tree.
+    pub(super) agent_made_root: bool,
     /// Whether the tree is a copy, in a new directory in the store.
     is_copy: bool,
 }
 
 impl FoundTree {
-    fn in_place(path: PathBuf, has_own_root: bool) -> Self {
+    fn in_place(path: PathBuf, agent_made_root: bool) -> Self {
         Self {
             path,
-            has_own_root,
+            agent_made_root,
             is_copy: false,
         }
     }
 
-    /// If the tree is a copy, removes it and its directory, after the tree was moved or is no longer needed.
+    /// If the tree is a copy, removes the copy and its directory. Call this when the tree was moved or is no longer needed.
     pub(super) fn remove_copy(&self) {
         if self.is_copy {
             remove_copy(&self.path);
@@ -44,6 +44,14 @@ fn remove_copy(copy: &Path) {
     }
 }
 
+/// The tree to which the link at an install target leads.
+struct LinkedTree {
+    /// Where the agent finds the files.
+    tree: PathBuf,
+    /// The target of the link in the package's place. It differs from `tree` if it is in a dependency, which is no longer mounted there.
+    target: PathBuf,
+}
+
 impl Work {
     /// Checks that the package's directories were not replaced. `mounts` has the mount points that the script has left.
     pub(super) fn check_directories(&self, mounts: &[String]) -> Result<(), CompileError> {
@@ -56,7 +64,7 @@ impl Work {
         // Check the mounts first: if one of them does not respond, any access to the covered path blocks.
         self.check_mounts(&paths.link, mounts)?;
         self.check_mounts(&paths.install, mounts)?;
-        match fs::lookup(&paths.packages).map_err(self.files())? {
+        match fs::lookup(&paths.packages).map_err(self.file_error())? {
             Some(metadata) if !metadata.is_dir() => Err(CompileError::InstallTarget {
                 package: self.job.name.clone(),
                 path: paths.packages.clone(),
@@ -66,15 +74,15 @@ impl Work {
         }
     }
 
-    /// Finds the installed tree. If the script has replaced the link with a directory, this directory is the tree. If with another link,
-    /// the tree is a copy of the directory that the link leads to.
+    /// Finds the installed tree. If the script has replaced the link with a directory, this directory is the tree. If the script has
+    /// replaced the link with another link, the tree is a copy of the directory to which the new link leads.
     pub(super) fn installed_tree(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let paths = &self.plan.paths;
         let own = || FoundTree::in_place(paths.install.clone(), true);
         let wrong = |found: &'static str| self.wrong_target(found.into());
-        let Some(metadata) = fs::lookup(&paths.link).map_err(self.files())? else {
-            // The script has removed the link, but maybe not the directory.
-            return match fs::lookup(&paths.install).map_err(self.files())? {
+        let Some(metadata) = fs::lookup(&paths.link).map_err(self.file_error())? else {
+            // The script has removed the link. The directory may still exist.
+            return match fs::lookup(&paths.install).map_err(self.file_error())? {
                 Some(metadata) if metadata.is_dir() => Ok(own()),
                 _ => Err(wrong("there is nothing")),
             };
@@ -85,11 +93,11 @@ impl Work {
         if !metadata.is_symlink() {
             return Err(wrong("there is a file"));
         }
-        let target = fs::read_link(&paths.link).map_err(self.files())?;
+        let target = fs::read_link(&paths.link).map_err(self.file_error())?;
         if target == self.plan.link_target {
-            match fs::lookup(&paths.install).map_err(self.files())? {
+            match fs::lookup(&paths.install).map_err(self.file_error())? {
                 Some(metadata) if metadata.is_dir() => return Ok(own()),
-                // The script has replaced the directory behind the link.
+                // The script has replaced the install directory with a link: follow it below.
                 Some(metadata) if metadata.is_symlink() => {}
                 _ => return Err(wrong("there is a link that leads nowhere")),
             }
@@ -97,8 +105,8 @@ impl Work {
         self.copy_of_linked(mounts)
     }
 
-    /// Fails if the script has left a mount in, at or above its installed tree: the files in the mount are not part of the tree. If the
-    /// script had its own mount namespace, they no longer exist.
+    /// Fails if the script has left a mount in, at or above its installed tree. The files in the mount are not part of the tree. If the
+    /// script had its own mount namespace, these files no longer exist.
     fn check_mounts(&self, installed: &Path, mounts: &[String]) -> Result<(), CompileError> {
         if mounts.is_empty() {
             return Ok(());
@@ -109,14 +117,14 @@ impl Work {
         let base = self.context.vcap.base();
         // Mount points are reported with links resolved.
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
-        let wrong = mounts.iter().map(Path::new).find(|mount| {
+        let conflicting = mounts.iter().map(Path::new).find(|mount| {
             [base, &real].into_iter().any(|base| {
                 let installed = base.join(below).to_string_lossy().into_owned();
                 let installed = Path::new(&installed);
                 mount.starts_with(installed) || installed.starts_with(mount)
             })
         });
-        match wrong {
+        match conflicting {
             None => Ok(()),
             Some(mount) => Err(CompileError::Mounted {
                 package: self.job.name.clone(),
@@ -125,32 +133,31 @@ impl Work {
         }
     }
 
-    /// Copies the tree that the install target links to. The tree is copied, not moved, because it may belong to another package or to the
+    /// Copies the tree to which the install target links. The tree is copied, not moved, because it may belong to another package or to the
     /// system.
     fn copy_of_linked(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
-        let (tree, found) = self.linked_tree(mounts)?;
-        if self.looked(self.look().kind(&tree))? != FileKind::Directory {
+        let LinkedTree { tree, target } = self.linked_tree(mounts)?;
+        if self.lookup_result(self.look().kind(&tree))? != FileKind::Directory {
             return Err(self.wrong_target("there is a link to a file".into()));
         }
         let copy = self.context.store.new_tree(&self.job.name);
-        let copy = copy.map_err(self.files())?;
-        let outside = self.directories_of_all(&copy)?;
-        let ended = self.look().copy(&tree, &copy, outside);
+        let copy = copy.map_err(self.file_error())?;
+        let not_contained = self.directories_not_to_copy(&copy)?;
+        let ended = self.look().copy(&tree, &copy, not_contained);
         // A process that cannot be killed may still write to the copy.
         let is_abandoned = matches!(ended, Err(LookError::NoResponse(_)));
-        let ended = self.looked(ended);
+        let ended = self.lookup_result(ended);
         let wrong: Cow<'static, str> = match ended {
             Ok(CopyEnd::Copied) => {
                 let paths = &self.plan.paths;
-                // Resolve links in the data directory's path. A link in place of the directory itself was created by the script and is not
-                // followed.
-                let is = |own: &Path| {
+                // Resolve links above the directory, but not a link that the script has created in place of the directory.
+                let is_target = |own: &Path| {
                     let parent = fs::canonicalize(fs::parent(own));
-                    found == own || parent.is_ok_and(|it| found == it.join(fs::file_name(own)))
+                    target == own || parent.is_ok_and(|it| target == it.join(fs::file_name(own)))
                 };
                 return Ok(FoundTree {
                     path: copy,
-                    has_own_root: is(&paths.compile) || is(&paths.packages),
+                    agent_made_root: is_target(&paths.compile) || is_target(&paths.packages),
                     is_copy: true,
                 });
             }
@@ -173,17 +180,16 @@ impl Work {
         Err(self.wrong_target(wrong))
     }
 
-    /// The agent's paths of the tree that the install target links to: where the files are, and where the tree belongs if it is not in a
-    /// dependency.
-    fn linked_tree(&self, mounts: &[String]) -> Result<(PathBuf, PathBuf), CompileError> {
+    /// Resolves the install target's link as the script saw it.
+    fn linked_tree(&self, mounts: &[String]) -> Result<LinkedTree, CompileError> {
         let paths = &self.plan.paths;
         let wrong = |found: &'static str| self.wrong_target(found.into());
         let link = self.context.vcap.packages().join(self.job.name.as_ref());
         let seen_paths = self.seen_paths();
-        let resolved = self.looked(self.look().seen(&link, &seen_paths))?;
+        let resolved = self.lookup_result(self.look().seen(&link, &seen_paths))?;
         let is_dependency = resolved.is_through_dependency;
         if is_dependency && self.context.sandbox.mounts_dependencies(&self.place) {
-            // The script's changes there existed only in its view, which is gone.
+            // The script's changes in the dependency existed only in its view, which is gone.
             return Err(CompileError::AcrossMounts {
                 package: self.job.name.clone(),
                 lines: Vec::new(),
@@ -192,36 +198,37 @@ impl Work {
         let Some(seen) = resolved.seen else {
             return Err(wrong("there is a link that leads nowhere"));
         };
-        let found = self.outside_paths().here(&seen).0;
+        let target = self.outside_paths().here(&seen).0;
         let (tree, is_in_dependency) = seen_paths.here(&seen);
-        if self.is_elsewhere() && !is_in_dependency {
+        if self.has_other_paths_inside() && !is_in_dependency {
             let scratch = self.scratch_directories().map(|(_, directory)| directory);
             let own = [&paths.compile, &paths.packages, &paths.link].into_iter();
             if !own
                 .cloned()
                 .chain(scratch)
-                .any(|own| found.starts_with(own))
+                .any(|own| target.starts_with(own))
             {
                 // The files existed only in the script's view, which is gone.
                 return Err(wrong(
                     "there is a link that leads out of the package's own directories",
                 ));
             }
-            self.check_mounts(&found, mounts)?;
+            self.check_mounts(&target, mounts)?;
         }
-        Ok((tree, found))
+        Ok(LinkedTree { tree, target })
     }
 
-    /// The directories that contain the directories of all packages, and the directory of a copy, with links resolved.
-    fn directories_of_all(&self, copy: &Path) -> Result<Vec<PathBuf>, CompileError> {
+    /// Directories that a copied tree must not contain: those that contain the directories of all packages, and the directory of `copy`.
+    /// Links are resolved.
+    fn directories_not_to_copy(&self, copy: &Path) -> Result<Vec<PathBuf>, CompileError> {
         let paths = &self.plan.paths;
         let own = [&paths.compile, &paths.packages, &paths.link];
         std::iter::once(copy)
             .chain(own.into_iter().map(PathBuf::as_path))
             .filter_map(|path| match fs::canonicalize(fs::parent(path)) {
-                // The script has removed it.
+                // The script has removed the directory.
                 Err(error) if error.is_not_found() => None,
-                found => Some(found.map_err(self.files())),
+                found => Some(found.map_err(self.file_error())),
             })
             .collect()
     }
@@ -234,17 +241,17 @@ impl Work {
         }
     }
 
-    /// Where the agent finds the files that the script sees, including dependencies, which are mounted only while the script runs.
+    /// Maps paths that the script sees to the agent's paths. Includes dependencies, which are mounted only while the script runs.
     pub(super) fn seen_paths(&self) -> SeenPaths {
         let has_copies = self.context.sandbox.has_copies(&self.place);
         let planned = self.plan.dependencies.iter();
         let dependencies = planned.zip(&self.job.dependencies);
-        let dependencies = dependencies.flat_map(|(dependency, wanted)| {
-            let installed = &dependency.paths.install;
+        let dependencies = dependencies.flat_map(|(planned, dependency)| {
+            let installed = &planned.paths.install;
             let here = match has_copies {
                 true => installed.clone(),
-                // Use the current tree: a reinstalled one may have replaced the planned tree.
-                false => wanted.installed.tree(),
+                // Use the current tree: the dependency may have been reinstalled since the planning.
+                false => dependency.installed.tree(),
             };
             self.seen_at(installed, here, true)
         });
@@ -258,7 +265,7 @@ impl Work {
         SeenPaths([dependencies, others, Vec::from_iter(image)].concat())
     }
 
-    /// As [`seen_paths`](Self::seen_paths), without dependencies.
+    /// As [`seen_paths`](Self::seen_paths), without dependencies and without an image.
     fn outside_paths(&self) -> SeenPaths {
         let outside = self.plan.outside.base();
         let scratch = self.scratch_directories();
@@ -267,8 +274,8 @@ impl Work {
         SeenPaths(scratch.chain(base).collect())
     }
 
-    /// The script's paths of a directory `at`. There are several, because scripts use paths with and without the links in the base
-    /// directory.
+    /// Maps the script's paths of the directory `at` to the agent's path `here`. The script may use the path of the base directory with
+    /// links or with links resolved.
     fn seen_at(&self, at: &Path, here: PathBuf, is_dependency: bool) -> Vec<SeenPath> {
         let base = self.context.vcap.base();
         let real = fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
@@ -283,9 +290,12 @@ impl Work {
         vec![seen(base), seen(&real)]
     }
 
-    /// For each shared scratch directory that is mounted, its path in the script's tree and the directory itself.
+    /// For each shared scratch directory that is mounted, its path in the package's place, and the path of the directory itself.
     fn scratch_directories(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
-        let names = self.scratch.iter().filter(|_| self.is_elsewhere());
+        let names = self
+            .scratch
+            .iter()
+            .filter(|_| self.has_other_paths_inside());
         names.filter_map(|name| {
             let at = self.plan.outside.scratch(name)?;
             Some((at, self.context.sandbox.scratch_directory(name)?))

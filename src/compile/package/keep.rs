@@ -1,4 +1,4 @@
-//! Keeps the directories of a failed package, and restores them for a later shell.
+//! Keeps the directories of a failed package (`--keep-failed`), and restores them for a later shell (`bosh-agent enter`).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::diag::Chain;
 use crate::fs;
 
 impl Work {
-    /// Keeps the directories of the package, if this is requested and its script has failed.
+    /// Keeps the directories of the package, if the user has requested this and the failure is that of the script.
     pub(super) async fn keep_failed(&self, failure: &CompileError) {
         let keep = match (&self.context.keep, failure) {
             (Some(keep), CompileError::Script(_) | CompileError::InstallTarget { .. }) => {
@@ -21,9 +21,9 @@ impl Work {
             _ => return,
         };
         let keeping = self.blocking_to_the_end("keep", move |work| {
-            // A script may have replaced a directory by a link to a directory of the host.
+            // Check first: the script may have replaced a directory with a link to a directory of the host.
             work.check_directories(&[])?;
-            work.keep(&keep).map_err(work.files())
+            work.keep(&keep).map_err(work.file_error())
         });
         match keeping.await {
             Ok(Ok((directory, bytes))) => (self.context.events)(Event::Kept {
@@ -45,7 +45,7 @@ impl Work {
         let directory = create_directory(&keep.directory, name, version)?;
         let copied = self.copy_to(keep, &directory);
         if let Err(error) = copied {
-            // A partial copy cannot be entered.
+            // A shell cannot use a partial copy.
             let _ = fs::remove_tree(&directory);
             return Err(error);
         }
@@ -73,7 +73,7 @@ impl Work {
         kept.write(directory, &environment, &keep.program)
     }
 
-    /// Copies the sources and the install target.
+    /// Copies the sources and the install directory.
     fn copy_own_to(&self, directory: &Path) -> fs::Result<()> {
         let paths = &self.plan.paths;
         let own = [
@@ -105,18 +105,18 @@ impl Work {
         }
     }
 
-    /// Replaces the sources and the installed files of a kept package by those that exist after a shell has ended.
+    /// Saves the sources and the installed files in the directory of the kept package, after a shell has ended.
     pub(super) fn update_kept(&self) -> Result<(), CompileError> {
         match &self.job.kept {
             Some(directory) => {
                 self.check_directories(&[])?;
-                self.update(directory).map_err(self.files())
+                self.update(directory).map_err(self.file_error())
             }
             None => Ok(()),
         }
     }
 
-    /// Replaces the trees so that at any time a complete one exists under its own name or under [`kept::earlier`].
+    /// Replaces both trees. At any time, a complete version of each tree exists at its own path or at [`kept::earlier`].
     fn update(&self, directory: &Path) -> fs::Result<()> {
         let new = directory.join("new");
         if fs::lookup(&new)?.is_some() {
@@ -134,7 +134,7 @@ impl Work {
     }
 }
 
-/// The variables without those of make's jobserver, which ends with this run.
+/// Removes the options of make's jobserver from `MAKEFLAGS`, because the jobserver ends with this run.
 fn without_jobserver(environment: &Environment) -> Environment {
     let is_jobserver = |flag: &&str| flag.starts_with("--jobserver-");
     match environment.get("MAKEFLAGS").and_then(OsStr::to_str) {

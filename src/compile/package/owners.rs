@@ -6,7 +6,7 @@ use super::built::InstalledTree;
 use crate::archive::{self, SystemOwners};
 use crate::compile::seal::Unsealed;
 
-/// The group of packages' directories, and its number on every stemcell.
+/// The group of the directories that the agent creates for packages, and its number on every stemcell.
 const VCAP: (&str, u32) = ("vcap", 1000);
 
 /// The number of the group `vcap` on this machine, if it exists. It is looked up once, because a lookup without a result is slow and each
@@ -29,8 +29,8 @@ pub(super) struct PackageOwners {
     user: Option<OrdinaryUser>,
 }
 
-/// The user of this process, if it is an ordinary user outside a user namespace. In the archive, root replaces this user, who does not
-/// exist on the VM, as if the script had run as root. Files of other owners keep them.
+/// The user of this process, if it is not root. This user does not exist on the VM. Therefore, the archive names root as the owner of this
+/// user's files, as if the script had run as root. Files of other users keep their owners.
 struct OrdinaryUser {
     uid: u32,
     groups: Vec<u32>,
@@ -40,19 +40,23 @@ struct OrdinaryUser {
 
 impl PackageOwners {
     pub(super) fn new(tree: InstalledTree) -> Self {
-        let root_group = if tree.has_own_root { vcap_group() } else { 0 };
+        let root_group = if tree.agent_made_root {
+            vcap_group()
+        } else {
+            0
+        };
         Self {
             system: SystemOwners::new(),
             has_vcap: VCAP_HERE.is_some(),
             unsealed: tree.unsealed,
-            user: OrdinaryUser::this(root_group),
+            user: OrdinaryUser::of_this_process(root_group),
         }
     }
 }
 
 impl OrdinaryUser {
-    /// The user of this process. `None` if it runs as root.
-    fn this(root_group: u32) -> Option<Self> {
+    /// `None` if this process runs as root.
+    fn of_this_process(root_group: u32) -> Option<Self> {
         let uid = nix::unistd::geteuid();
         if uid.is_root() {
             return None;
@@ -70,7 +74,7 @@ impl OrdinaryUser {
         })
     }
 
-    /// The owners that an entry would have if the script had run as root.
+    /// The user and the group that an entry would have if the script had run as root.
     fn as_root(&self, name: &[u8], uid: u32, gid: u32) -> (u32, u32) {
         let is_own = uid == self.uid;
         let gid = match self.groups.contains(&gid) {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::built::{Built, CompiledBlob, InstalledTree, Packing};
 use super::install_target::FoundTree;
 use super::owners::PackageOwners;
-use super::work::{Work, files, stopped};
+use super::work::{Work, file_error, stopped};
 use crate::archive::{self, Compression, GzipWriter};
 use crate::compile::changed::Changed;
 use crate::compile::context::Context;
@@ -28,35 +28,35 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::runtime::{self, Cancellable};
 
 impl Work {
-    /// Moves the installed tree into the store, sealed if the package has dependents. Afterwards, other packages can use the package's
-    /// place in the sandbox.
+    /// Moves the installed tree into the store, and seals it if the package has dependents. Afterwards, other packages can use the place of
+    /// this package in the sandbox.
     pub(super) fn move_to_store(
         &self,
         compression: Compression,
         found: &FoundTree,
     ) -> Result<Built, CompileError> {
-        let files = self.files();
+        let file_error = self.file_error();
         let (name, store) = (&self.job.name, &self.context.store);
         let step = Step::of(name);
-        let (tree, has_own_root) = (found.path.clone(), found.has_own_root);
+        let (tree, agent_made_root) = (found.path.clone(), found.agent_made_root);
         let pack = || {
             let tree = InstalledTree {
                 path: tree.clone(),
                 unsealed: Unsealed::default(),
-                has_own_root,
+                agent_made_root,
             };
             pack_tree(&self.context, &self.job, tree, compression, &self.cancel)
         };
         let (installed, unsealed, packed) = if self.job.is_dependency {
-            let examined = seal::examine(&tree).map_err(&files)?;
-            // Pack a tree with devices now: the archive contains them, but sealing removes them.
+            let examined = seal::examine(&tree).map_err(&file_error)?;
+            // Pack a tree with devices before it is sealed: the archive contains devices, but sealing removes them.
             let packed = examined.has_devices.then(pack).transpose()?;
             let stored = store.seal_examined(name, &tree, examined, self.job.source_date);
-            let (installed, unsealed) = stored.map_err(&files)?;
+            let (installed, unsealed) = stored.map_err(&file_error)?;
             step.done("sealed the installed files");
             (Some(installed), unsealed, packed)
         } else {
-            let stored = store.move_to_pack(name, &tree).map_err(&files)?;
+            let stored = store.move_to_pack(name, &tree).map_err(&file_error)?;
             let packed = stored.is_none().then(pack).transpose()?;
             step.done("moved the installed files");
             (stored, Unsealed::default(), packed)
@@ -67,7 +67,7 @@ impl Work {
                 tree: InstalledTree {
                     path: installed.as_ref().map_or(tree, Installed::tree),
                     unsealed,
-                    has_own_root,
+                    agent_made_root,
                 },
                 compression,
             },
@@ -85,7 +85,7 @@ impl Work {
     }
 }
 
-/// Packs a built package. Its tree remains in the store.
+/// Packs a built package. The tree remains in the store.
 pub(in crate::compile) async fn pack(
     context: &Arc<Context>,
     built: Built,
@@ -104,15 +104,14 @@ pub(in crate::compile) async fn pack(
     let packed = match packing {
         Packing::Done(packed) => Ok(packed),
         Packing::Pending { tree, compression } => {
-            let (context, own) = (Arc::clone(context), Arc::clone(&job));
+            let package = job.name.clone();
+            let (context, job) = (Arc::clone(context), Arc::clone(&job));
             let (sealed, cancel) = (installed.clone(), cancel.clone());
             let done = runtime::spawn_blocking("pack", move || {
-                pack_sealed(&context, &own, sealed.as_ref(), tree, compression, &cancel)
+                pack_sealed(&context, &job, sealed.as_ref(), tree, compression, &cancel)
             });
-            done.await.unwrap_or_else(|source| {
-                let package = job.name.clone();
-                Err(CompileError::Task { package, source })
-            })
+            done.await
+                .unwrap_or_else(|source| Err(CompileError::Task { package, source }))
         }
     };
     if let Some(installed) = &installed {
@@ -133,7 +132,7 @@ pub(in crate::compile) async fn pack(
     })
 }
 
-/// Packs a tree. If the tree is sealed, then compares it with the record of its files. Removes the blob after a failure.
+/// Packs a tree. Afterwards, checks that a sealed tree has not changed. Removes the blob after a failure.
 fn pack_sealed(
     context: &Context,
     job: &Job,
@@ -143,7 +142,7 @@ fn pack_sealed(
     cancel: &CancellationToken,
 ) -> Result<CompiledBlob, CompileError> {
     let packed = pack_tree(context, job, tree, compression, cancel);
-    // Check after packing, so that a change during packing is noticed, too.
+    // Check the tree after packing, because it may change during packing.
     let checked = sealed.map_or(Ok(()), |sealed| context.store.check(sealed).map(drop));
     let packed = match (checked, packed) {
         _ if cancel.is_cancelled() => Err(stopped(job)),
@@ -151,7 +150,7 @@ fn pack_sealed(
         (_, packed) => packed.map_err(|error| error.with_space(fs::parent(&job.blob))),
     };
     if packed.is_err() {
-        // Removes the partial blob, if any.
+        // Remove the partial blob, if any.
         let _ = fs::remove_file_if_there(&job.blob);
     }
     packed
@@ -165,7 +164,8 @@ fn changed_before_packing(job: &Job, changed: Changed) -> CompileError {
     }
 }
 
-/// Packs a tree and searches it for references. The two belong together because the second reading is served from the page cache.
+/// Packs a tree and searches it for references to the compile directory. The search follows directly, because the files are still in the
+/// page cache.
 fn pack_tree(
     context: &Context,
     job: &Job,
@@ -177,12 +177,12 @@ fn pack_tree(
         package: job.name.clone(),
         source,
     };
-    let files = files(job);
+    let file_error = file_error(job);
     let blob = &job.blob;
     let path = tree.path.clone();
     let mut owners = PackageOwners::new(tree);
     let newest = job.source_date.map(SourceDate::seconds);
-    let file = fs::create(blob).map_err(&files)?;
+    let file = fs::create(blob).map_err(&file_error)?;
     let step = Step::of(&job.name);
     let out = HashingWriter::new(
         Cancellable::new(io::BufWriter::new(file), cancel),
@@ -195,14 +195,14 @@ fn pack_tree(
     } else {
         let mut gzip = GzipWriter::new(out, context.compression_level)
             .at("write", blob)
-            .map_err(&files)?;
+            .map_err(&file_error)?;
         archive::pack(&path, &mut gzip, &mut owners, newest).map_err(in_pack)?;
-        gzip.finish().at("write", blob).map_err(&files)?
+        gzip.finish().at("write", blob).map_err(&file_error)?
     };
     let size = out.count();
     let (writer, digests) = out.finish();
     let mut buffered = writer.into_inner();
-    buffered.flush().at("write", blob).map_err(&files)?;
+    buffered.flush().at("write", blob).map_err(&file_error)?;
     step.done_with_bytes("packed", size);
     Ok(CompiledBlob {
         size,
@@ -213,7 +213,7 @@ fn pack_tree(
     })
 }
 
-/// The finding about references of a tree to the directory in which packages are compiled.
+/// The finding about a tree whose files refer to the directory in which packages are compiled.
 fn references_in(
     job: &Job,
     vcap: &Vcap,

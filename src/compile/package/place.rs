@@ -1,5 +1,5 @@
-//! Enters and leaves a package's place in the sandbox: the directory that contains the package's own directories. Without isolation,
-//! packages share a place and wait for each other.
+//! Enters and leaves a package's place in the sandbox. A place is the directory that contains the package's own directories. Without
+//! isolation, all packages use the same place and wait for each other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::release::Name;
 use crate::runtime;
 use crate::sandbox::{Place, SandboxError};
 
-/// Waits for the place of a package, until a cancellation. Reports if the package has to wait.
+/// Enters a place for a package. Reports if the package has to wait for it.
 pub(super) async fn wait_for_place(
     context: &Arc<Context>,
     job: &Arc<Job>,
@@ -39,7 +39,7 @@ pub(super) async fn wait_for_place(
     place_or_stop(context, job, enter, cancel).await
 }
 
-/// Waits for the place of a package, until a cancellation. If the package gets the place after that, it leaves it again.
+/// Runs `enter`, which enters a place, until a cancellation. If `enter` succeeds after the cancellation, the package leaves the place again.
 pub(super) async fn place_or_stop(
     context: &Arc<Context>,
     job: &Arc<Job>,
@@ -73,8 +73,8 @@ enum Entered<T> {
     Canceled(Option<T>),
 }
 
-/// Runs `enter`. A canceled `enter` still has [`CANCELED_LIMIT`] to end, because its file operations must not run concurrently with the end
-/// of the run, which removes the same directories.
+/// Runs `enter`. After a cancellation, still waits up to [`CANCELED_LIMIT`] for the end of `enter`: its file operations must not run
+/// concurrently with the end of the run, which removes the same directories.
 async fn until_canceled<T>(
     enter: impl Future<Output = T>,
     cancel: &CancellationToken,
@@ -90,16 +90,16 @@ async fn until_canceled<T>(
     }
 }
 
-/// How long a canceled package may still take to enter its place. A file system that does not respond must not prevent a stop.
+/// How long a canceled package may still take to enter its place. The time is limited because the file system may not respond.
 const CANCELED_LIMIT: Duration = Duration::from_secs(10);
 
 impl Work {
-    /// Removes the package's directories, and with `failed` also the partial blob, so that other packages can use the place.
+    /// Removes the package's directories, so that other packages can use the place. With `failed`, also removes the partial blob.
     pub(super) async fn leave(self, failed: bool) -> Result<(), CompileError> {
         let left = self
             .blocking_to_the_end("leave", move |work| {
                 if failed {
-                    // Removes the partial blob, if any.
+                    // The blob may not exist.
                     let _ = fs::remove_file_if_there(&work.job.blob);
                 }
                 work.context.sandbox.leave(&work.place)
@@ -111,8 +111,8 @@ impl Work {
         })
     }
 
-    /// Leaves the place. If the package was built and no other package waits for the place, keeps it for the caller in [`Built::place`],
-    /// who removes it later.
+    /// Ends the use of the place. If the user has requested it, first keeps the directories of a failed package and opens a shell. A place
+    /// that other packages cannot use is not removed here after a success: the caller gets it in [`Built::place`] and removes it later.
     pub(super) async fn leave_with(
         self,
         result: Result<Built, CompileError>,

@@ -1,5 +1,5 @@
-//! The steps before the script: unpacks the source, installs the dependencies, and confines the script with the sandbox's rules or its own
-//! view of the file system.
+//! The steps before the script: unpacks the source, installs the dependencies, and *confines* the script. A confined script has Landlock
+//! rules, or its own view of the file system.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,16 +25,18 @@ use crate::sandbox::Script;
 pub(super) struct Prepared {
     /// The compression of the source.
     pub(super) compression: Compression,
-    /// The directories in `BASE/data` that the script names, if `BASE/data` is shared with other packages.
+    /// The directories in `BASE/data` that the source mentions, if packages share `BASE/data`.
     pub(super) directories: BTreeSet<Name>,
     /// The planned script, confined by the sandbox.
     pub(super) confined: Script,
 }
 
 impl Work {
-    /// Unpacks the source and installs the dependencies. This is one step, because on a busy machine each change of threads takes time.
+    /// Unpacks the source and installs the dependencies. This is one blocking step, because on a busy machine each change of threads takes
+    /// time.
     pub(super) fn prepare(&self) -> Result<Prepared, CompileError> {
-        // Set the rules before other packages create directories that this script must not use.
+        // Determine the rules now: they allow existing directories that belong to no package, and must not allow directories that are
+        // created for other packages later.
         let planned = self.plan.dependencies.iter();
         let confined = self.confined_script(planned.map(|it| it.sealed.as_path()));
         let step = Step::of(&self.job.name);
@@ -49,19 +51,19 @@ impl Work {
         step.done("provided the dependencies");
         Ok(Prepared {
             compression,
-            directories: self.directories_named_by_script(),
+            directories: self.directories_named_in_source(),
             confined,
         })
     }
 
     fn unpack_source(&self) -> Result<Compression, CompileError> {
         let compile = &self.plan.paths.compile;
-        self.make_directory(compile).map_err(self.files())?;
+        self.make_directory(compile).map_err(self.file_error())?;
         if let Some(temporary) = &self.plan.temporary {
-            fs::create_dir_all(temporary).map_err(self.files())?;
+            fs::create_dir_all(temporary).map_err(self.file_error())?;
         }
         if let Some(directory) = &self.job.kept {
-            self.restore_sources(directory).map_err(self.files())?;
+            self.restore_sources(directory).map_err(self.file_error())?;
             return Ok(Compression::None);
         }
         let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
@@ -82,7 +84,7 @@ impl Work {
     fn blob_failed(&self, error: KnownBlobError) -> CompileError {
         match error {
             KnownBlobError::File(_) if self.cancel.is_cancelled() => stopped(&self.job),
-            KnownBlobError::File(error) => self.files()(error),
+            KnownBlobError::File(error) => self.file_error()(error),
             KnownBlobError::Changed(source) => CompileError::BlobChanged {
                 package: self.job.name.clone(),
                 path: self.job.source.clone(),
@@ -93,30 +95,32 @@ impl Work {
 
     /// Installs the dependencies and creates the install directory with its link.
     fn install(&self) -> Result<(), CompileError> {
-        let files = self.files();
+        let file_error = self.file_error();
         let plan = &self.plan;
-        for (wanted, dependency) in self.job.dependencies.iter().zip(&plan.dependencies) {
-            if self.place.has(&dependency.name) {
+        for (dependency, planned) in self.job.dependencies.iter().zip(&plan.dependencies) {
+            if self.place.has(&planned.name) {
                 continue;
             }
-            self.make_directory(&dependency.paths.packages)
-                .map_err(&files)?;
-            self.provide(wanted, &dependency.paths.install)?;
-            self.link(&dependency.link_target, &dependency.paths.link)?;
+            self.make_directory(&planned.paths.packages)
+                .map_err(&file_error)?;
+            self.provide(dependency, &planned.paths.install)?;
+            self.link(&planned.link_target, &planned.paths.link)?;
         }
         let provided = self.context.sandbox.provided(&self.place);
         provided.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,
         })?;
-        self.make_directory(&plan.paths.packages).map_err(&files)?;
-        self.make_directory(&plan.paths.install).map_err(&files)?;
-        self.restore_installed().map_err(&files)?;
+        self.make_directory(&plan.paths.packages)
+            .map_err(&file_error)?;
+        self.make_directory(&plan.paths.install)
+            .map_err(&file_error)?;
+        self.restore_installed().map_err(&file_error)?;
         self.link(&plan.link_target, &plan.paths.link)
     }
 
-    /// Makes a dependency available. A copied tree is checked after the copy, so that a change during the copy is detected; a mounted
-    /// tree is checked right before the script starts.
+    /// Copies or mounts a dependency to its install directory. A copied tree is checked after the copy, so that a change during the copy is
+    /// detected. A mounted tree is checked right before the script starts.
     fn provide(&self, dependency: &Dependency, install: &Path) -> Result<(), CompileError> {
         let (sandbox, place) = (&self.context.sandbox, &self.place);
         let mut tree = dependency.installed.tree();
@@ -126,7 +130,7 @@ impl Work {
             if sandbox.has_copies(place) {
                 let unchanged = self.unchanged_tree(dependency)?.tree;
                 if unchanged != tree {
-                    fs::remove_tree(install).map_err(self.files())?;
+                    fs::remove_tree(install).map_err(self.file_error())?;
                     tree = unchanged;
                     continue;
                 }
@@ -138,12 +142,11 @@ impl Work {
         }
     }
 
-    /// The unchanged tree of a dependency, reinstalled if necessary.
     fn unchanged_tree(&self, dependency: &Dependency) -> Result<SealedTree, CompileError> {
         check::unchanged_tree(&self.context, &self.job, dependency, &self.cancel)
     }
 
-    /// Confines the planned script. `trees` has the trees of its dependencies, in the plan's order.
+    /// Confines the planned script. `trees` has the trees of the dependencies, in the order of the plan.
     fn confined_script<'a>(&self, trees: impl Iterator<Item = &'a Path>) -> Script {
         let mut script = self.plan.script.clone();
         let paths = self.plan.dependencies.iter().map(|it| &it.paths);
@@ -153,29 +156,29 @@ impl Work {
         script
     }
 
-    /// Checks the mounted dependencies of the script, and notes their trees for the check after the script's end. Returns the confined
-    /// script, in which reinstalled trees replace the planned ones.
+    /// Checks the mounted dependencies of the script, and stores their trees for the check after the end of the script. Returns the confined
+    /// script. If a dependency was reinstalled, the script gets the new tree.
     pub(super) fn with_unchanged_trees(&self, confined: &Script) -> Result<Script, CompileError> {
         if self.context.sandbox.has_copies(&self.place) {
             return Ok(confined.clone());
         }
         let dependencies = self.job.dependencies.iter();
-        let used: Vec<SealedTree> = dependencies
+        let mounted: Vec<SealedTree> = dependencies
             .map(|dependency| self.unchanged_tree(dependency))
             .collect::<Result<_, _>>()?;
         let planned = self.plan.dependencies.iter().map(|it| &it.sealed);
-        let script = match planned.eq(used.iter().map(|known| &known.tree)) {
+        let script = match planned.eq(mounted.iter().map(|sealed| &sealed.tree)) {
             true => confined.clone(),
-            false => self.confined_script(used.iter().map(|known| known.tree.as_path())),
+            false => self.confined_script(mounted.iter().map(|sealed| sealed.tree.as_path())),
         };
-        *self.used() = used;
+        *self.mounted() = mounted;
         Ok(script)
     }
 
     /// Checks that the dependencies were not changed while the script ran. Changed copies are only reported: under Landlock, scripts can
-    /// change their modes, owners and times, and most such changes are harmless.
+    /// change the modes, owners and times of these files, and most such changes are harmless.
     pub(super) fn check_dependencies_in_use(&self) -> Result<(), CompileError> {
-        check::unchanged_in_use(&self.context, &self.job, &self.used())?;
+        check::check_trees_in_use(&self.context, &self.job, &self.mounted())?;
         let copies = self.context.sandbox.changed_copies(&self.place);
         check::report_copies_changed_in_use(&self.context, &self.job, &copies);
         Ok(())
@@ -183,9 +186,9 @@ impl Work {
 
     fn link(&self, target: &Path, link: &Path) -> Result<(), CompileError> {
         if let Some(parent) = link.parent() {
-            fs::create_dir_all(parent).map_err(self.files())?;
+            fs::create_dir_all(parent).map_err(self.file_error())?;
         }
-        fs::symlink(target, link).map_err(self.files())
+        fs::symlink(target, link).map_err(self.file_error())
     }
 
     /// Creates a directory as the Go agent does: 0755, root:vcap, independent of the umask.
@@ -195,18 +198,18 @@ impl Work {
         fs::set_owner_if_allowed(path, 0, vcap_group())
     }
 
-    /// The directories in `BASE/data` that the script names, if `BASE/data` is shared with other packages.
-    fn directories_named_by_script(&self) -> BTreeSet<Name> {
+    /// The directories in `BASE/data` that the source mentions, if packages share `BASE/data`.
+    fn directories_named_in_source(&self) -> BTreeSet<Name> {
         if !self.context.sandbox.is_shared() {
             return BTreeSet::new();
         }
         scratch::named_in_source(&self.scratch, &self.plan.paths.compile, &self.context.vcap)
     }
 
-    /// Waits until no other script uses these directories in `BASE/data`, and claims them for this one.
+    /// Waits until no other script uses these directories in `BASE/data`, and claims them for this script.
     pub(super) async fn claim(&self, named: &BTreeSet<Name>) -> Result<(), CompileError> {
         tokio::select! {
-            // Cancel-safe: directories that were claimed nevertheless are removed with the package.
+            // Cancel-safe: if some directories are already claimed, they are removed with the package.
             claimed = self.context.sandbox.claim(&self.place, named) => {
                 claimed.map_err(|source| CompileError::Sandbox {
                     package: self.job.name.clone(),

@@ -1,5 +1,5 @@
-//! Runs a script again, if its first run may have failed because of the sandbox. The second run has no Landlock rules, or it has copies of
-//! its dependencies instead of mounts.
+//! Runs a script again if its first run may have failed because of the sandbox. In the second run, the script has no Landlock rules, or has
+//! copies of its dependencies instead of mounts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::built::Built;
 use super::place::place_or_stop;
-use super::work::{Work, files, logs, on_blocking_thread};
+use super::work::{Work, file_error, logs, on_blocking_thread};
 use crate::compile::error::CompileError;
 use crate::compile::event::{Event, Phase};
 use crate::compile::job::Job;
@@ -18,7 +18,7 @@ use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::release::Name;
 
-/// Runs a script again, alone and without Landlock rules, after its first run `work` has failed with `failure`.
+/// Runs a script again, alone and without Landlock rules. The first run is `work`, which has failed with `failure`.
 pub(super) async fn second_run(
     work: Work,
     dependencies: &[(Name, PathBuf)],
@@ -39,11 +39,11 @@ pub(super) async fn second_run(
     let enter = context
         .sandbox
         .enter_alone(&job.name, dependencies, &scratch, &report_wait);
-    // The second run waits for exclusive use of the base directory, so that no other script starts, while the directories of the first run
-    // are removed, which may be slow. Directories that cannot be removed now are removed later.
+    // Already wait for exclusive use of the base directory while the directories of the first run are removed, which may be slow. From now
+    // on, no other script starts. Directories that cannot be removed now are removed later.
     let (_, place) = tokio::join!(work.leave(true), place_or_stop(context, job, enter, cancel));
     let place = match place {
-        // If the second run is canceled, report the failure of the first one.
+        // If the second run is canceled, report the failure of the first run.
         Err(CompileError::Stopped { .. }) if matches!(failure, CompileError::Script(_)) => {
             return Err(failure);
         }
@@ -56,7 +56,7 @@ pub(super) async fn second_run(
     });
     on_blocking_thread(job, "remove logs", remove_logs)
         .await?
-        .map_err(files(job))?;
+        .map_err(file_error(job))?;
     let work = Work::new(context, job, place, &scratch, turns, cancel);
     let result = work.build().await;
     match work.leave_with(result).await {
@@ -77,8 +77,8 @@ pub(super) async fn second_run(
     }
 }
 
-/// Runs a script again, with copies of its dependencies, after its first run `work` has failed because they are mounts. `lines` are the
-/// lines of the output that show this.
+/// Runs a script again, with copies of its dependencies. The first run is `work`, which has failed because the dependencies are mounts.
+/// `lines` are the output lines that report this failure.
 pub(super) async fn run_with_copies(
     work: Work,
     dependencies: &[(Name, PathBuf)],
@@ -94,7 +94,7 @@ pub(super) async fn run_with_copies(
         job: job.number,
         package: job.name.clone(),
         lines,
-        log: log.map_err(files(job))?,
+        log: log.map_err(file_error(job))?,
     });
     let enter = context
         .sandbox
@@ -106,23 +106,23 @@ pub(super) async fn run_with_copies(
     work.leave_with(result).await
 }
 
-/// Removes the logs of a first run. They are hard links to the kept logs, to which the second run must not write.
+/// Removes the logs of the first run before the second run writes its logs. Hard links to the kept logs must not be written to.
 fn remove_logs(job: &Job) -> fs::Result<()> {
     logs(job).try_for_each(fs::remove_file_if_there)
 }
 
-/// Copies the log of a first run, because the second one overwrites it.
+/// Copies the log of the first run, because the second run overwrites the log.
 fn copy_first_log(log: &Path) -> fs::Result<PathBuf> {
     let kept = first_log(log);
     fs::remove_file_if_there(&kept)?;
-    // A hard link is not sufficient: the log itself may have other names.
+    // Copy the contents: the second run overwrites the file itself, which may have other hard links.
     let mut copy = fs::create_file(&kept)?;
     io::copy(&mut fs::open_file(log)?, &mut copy).at("copy", log)?;
     Ok(kept)
 }
 
 impl Work {
-    /// If a second run follows, reports the failure of the first one and keeps its log. Otherwise returns `None`.
+    /// If a second run follows, reports the failure of the first run and keeps its log. Otherwise returns `None`.
     pub(super) async fn announce_second_run(
         &self,
         failure: &CompileError,
@@ -169,7 +169,7 @@ impl Work {
     }
 }
 
-/// Keeps the log of a first run under another name, if possible: the second run writes to the old name.
+/// Keeps the log of the first run under another name, if possible, because the second run writes to the old name.
 fn keep_first_log(log: &Path) {
     let kept = first_log(log);
     let linked = fs::remove_file_if_there(&kept).and_then(|()| fs::hard_link(log, &kept));

@@ -35,9 +35,10 @@ struct ReadyScript {
 
 /// Facts from before the start that may explain a failure.
 struct BeforeStart {
-    /// If the script is a link whose target does not exist outside the sandbox, the target. It may exist in the script's view.
+    /// The target of the script's link, if the script is a link and its target does not exist outside the sandbox. The target may exist in
+    /// the script's view.
     dangling: Option<PathBuf>,
-    /// How many processes the kernel had killed by then because memory ran out.
+    /// How many processes the kernel had killed before the start because memory ran out.
     killed: Option<u64>,
 }
 
@@ -91,26 +92,28 @@ impl Work {
         Err(CompileError::Script(Box::new(failure)))
     }
 
-    /// Finds the script and checks its mounted dependencies. This is the last step before the start.
+    /// Finds the script, reads it, and makes it startable. This is the last step before the start.
     fn ready_script(&self, confined: &Script) -> Result<Packaging, CompileError> {
-        let files = self.files();
+        let file_error = self.file_error();
         let packaging = &self.plan.packaging;
         let script_file = self.script_file()?;
         let text = match script_file {
             ScriptFile::Found => script_file::read(packaging),
-            ScriptFile::Linked => self.looked(self.look().contents(packaging, SIZE_LIMIT))?,
+            ScriptFile::Linked => {
+                self.lookup_result(self.look().contents(packaging, SIZE_LIMIT))?
+            }
             _ => Vec::new(),
         };
         let dangling = match script_file {
             ScriptFile::Found | ScriptFile::Linked => None,
             ScriptFile::Missing => {
                 let log = b"This package has no packaging script.\n";
-                fs::write(&self.job.log, log).map_err(&files)?;
-                let finding = script_file::missing(packaging).map_err(&files)?;
+                fs::write(&self.job.log, log).map_err(&file_error)?;
+                let finding = script_file::missing(packaging).map_err(&file_error)?;
                 return Ok(Packaging::Missing(finding));
             }
             // The target of the link may exist only in the script's view, such as a file of a dependency.
-            ScriptFile::Dangling(target) if self.is_elsewhere() => Some(target),
+            ScriptFile::Dangling(target) if self.has_other_paths_inside() => Some(target),
             ScriptFile::Dangling(target) => return Err(self.dangling(target)),
             ScriptFile::NotAFile(found) => {
                 return Err(CompileError::ScriptIsNotAFile {
@@ -120,7 +123,7 @@ impl Work {
             }
         };
         let findings = script_file::misread(&text);
-        let output = self.script_output().map_err(&files)?;
+        let output = self.script_output().map_err(&file_error)?;
         let script = self.startable(confined, |_| {})?;
         Ok(Packaging::Ready(Box::new(ReadyScript {
             script,
@@ -133,8 +136,8 @@ impl Work {
         })))
     }
 
-    /// Adds to a confined script what it needs right before its start: unchanged dependencies, access to its directories, make's pool of
-    /// jobs. `adapt` may replace the command that is run.
+    /// Prepares the immediate start of a confined script: checks its mounted dependencies, and gives it access to its directories and to
+    /// make's jobserver. `adapt` may replace the command that is run.
     pub(super) fn startable(
         &self,
         confined: &Script,
@@ -145,7 +148,7 @@ impl Work {
         adapt(&mut script);
         if let Some(jobserver) = &self.context.jobserver {
             let offered = jobserver.offer(&self.plan.paths.compile);
-            let offered = offered.map_err(self.files())?;
+            let offered = offered.map_err(self.file_error())?;
             let spec = &mut script.spec;
             spec.arguments = offered.through_bash(&spec.program, &spec.arguments);
             spec.program = "bash".to_owned();
@@ -153,26 +156,26 @@ impl Work {
         Ok(script)
     }
 
-    /// Finds the packaging script's file. If it is a link whose target exists only in the script's view and is not a file, returns the kind
-    /// of the target.
+    /// Finds the packaging script's file. For a link whose target exists only in the script's view, also checks that the target is a file.
     fn script_file(&self) -> Result<ScriptFile, CompileError> {
         let look = self.look();
         let found = script_file::find(&self.plan.packaging, |path| look.kind(path));
-        let found = self.looked(found)?;
+        let found = self.lookup_result(found)?;
         if let ScriptFile::Dangling(_) = found
             && let Some(target) = self.linked_script()?
-            && let Some(other) = script_file::not_a_file(self.looked(look.kind(&target))?)
+            && let Some(kind) = script_file::not_a_file(self.lookup_result(look.kind(&target))?)
         {
-            return Ok(ScriptFile::NotAFile(other));
+            return Ok(ScriptFile::NotAFile(kind));
         }
         Ok(found)
     }
 
-    /// The agent's path of the target that a linked packaging script has in the script's view: a file of a dependency, for example.
+    /// Resolves the link of a packaging script in the script's view, where the target may be a file of a dependency. Returns the agent's
+    /// path of the target.
     fn linked_script(&self) -> Result<Option<PathBuf>, CompileError> {
         let packaging = self.plan.script.spec.directory.join(PACKAGING);
         let paths = self.seen_paths();
-        let resolved = self.looked(self.look().seen(&packaging, &paths))?;
+        let resolved = self.lookup_result(self.look().seen(&packaging, &paths))?;
         Ok(resolved.seen.map(|seen| paths.here(&seen).0))
     }
 
@@ -205,7 +208,7 @@ impl Work {
     ) -> Result<FinishedScript, CompileError> {
         let start = Instant::now();
         let overlap = turn.overlap();
-        let ran = self.context.store.script_runs().begin(&self.job.name);
+        let script_run = self.context.store.script_runs().begin(&self.job.name);
         let limits = self.context.limits;
         tracing::debug!(package = %self.job.name, log = %self.job.log.display(), "starting the packaging script");
         let step = Step::of(&self.job.name);
@@ -216,8 +219,8 @@ impl Work {
         })?;
         step.done(&format!("the packaging script {}", end.status));
         if !end.unkillable.is_empty() {
-            // Never release the script's resources, because its processes continue to run and may change files.
-            std::mem::forget(ran);
+            // Never record the end of the script, because its processes continue to run and may change files.
+            std::mem::forget(script_run);
             return Err(self.unkillable(end).await?);
         }
         let elapsed = start.elapsed();
@@ -254,7 +257,7 @@ impl Work {
         })
     }
 
-    /// Collects everything that is known about a failed script. `exceeded` is the time limit that ended it.
+    /// Collects everything that is known about a failed script. `exceeded` is the time limit that the script exceeded, if any.
     fn explain_failure(
         &self,
         run: FinishedScript,
@@ -307,8 +310,8 @@ impl Work {
     }
 }
 
-/// Whether a stopped script had failed by itself before it ended. The signal of a stop would have killed bash, and exit codes above 128
-/// report that a signal killed a command.
+/// Whether a script failed by itself, not because the agent stopped it. A stop kills bash by a signal, or kills the command that bash runs:
+/// bash then exits with a code above 128.
 fn has_failed_by_itself(status: Status) -> bool {
     matches!(status, Status::Exited(1..=128))
 }

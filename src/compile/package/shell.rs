@@ -1,5 +1,5 @@
-//! Opens an interactive shell in a package's sandbox (`--shell`, `--shell-on-failure`): in place of its script, or after the script has
-//! failed.
+//! Opens an interactive shell in a package's sandbox: in place of the script (`--shell`), or after the script has failed
+//! (`--shell-on-failure`).
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::diag::Chain;
 use crate::process::Status;
 use crate::sandbox::{self, Script};
 
-/// Executed before the first prompt, so that programs have the same environment as in the script and commands are not added to the user's
-/// history.
+/// Bash executes this before the first prompt. Afterwards, programs have the same environment as in the script, and commands are not added
+/// to the user's history.
 const BEFORE_PROMPT: &str = "export -n PS1 PROMPT_COMMAND; unset PROMPT_COMMAND HISTFILE";
 
 impl Work {
@@ -34,14 +34,14 @@ impl Work {
         }
         match ended {
             Ok(_) if shells.cancel.is_cancelled() => stopped(&self.job),
-            Ok(_) => CompileError::Left {
+            Ok(_) => CompileError::ReplacedByShell {
                 package: self.job.name.clone(),
             },
             Err(error) => error,
         }
     }
 
-    /// Opens a shell in the sandbox of a failed script, if this is requested.
+    /// Opens a shell in the sandbox of a failed script, if the user has requested this.
     pub(super) async fn shell_after(&self, failure: &ScriptFailure) {
         let shells = self.context.shells.as_ref();
         let shells = shells.filter(|it| it.shell.when == ShellWhen::AfterFailure);
@@ -59,7 +59,7 @@ impl Work {
         }
     }
 
-    /// Waits until no other shell is open, opens one, and waits for its end.
+    /// Waits until no other shell is open, opens a shell, and waits for its end. `None` if a cancellation prevented the shell.
     async fn open_shell(
         &self,
         shells: &Shells,
@@ -98,7 +98,7 @@ impl Work {
         }
     }
 
-    /// The shell, confined as the script is.
+    /// The script that runs the shell, with the restrictions of the packaging script.
     fn shell_script(&self, confined: &Script) -> Result<Script, CompileError> {
         self.startable(confined, |script| {
             script.spec.program = "bash".to_owned();

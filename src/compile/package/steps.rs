@@ -10,9 +10,9 @@ use crate::compile::error::CompileError;
 use crate::compile::event::Phase;
 
 impl Work {
-    /// Builds the package: afterwards its dependents can start.
+    /// Runs the script and moves the installed files into the store. Afterwards, the package's dependents can start.
     pub(super) async fn build(&self) -> Result<Built, CompileError> {
-        check::report_copies(&self.context, &self.job, self.place.replaced());
+        check::report_replaced_copies(&self.context, &self.job, self.place.replaced());
         match self.run_steps().await {
             Ok(built) => Ok(built),
             Err(error) => Err(with_space(&self.job, error).await),

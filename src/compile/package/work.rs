@@ -1,4 +1,4 @@
-//! One run of a package in its place in the sandbox, with what its steps share. Also runs the blocking steps on blocking threads.
+//! The state that the steps of one run of a package share. Also runs blocking steps on blocking threads.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,20 +32,20 @@ pub(super) struct RunSummary {
     pub(super) script: Option<Arc<Script>>,
 }
 
-/// One run of a package. Cheap to clone: blocking steps own a clone.
+/// One run of a package. Cheap to clone, because each blocking step owns a clone.
 #[derive(Clone)]
 pub(super) struct Work {
     pub(super) context: Arc<Context>,
     pub(super) job: Arc<Job>,
     pub(super) plan: Arc<Plan>,
     pub(super) place: Arc<Place>,
-    /// The scratch directories that the package shares with others.
+    /// The scratch directories that the package shares with other packages.
     pub(super) scratch: Arc<Vec<Name>>,
     pub(super) turns: Arc<ScriptTurns>,
     pub(super) cancel: CancellationToken,
     summary: Arc<Mutex<RunSummary>>,
-    /// The mounted trees of the dependencies, as they were right before the script started.
-    used: Arc<Mutex<Vec<SealedTree>>>,
+    /// The trees of the dependencies that are mounted for the script.
+    mounted: Arc<Mutex<Vec<SealedTree>>>,
 }
 
 impl Work {
@@ -78,7 +78,7 @@ impl Work {
             turns: Arc::clone(turns),
             cancel: cancel.clone(),
             summary: Arc::default(),
-            used: Arc::default(),
+            mounted: Arc::default(),
         }
     }
 
@@ -86,8 +86,8 @@ impl Work {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn used(&self) -> MutexGuard<'_, Vec<SealedTree>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn mounted(&self) -> MutexGuard<'_, Vec<SealedTree>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports that the package has entered a phase.
@@ -99,7 +99,7 @@ impl Work {
         });
     }
 
-    /// Runs a blocking step. A cancellation ends unpacking, packing and copying at their next read or write; sealing and removing a
+    /// Runs a blocking step. After a cancellation, unpacking, packing and copying end at their next read or write. Sealing and removing a
     /// tree are completed.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
@@ -123,18 +123,18 @@ impl Work {
         on_blocking_thread(&self.job, name, move |_| step(&work)).await
     }
 
-    pub(super) fn files(&self) -> impl Fn(fs::Error) -> CompileError + use<> {
-        files(&self.job)
+    pub(super) fn file_error(&self) -> impl Fn(fs::Error) -> CompileError + use<> {
+        file_error(&self.job)
     }
 
     /// Whether the agent and the script see the package's directories at different paths.
-    pub(super) fn is_elsewhere(&self) -> bool {
+    pub(super) fn has_other_paths_inside(&self) -> bool {
         self.plan.outside != self.context.vcap
     }
 }
 
 impl Work {
-    /// Looks up paths that a script or a source controls, until a cancellation.
+    /// Looks up paths that a script or a source controls. A cancellation ends a lookup.
     pub(super) fn look(&self) -> Look<'_> {
         Look {
             agent: &self.context.agent,
@@ -144,9 +144,9 @@ impl Work {
     }
 
     /// Converts the error of a lookup.
-    pub(super) fn looked<T>(&self, looked: Result<T, LookError>) -> Result<T, CompileError> {
+    pub(super) fn lookup_result<T>(&self, result: Result<T, LookError>) -> Result<T, CompileError> {
         let package = self.job.name.clone();
-        looked.map_err(|error| match error {
+        result.map_err(|error| match error {
             LookError::NoResponse(processes) if self.cancel.is_cancelled() => {
                 warn_of_unkillable(&self.job, &processes);
                 CompileError::Stopped { package }
@@ -187,7 +187,7 @@ pub(super) async fn on_blocking_thread<T: Send + 'static>(
     })
 }
 
-/// Adds how full the disk is to an error about a full disk.
+/// Adds the free space of the disk to an error about a full disk.
 pub(super) async fn with_space(job: &Arc<Job>, error: CompileError) -> CompileError {
     if !error.is_no_space() {
         return error;
@@ -210,7 +210,7 @@ pub(super) fn stopped(job: &Job) -> CompileError {
 }
 
 /// Converts file errors to errors of the job.
-pub(super) fn files(job: &Job) -> impl Fn(fs::Error) -> CompileError + use<> {
+pub(super) fn file_error(job: &Job) -> impl Fn(fs::Error) -> CompileError + use<> {
     let package = job.name.clone();
     move |source| CompileError::Files {
         package: package.clone(),

@@ -1,4 +1,4 @@
-//! Builds and packing end when the test opens their gate, or when they are stopped.
+//! Builds and packing end when the test opens their gate (notifies them), or when they are stopped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,11 @@ use super::super::queue::{Graph, Supply};
 use super::*;
 use crate::runtime;
 
-/// Packages by their index.
+/// Packages that do nothing. A package is identified by its index.
 struct Fake {
-    /// Each ends a build.
+    /// The gate of each package's build.
     builds: Vec<Arc<Notify>>,
-    /// Each ends packing.
+    /// The gate of each package's packing.
     packs: Vec<Arc<Notify>>,
     started: Arc<Mutex<Vec<usize>>>,
     running: Arc<AtomicUsize>,
@@ -22,7 +22,7 @@ struct Fake {
     stop: CancellationToken,
     failing_builds: Vec<usize>,
     failing_packs: Vec<usize>,
-    /// Each with whether it succeeded.
+    /// The packages that have ended, and whether they succeeded.
     ended: Vec<(usize, bool)>,
     skipped: Vec<usize>,
 }
@@ -64,9 +64,9 @@ impl Fake {
                     self.skipped.extend(skipped.map(Id::index));
                 }
                 Some(PipelineStep::Packed(id, result)) => {
-                    let is_good = result.unwrap();
-                    self.ended.push((id.index(), is_good));
-                    if !is_good {
+                    let succeeded = result.unwrap();
+                    self.ended.push((id.index(), succeeded));
+                    if !succeeded {
                         stop.cancel();
                     }
                 }
@@ -87,21 +87,21 @@ impl Fake {
         let now = running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         async move {
-            let is_good = open(&gate, &stop).await && !fails;
+            let succeeded = was_opened(&gate, &stop).await && !fails;
             running.fetch_sub(1, Ordering::SeqCst);
-            is_good
+            succeeded
         }
     }
 
     fn pack(&self, index: usize) -> impl Future<Output = bool> + Send + 'static {
         let (gate, stop) = (Arc::clone(&self.packs[index]), self.stop.clone());
         let fails = self.failing_packs.contains(&index);
-        async move { open(&gate, &stop).await && !fails }
+        async move { was_opened(&gate, &stop).await && !fails }
     }
 }
 
-/// Whether the gate was opened before the stop.
-async fn open(gate: &Notify, stop: &CancellationToken) -> bool {
+/// Waits until the gate is opened (`true`) or the run is stopped (`false`).
+async fn was_opened(gate: &Notify, stop: &CancellationToken) -> bool {
     tokio::select! {
         biased;
         () = gate.notified() => true,
@@ -169,7 +169,7 @@ async fn dependents_start_before_their_dependencies_are_packed() {
     fake.run(2).await;
     opening.await.unwrap();
     assert_eq!(fake.ended.len(), 6);
-    assert!(fake.ended.iter().all(|(_, is_good)| *is_good));
+    assert!(fake.ended.iter().all(|(_, succeeded)| *succeeded));
 }
 
 #[tokio::test]

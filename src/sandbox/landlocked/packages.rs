@@ -47,7 +47,7 @@ pub struct ReplacedCopy {
     /// How the copy differed.
     pub difference: Difference,
     /// When it was last known to be unchanged.
-    pub good: Instant,
+    pub last_verified: Instant,
 }
 
 impl PackagesInTree {
@@ -91,7 +91,7 @@ impl PackagesInTree {
             Some(ReplacedCopy {
                 dependency: name.clone(),
                 difference: copy.record.compare(&path(name))?,
-                good: copy.verified,
+                last_verified: copy.verified,
             })
         });
         changed.collect()
@@ -211,7 +211,7 @@ impl InTree {
         Some(ReplacedCopy {
             dependency: dependency.clone(),
             difference: copy.difference?,
-            good: copy.verified,
+            last_verified: copy.verified,
         })
     }
 }
