@@ -76,7 +76,7 @@ pub enum OfflineError {
         path: PathBuf,
     },
     /// A run of a single package would write two files to one place.
-    #[error("cannot write both `{}` and `{}`: they are the same file, or one would be the directory of the other", path.display(), other.display())]
+    #[error("cannot write both `{}` and `{}`: both lead to the same file, or one would be a directory that contains the other", path.display(), other.display())]
     SamePlace {
         /// One file.
         path: PathBuf,
@@ -239,7 +239,9 @@ pub enum InputProblemKind {
     #[error(transparent)]
     Release(Problem),
     /// The input is a compiled release that can be read only once, such as a pipe. Compiled releases are read twice.
-    #[error("it is already compiled, so it would be copied, but it is not a regular file")]
+    #[error(
+        "it is already compiled, and only a regular file can be copied to the output directory"
+    )]
     NotAFile,
     /// An earlier result from which packages are to be taken has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]

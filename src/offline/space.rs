@@ -116,14 +116,15 @@ fn roomiest(places: &[PathBuf]) -> fs::Result<Option<(u64, &Path)>> {
     Ok(roomiest)
 }
 
-/// The size of the largest source. Skips damaged sources, whose stated size may be wrong; they are reported when they are unpacked.
+/// The size of the largest source. Skips damaged sources that are larger than `free`, because their stated size may be wrong; they are
+/// reported when they are unpacked.
 fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
     sources.sort();
-    let is_one = |(bytes, file): &(u64, &PathBuf)| *bytes <= free || archive::is_whole(file);
+    let is_credible = |(bytes, file): &(u64, &PathBuf)| *bytes <= free || archive::is_whole(file);
     sources
         .into_iter()
         .rev()
-        .find(is_one)
+        .find(is_credible)
         .map_or(0, |(bytes, _)| bytes)
 }
 

@@ -53,7 +53,7 @@ pub enum SandboxError {
         links: Vec<(PathBuf, PathBuf)>,
     },
     /// The script of a killed run has replaced a directory.
-    #[error("the packaging script of a run that was killed replaced `{}` with a link to `{}`", directory.display(), target.display())]
+    #[error("`{}` is a link to `{}`, probably made by the packaging script of an earlier run that was killed", directory.display(), target.display())]
     LeftLink {
         /// The directory.
         directory: PathBuf,
@@ -61,7 +61,7 @@ pub enum SandboxError {
         target: PathBuf,
     },
     /// The script of a killed run has mounted a file system over a directory.
-    #[error("the packaging script of a run that was killed mounted a file system over `{}`", directory.display())]
+    #[error("a file system is mounted over `{}`, probably by the packaging script of an earlier run that was killed", directory.display())]
     LeftMount {
         /// The directory.
         directory: PathBuf,
@@ -170,7 +170,7 @@ impl SandboxError {
                     .to_owned(),
             ),
             Self::UnknownLinks { .. } => Some(
-                "remove the links that a packaging script left. If a link belongs to this machine, remove the packages in the directory to which it leads"
+                "if a packaging script made a link, remove the link. If you made it yourself, keep it, and remove the packages in the directory to which it leads"
                     .to_owned(),
             ),
             Self::LeftLink { directory, .. } => {
@@ -223,8 +223,8 @@ impl SandboxError {
                 "compile without --network=none: scripts then have access to the network"
             }
             _ => {
-                "compile without --protect-host. Then `landlock` still protects other packages, dependencies, and the entries of `/`, \
-                 `/var/vcap` and `/var/vcap/data`, but not /etc and /usr; `none` protects nothing"
+                "compile without --protect-host. Then `landlock` still protects other packages and dependencies, but not the files in \
+                 /etc and /usr; `none` protects nothing"
             }
         }
     }
@@ -237,7 +237,7 @@ const OWN_BASE: &str = "compile as root or in a container, or pass a --base-dire
 /// What to do if something is mounted over a directory that a killed run has noted.
 fn to_uncover(directory: &Path, marker: &Path) -> String {
     format!(
-        "unmount `{}`; if it is a volume that was exchanged after that run, remove `{}` instead",
+        "unmount `{}`; if you have attached another volume there since that run, keep it, and remove `{}`, in which that run left its notes",
         directory.display(),
         marker.display()
     )

@@ -1,10 +1,10 @@
 //! Locks the mounts of a view, so that not even a script that runs as root can undo them.
 //!
-//! A script that may mount may also unmount what covers the work directory, `/tmp` or `/proc`, and would find the host's there: the
-//! work directory with undeclared packages and the sealed trees of others. The kernel locks the mounts that a mount namespace inherits
-//! from one of a more privileged user namespace. So the view is copied into a mount namespace that belongs to a new user namespace,
-//! and the script enters only the copy: it keeps all its privileges, but the mounts are locked. `docs/adr/0014-locked-mounts.md` has
-//! the limits.
+//! A view is the set of mounts that one script sees. Some of its mounts cover directories of the host: the work directory, `/tmp`
+//! and `/proc`. A script that is allowed to mount could unmount them, and would then see undeclared packages in the work directory.
+//! The kernel prevents that for locked mounts: when a mount namespace is copied into a new user namespace, all mounts in the copy are
+//! locked. So the script enters such a copy of the view, but stays in its user namespace and keeps its privileges.
+//! `docs/adr/0014-locked-mounts.md` has the limits.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,22 +22,22 @@ use super::view::View;
 use super::{sys, users};
 use crate::fs;
 
-/// Directories of devices and of the kernel. A script that prepares a chroot bind-mounts them without the mounts below them, which the
-/// kernel refuses if those are locked.
+/// Directories that are not locked. A script that prepares a chroot runs `mount --bind /dev ROOT/dev`. The kernel refuses that if mounts
+/// below `/dev` are locked, because it does not copy them.
 const UNLOCKED: [&str; 2] = ["/dev", "/sys"];
 
-/// Locks everything that is mounted in this process's mount namespace. Afterwards the working directory is `/`.
+/// Locks the mounts in this process's mount namespace, except those of [`UNLOCKED`]. Afterwards the working directory is `/`.
 pub(super) fn lock(view: &View) -> Result<(), StepError> {
     if view.in_user_namespace && !view.processes {
-        // The script sees the agent's processes. In a nested user namespace it has no privileges over them, so it cannot use
-        // `/proc/PID/root`, for example.
+        // Without a PID namespace, the script sees the agent's processes. In a nested user namespace, it has no privileges over
+        // them: it cannot use `/proc/PID/root`, for example. Its mounts are locked there, too.
         return users::enter_nested();
     }
     let unlocked: Vec<(&Path, OwnedFd)> = UNLOCKED
         .iter()
         .map(Path::new)
         .filter(|path| !view.hides_below(path))
-        // Unlocked, a script could make them writable again.
+        // With `--protect-host`, they are read-only. A script could make unlocked mounts writable again.
         .filter(|_| view.protection.is_none())
         .filter_map(|path| Some((path, detach(path)?)))
         .collect();

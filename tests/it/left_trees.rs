@@ -111,7 +111,7 @@ mod bodies {
         kill_after(&place, &cover);
         let over = Memory(place.world.base().join("data"));
         let next = ReleaseBuilder::of_script("echo x > $BOSH_INSTALL_TARGET/file");
-        let said = format!("mounted a file system over `{}`\n", over.0.display());
+        let said = format!("a file system is mounted over `{}`, ", over.0.display());
         let hint = format!("Hint: unmount `{}`", over.0.display());
         place
             .run(&next)

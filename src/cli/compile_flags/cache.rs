@@ -35,11 +35,11 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// With `landlock`, also store and take packages whose scripts ran a second time, without
-    /// restrictions, or succeeded although an access was denied (see --second-run), and packages that
-    /// depend on them. Also use a cache in a directory that Landlock cannot hide, such as one below /tmp.
-    /// Pass this flag only if you trust the scripts: without restrictions, they can change the files of
-    /// other packages
+    /// With `landlock`, also store and take packages whose scripts ran a second time without
+    /// restrictions, packages whose scripts succeeded although an access was denied (see --second-run),
+    /// and all packages that depend on these. Also use a cache that scripts can read and change, because
+    /// it is in a directory that every script can access, such as /tmp. Pass this flag only if you trust
+    /// the scripts: without restrictions, they can change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

@@ -22,8 +22,8 @@ pub(in crate::cli) struct CompilationFlags {
     pub stemcell: Option<Slug>,
 
     /// Compile in this stemcell image, with its compilers and libraries instead of those of this machine.
-    /// IMAGE is a stemcell (.tgz), an archive of a root file system (tar), a file of docker save, an OCI
-    /// layout, or a directory with a root file system. Needs the isolation tier `namespace` or `userns`
+    /// IMAGE is a stemcell (.tgz), an archive of a root file system (tar), a file that `docker save`
+    /// wrote, an OCI layout, or a directory with a root file system. Needs the isolation tier `namespace` or `userns`
     #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
     pub stemcell_image: Option<PathBuf>,
 
@@ -120,8 +120,8 @@ pub(in crate::cli) struct ScriptFlags {
     pub make_jobserver: bool,
 
     /// Set a variable for scripts to VALUE or, without VALUE, to its value in the environment of
-    /// bosh-agent. With a cache or --remote, scripts inherit only a few other variables (docs/cache.md).
-    /// Otherwise, they inherit all variables except the credentials of caches (can be repeated)
+    /// bosh-agent (can be repeated). With a cache or --remote, scripts inherit only a few other variables
+    /// (docs/cache.md). Otherwise, they inherit all variables except the credentials of caches
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]
     pub env: Vec<Variable>,
 

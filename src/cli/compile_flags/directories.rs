@@ -10,8 +10,8 @@ pub(in crate::cli) struct DirectoryFlags {
     #[command(flatten)]
     pub work: WorkFlags,
 
-    /// Directory for the logs of scripts [default: BASE/sys/log/compilation, or a directory next to the
-    /// work directory if that is not writable]
+    /// Directory for the logs of scripts [default: BASE/sys/log/compilation or, if it is not writable, a
+    /// directory next to the work directory]
     #[arg(long, value_name = "DIR")]
     pub logs_dir: Option<PathBuf>,
 }
@@ -21,7 +21,8 @@ pub(in crate::cli) struct DirectoryFlags {
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct WorkFlags {
     /// Create the work directory, which contains all temporary files, in this directory [default:
-    /// BASE/data, or the output directory if BASE/data is not writable or not on a real disk]
+    /// BASE/data, or the output directory if BASE/data is not writable or is on a tmpfs, an overlay or
+    /// FUSE]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 

@@ -10,9 +10,8 @@ pub(in crate::cli) struct IsolationFlags {
     pub isolation: IsolationFlag,
 
     /// With `landlock`, a script that is denied access to a file may fail, or may succeed with a different
-    /// result. This flag says which scripts run a second time, alone and without restrictions. No value
-    /// repeats a script that failed because of a signal, a timeout, a stop, or a lack of memory or disk
-    /// space
+    /// result. This flag says which scripts run a second time, alone and without restrictions. A script
+    /// that failed because of a signal, a timeout, or a lack of memory or disk space is never repeated
     #[arg(long, value_enum, default_value_t = SecondRunFlag::Auto)]
     pub second_run: SecondRunFlag,
 
@@ -54,8 +53,8 @@ pub(in crate::cli) enum SecondRunFlag {
     /// Scripts that failed within 30 seconds or with exit code 126, and scripts whose output shows a
     /// denied access, whether they failed or succeeded
     Auto,
-    /// All scripts that failed, with the exceptions above, and scripts that succeeded although their output
-    /// shows a denied access
+    /// All scripts that failed, except those that are never repeated, and scripts that succeeded although
+    /// their output shows a denied access
     Always,
     /// No scripts; a warning names those that succeeded although their output shows a denied access
     Never,

@@ -35,7 +35,7 @@ pub(in crate::cli) enum AnnotationsFor {
     /// `github` if the variable GITHUB_ACTIONS is `true`, otherwise `none`
     Auto,
     /// GitHub Actions: an error annotation for each failed package, and a group for the output of each
-    /// script. Commands that a script prints have no effect
+    /// script. Workflow commands (`::NAME::`) that a script prints itself have no effect
     Github,
     /// No commands
     None,

@@ -10,8 +10,9 @@ use crate::offline::Purpose;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Plan")]
 pub(in crate::cli) struct PlanFlags {
-    /// Check the releases and print which of them would be compiled, but compile nothing. If no stemcell
-    /// is known (see --stemcell), the checks that depend on it are skipped
+    /// Check the releases, but compile nothing. Print which of them would be compiled, and which would be
+    /// copied because they are compiled already. If no stemcell is known (see --stemcell), the checks that
+    /// depend on it are skipped
     #[arg(long, conflicts_with_all = ["shell", "shell_on_failure"])]
     pub check: bool,
 

@@ -16,8 +16,8 @@ use crate::offline::RemoteOptions;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other machines")]
 pub(in crate::cli) struct RemoteFlags {
-    /// Compile the packages on other machines, which a server of the Remote Execution API manages. The URL
-    /// of the server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need
+    /// Compile the packages on the machines of a cluster with Bazel's Remote Execution API. The URL of its
+    /// server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need
     #[arg(long, value_name = "URL", conflicts_with_all = [
         "jobs", "memory_per_job", "force", "nice", "timeout", "silence_timeout", "scratch_dir",
         "keep_failed", "shell", "shell_on_failure", "verify_rebuild",

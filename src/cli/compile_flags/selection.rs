@@ -10,16 +10,18 @@ use crate::release::Name;
     next_help_heading = "Selection (all of a release is checked, but only a part is compiled)"
 )]
 pub(in crate::cli) struct SelectionFlags {
-    /// Compile only the packages that the releases' jobs need. The result is named ….only-needed.tgz
+    /// Compile only the packages that the releases' jobs need. The result's name ends in
+    /// `.only-needed.tgz`
     #[arg(long, conflicts_with_all = ["job", "package"])]
     pub only_needed: bool,
 
-    /// Compile only the packages of this job (can be repeated). The result is named ….job=JOB.tgz
+    /// Compile only the packages of this job (can be repeated). The result's name ends
+    /// in `.job=JOB.tgz`
     #[arg(long, value_name = "JOB", value_parser = name)]
     pub job: Vec<Name>,
 
-    /// Compile only this package and its dependencies (can be repeated). The result is named
-    /// ….package=PACKAGE.tgz
+    /// Compile only this package and its dependencies (can be repeated). The result's name
+    /// ends in `.package=PACKAGE.tgz`
     #[arg(long, value_name = "PACKAGE", value_parser = name)]
     pub package: Vec<Name>,
 }

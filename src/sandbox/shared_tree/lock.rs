@@ -1,5 +1,6 @@
-//! The lock file of the tree. It names the run that holds it, and repeats the notes of the marker: a script may remove or replace the
-//! directory that contains the marker.
+//! The lock file of the shared tree, which is the real base directory where scripts compile without namespaces. Its first line names
+//! the run that holds the lock. The notes of the marker file follow: the names of what the run has created in the tree. They are in both
+//! files, because a script may remove or replace the directory that contains the marker.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -18,7 +19,7 @@ use crate::sandbox::error::SandboxError;
 /// The name of the lock file in the data directory.
 pub(super) const LOCK: &str = ".bosh-agent-compile.lock";
 
-/// How often to try: that fails if another run ends, and removes the directory, at the same moment.
+/// The maximum number of attempts. An attempt fails if another run ends at the same moment and removes the directory.
 const ATTEMPTS: usize = 100;
 
 /// How much of the file with notes to read, in bytes. A script may have written into it.
@@ -74,7 +75,7 @@ pub(super) fn lock(
             }
         }
         let found = file.metadata().at("examine", &path)?;
-        // The notes would be written into the file that has the other name.
+        // A script has made a second hard link: the notes would also be written into the file at that path.
         if found.nlink() > 1 {
             fs::remove_file(&path)?;
             continue;
@@ -105,13 +106,14 @@ fn take_over(file: &mut File, who: &str, path: &Path) -> fs::Result<String> {
     Ok(notes)
 }
 
-/// Fails if the script of a killed run has replaced the data directory with a link or mounted a file system over it, according to the
-/// marker. To repair that requires the lock, which is in the data directory.
+/// Fails if the marker shows that the script of a killed run has replaced the data directory with a link or mounted a file system over
+/// it. The agent cannot repair that, because the lock file is in the data directory.
 pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError> {
     let Ok(Some(file)) = fs::open_regular_to_read(marker) else {
         return Ok(());
     };
-    // The run removes such a link when it has the lock. What is behind the link says nothing.
+    // The script has replaced `packages` with a link, so `marker` is a path through that link: its file is not our marker. This run
+    // removes the link when it has the lock.
     if let Some(noted) = noted_links(vcap)
         && noted.new_target(vcap.base(), &vcap.packages())?.is_some()
     {
@@ -132,7 +134,7 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
     }
 }
 
-/// What was mounted over the data directory since a text noted it.
+/// What has been mounted over the data directory since a run wrote `text`, the notes in a marker or lock file.
 pub(super) fn over_data(data: &Path, text: &str) -> fs::Result<Over> {
     let Some([.., noted]) = noted_directories(text, fs::boot().as_deref()) else {
         return Ok(Over::Nothing);
@@ -141,20 +143,20 @@ pub(super) fn over_data(data: &Path, text: &str) -> fs::Result<Over> {
     Over::of(&real, noted, &fs::mount_points().unwrap_or_default())
 }
 
-/// The links that the file notes, without locking it. `None` if that is unknown.
+/// Reads the links that are noted in the lock file, without locking it. `None` if they are unknown.
 pub(super) fn noted_links(vcap: &Vcap) -> Option<Links> {
     let mut file = fs::open_regular_to_read(&vcap.data().join(LOCK)).ok()??;
     Links::noted_in(&text_of(&mut file).ok()?)
 }
 
-/// Writes who holds the lock, and notes. Notes at the beginning of which only names are added are not lost if this fails or the process is
-/// killed.
+/// Writes the name of the holder and the notes. If this fails or the process is killed, the old notes remain readable, provided that the new
+/// notes begin with the same lines.
 pub(super) fn write(file: &mut File, who: &str, notes: &str) -> io::Result<()> {
     let text = format!("{who}\n{notes}");
     if text_of(file)? == text {
         return Ok(());
     }
-    // The first line with links counts, so that the end of a longer text has no effect on them.
+    // Until the file is shortened, the end of a longer old text may follow. Readers use only the first line with links.
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)
 }
@@ -172,8 +174,8 @@ fn notes_in(text: &str) -> String {
     notes.unwrap_or_default().to_owned()
 }
 
-/// What the holder of a lock has written into the file about itself, if it has yet. The process of a script may also have locked the file
-/// of a killed run.
+/// What the holder of the lock has written about itself. The process of a script of a killed run may also hold the lock: that process has
+/// written nothing, so it is looked up and named.
 fn holder(file: &mut File, path: &Path) -> String {
     let text = text_of(file).unwrap_or_default();
     let written = match text.lines().next().unwrap_or_default().trim() {

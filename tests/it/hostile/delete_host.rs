@@ -178,10 +178,7 @@ mod bodies {
         let ended = Daemon::in_place(&place, "").start().end();
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         let data = place.world.base().join("data");
-        let said = format!(
-            "Preparing the machine: the packaging script of a run that was killed replaced `{}` with a link to ",
-            data.display()
-        );
+        let said = format!("Preparing the machine: `{}` is a link to ", data.display());
         assert!(ended.stderr.contains(&said), "{}", ended.stderr);
         assert_eq!(snapshot(&place.world.path("host")), before);
     }
