@@ -30,9 +30,9 @@ const OF_CACHES: Variables = Variables {
     header_file: "BOSH_AGENT_CACHE_HEADER_FILE",
 };
 
-/// The variables for the server that compiles packages. Without an identity or without headers in
-/// them, the agent uses the identity or the headers for shared caches, because one server may serve
-/// both.
+/// The variables for the server that compiles packages. If they contain no identity, the identity
+/// for shared caches is used; if they contain no headers, the headers for shared caches. One server
+/// may serve both.
 const OF_EXECUTION: Variables = Variables {
     token: "BOSH_AGENT_REMOTE_TOKEN",
     user: "BOSH_AGENT_REMOTE_USER",
@@ -264,7 +264,7 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// The next word where a keyword is expected. Comments and macros are skipped.
+    /// The next keyword. Skips comments and macros.
     fn keyword(&mut self) -> Option<String> {
         loop {
             self.rest = self.rest.trim_start();
@@ -281,7 +281,7 @@ impl Words<'_> {
         }
     }
 
-    /// The next word where a value is expected.
+    /// The next word, even if it starts with `#`.
     fn value(&mut self) -> Option<String> {
         self.rest = self.rest.trim_start();
         let line = self.rest.lines().next()?;
