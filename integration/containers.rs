@@ -3,6 +3,7 @@
 mod failures;
 mod go_release;
 mod hostile_scripts;
+mod one_package;
 mod resources;
 mod restricted;
 mod ways;

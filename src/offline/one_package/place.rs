@@ -62,3 +62,93 @@ fn compression(path: &Path, cancel: &CancellationToken) -> fs::Result<&'static s
         _ => "none",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::offline::assemble;
+    use crate::release::{Algorithm, Digests};
+
+    /// The result of a compilation whose blob has these bytes.
+    fn compiled(bytes: &[u8]) -> Compiled {
+        Compiled {
+            blob: PathBuf::new(),
+            size: bytes.len() as u64,
+            digests: Digests::of(bytes, &[Algorithm::Sha1, Algorithm::Sha256]),
+            installed: None,
+            unrestricted: false,
+            elapsed: Duration::ZERO,
+            findings: Vec::new(),
+            script: None,
+        }
+    }
+
+    fn written(output: &Path, bytes: &[u8]) -> LeasedFile {
+        let target = assemble::partial(output).unwrap();
+        let mut file = target.file();
+        file.write_all(bytes).unwrap();
+        target
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::list(directory).unwrap();
+        let names = entries.iter().map(std::fs::DirEntry::file_name);
+        names.map(|it| it.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn package_is_placed_with_its_digests() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("app.tgz");
+        let target = written(&output, b"bytes");
+        let compiled = compiled(b"bytes");
+        let placed = place(target, &compiled, &output, &CancellationToken::new()).unwrap();
+        assert_eq!(placed.blob.size, 5);
+        assert_eq!(Some(placed.blob.sha256.as_str()), compiled.digests.sha256());
+        assert_eq!(placed.blob.compression, "none");
+        assert!(placed.unsynced.is_none());
+        assert_eq!(fs::read(&output).unwrap(), b"bytes");
+        assert_eq!(names(directory.path()), ["app.tgz"]);
+    }
+
+    #[test]
+    fn blob_that_was_changed_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("app.tgz");
+        fs::write(&output, b"older").unwrap();
+        for changed in [&b"byteS"[..], b"byte", b"bytes and more", b""] {
+            let target = written(&output, changed);
+            let placed = place(
+                target,
+                &compiled(b"bytes"),
+                &output,
+                &CancellationToken::new(),
+            );
+            let error = placed.unwrap_err();
+            assert!(error.is_of_changed_files(), "{error}");
+            assert_eq!(fs::read(&output).unwrap(), b"older");
+            assert_eq!(names(directory.path()), ["app.tgz"]);
+        }
+    }
+
+    #[test]
+    fn blob_that_was_removed_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("app.tgz");
+        fs::write(&output, b"older").unwrap();
+        let target = written(&output, b"bytes");
+        fs::remove_file_if_there(target.path()).unwrap();
+        let placed = place(
+            target,
+            &compiled(b"bytes"),
+            &output,
+            &CancellationToken::new(),
+        );
+        assert!(placed.unwrap_err().is_of_changed_files());
+        assert_eq!(fs::read(&output).unwrap(), b"older");
+    }
+}

@@ -301,3 +301,31 @@ fn report_has_the_warning_about_noexec() {
     let warnings = package.checked(ran, 0)["warnings"].to_string();
     assert!(warnings.contains("is mounted noexec"), "{warnings}");
 }
+
+#[test]
+fn full_disk_of_the_result_leaves_the_older_one() {
+    let Some(place) = Place::new(NONE) else {
+        return;
+    };
+    let script = "head -c 8388608 /dev/urandom > $BOSH_INSTALL_TARGET/large";
+    let package = OnePackage::new(&place, "app", script);
+    // Only the written files are on the small disk.
+    let small = "mount -t tmpfs -o size=1m,mode=777 none \"$0\" && echo older > \"$0/app.tgz\" && \
+                 { \"$@\"; code=$?; cat \"$0/app.tgz\"; ls -A \"$0\"; exit $code; }";
+    let through = format!("unshare -m sh -c '{small}' {}", package.out.display());
+    let agent = place.bare_through(&through).arg("compile-package");
+    let ran = with_tier(&place, package.described(package.written(agent))).run();
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("No space left on device"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("Hint: free disk space"),
+        "{}",
+        ran.stderr
+    );
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines, ["older", "app.json", "app.log", "app.tgz"]);
+}
