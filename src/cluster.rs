@@ -6,12 +6,16 @@
 //!  ├─ attempt    one package: uploads, executions, its result
 //!  │   ├─ action     the messages and digests of a package's action (pure)
 //!  │   ├─ retry      what follows from the end of an execution (pure)
+//!  │   ├─ machine    what the server says about a machine (pure)
 //!  │   ├─ check      compares a report with what was sent and received (pure)
 //!  │   ├─ uploads    stores each blob once
 //!  │   ├─ calls      repeats calls that may succeed later
 //!  │   ├─ common     what all actions of a run have in common (pure)
 //!  │   └─ error      why a package has no result
-//!  └─ results    downloads a file and checks it
+//!  ├─ lookup     searches results of earlier runs, without executions
+//!  │   └─ storing    stores packages of this machine as results
+//!  └─ files      the files of a compiled package
+//!      └─ results    downloads a file and checks it
 //! ```
 //!
 //! This module does not know releases, and prints nothing.
@@ -22,12 +26,21 @@ mod calls;
 mod check;
 mod common;
 mod error;
+mod files;
+mod lookup;
+mod machine;
 mod results;
 mod retry;
 mod schedule;
+mod storing;
 mod uploads;
 
-pub(crate) use attempt::Cluster;
+pub(crate) use attempt::{Built, Cluster};
 pub(crate) use common::{Common, KnownFile};
 pub(crate) use error::RemoteFailure;
-pub(crate) use schedule::{ClusterCaller, ClusterEvent, Fetched, Plan, PlannedPackage, Supply};
+pub(crate) use lookup::LookedUp;
+pub(crate) use machine::Machine;
+pub(crate) use schedule::{
+    ClusterCaller, ClusterEvent, Fetched, Limits, Plan, PlannedPackage, Supply,
+};
+pub(crate) use storing::{LocalResult, Storing};

@@ -33,6 +33,7 @@ pub(crate) mod testing;
 mod upload;
 
 pub(crate) use bazel_remote_apis::build::bazel::remote::execution::v2 as messages;
+pub(crate) use bazel_remote_apis::google::protobuf::Timestamp;
 
 pub(crate) use cas::Parts;
 pub(crate) use digest::{Blob, Digest};
@@ -40,6 +41,6 @@ pub(crate) use error::CallError;
 pub(crate) use execution::{Event, Execution};
 pub(crate) use outcome::{Outcome, Refusal, Stage};
 pub(crate) use pauses::Pauses;
-pub(crate) use server::Server;
+pub(crate) use server::{Capabilities, Server};
 pub(crate) use tonic::Code;
 pub(crate) use upload::Upload;

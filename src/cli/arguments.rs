@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{FromArgMatches, Parser};
 
 use super::cache::{self, CacheCommand};
@@ -173,6 +174,8 @@ fn compile(arguments: &[OsString]) -> Result<Command, String> {
     let parsed = CompileCommand::from_arg_matches(&matches)
         .map_err(|error| capitalized(&error.to_string()))?
         .compile;
+    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    parsed.remote.check_others(is_given)?;
     if parsed.compilation.script.base_directory.to_str().is_none() {
         return Err(format!(
             "Error: --base-directory `{}` is not valid UTF-8",

@@ -97,7 +97,12 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     // Only a single-threaded process can enter a user namespace.
     let unpacks = arguments.compilation.stemcell_image.is_some();
     let user_namespace = match arguments.isolation.isolation {
-        _ if remote.is_some() => UserNamespace::Outside,
+        _ if remote
+            .as_ref()
+            .is_some_and(|it| !it.falls_back && !it.cache_only) =>
+        {
+            UserNamespace::Outside
+        }
         _ if arguments.plan.purpose() != Purpose::Compile && !unpacks => UserNamespace::Outside,
         isolation => tier(isolation).enter_user_namespace(),
     };

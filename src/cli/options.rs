@@ -33,7 +33,7 @@ pub(super) fn options(
     let environment = flags
         .compilation
         .script
-        .variables(&environment, cache.is_some());
+        .variables(&environment, cache.is_some() || remote.is_some());
     Options {
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,

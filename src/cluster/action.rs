@@ -118,7 +118,7 @@ fn job(common: &Common, inputs: &Inputs, sorted: &[(Name, Version, Digest)]) -> 
         source: PathBuf::from(SOURCE),
         dependencies: dependencies.collect(),
         stemcell: common.stemcell.clone(),
-        script_user: None,
+        script_user: common.script_user,
         settings: common.settings.clone(),
     }
 }
@@ -178,7 +178,7 @@ pub(super) mod tests {
     use crate::cluster::KnownFile;
     use crate::config::Environment;
     use crate::http::{Client, Headers, Timeouts, Url};
-    use crate::package_job::JobSettings;
+    use crate::package_job::{JobSettings, ScriptUser};
     use crate::reapi::Server;
     use crate::release::Slug;
     use crate::tls::{self, Profile};
@@ -199,6 +199,7 @@ pub(super) mod tests {
             platform: Vec::new(),
             timeout: None,
             stemcell: Some(Slug::parse("ubuntu-noble/1.1").unwrap()),
+            script_user: None,
             settings: JobSettings::default(),
             takes_unrestricted: false,
             log_lines: 2,
@@ -256,7 +257,7 @@ pub(super) mod tests {
             change(&mut common, &mut inputs);
             sha256(&common, &inputs)
         };
-        let changes: [fn(&mut Common, &mut Inputs); 9] = [
+        let changes: [fn(&mut Common, &mut Inputs); 10] = [
             |_, inputs| inputs.name = Name::parse("b").unwrap(),
             |_, inputs| inputs.version = Version::parse("2").unwrap(),
             |_, inputs| inputs.source = Digest::of(b"other"),
@@ -265,6 +266,7 @@ pub(super) mod tests {
             |common, _| common.platform.push(("a".to_owned(), "b".to_owned())),
             |common, _| common.timeout = Some(60),
             |common, _| common.stemcell = None,
+            |common, _| common.script_user = Some(ScriptUser::Root),
             |common, _| common.settings.compression_level = 1,
         ];
         let mut all: Vec<String> = changes.into_iter().map(changed).collect();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::action::{self, Inputs, PackageAction};
@@ -10,9 +11,9 @@ use super::calls::repeat;
 use super::check;
 use super::common::{Common, KnownFile};
 use super::error::RemoteFailure;
+use super::machine::Machine;
 use super::retry::{self, ATTEMPTS, End, Verdict};
 use super::uploads::{Contents, Uploads};
-use crate::diag::printable_up_to;
 use crate::package_job::PackageReport;
 use crate::reapi::messages::ActionResult;
 use crate::reapi::{Code, Digest, Event, Execution, Outcome, Refusal, Stage};
@@ -20,14 +21,15 @@ use crate::reapi::{Code, Digest, Event, Execution, Outcome, Refusal, Stage};
 /// The maximum length of a report in bytes. The agent writes no longer one.
 const LONGEST_REPORT: usize = 4 << 20;
 
-/// The longest name of a machine in a message, in characters.
-const LONGEST_NAME: usize = 100;
-
 /// The most bytes of a program's output that are read for a message.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
 /// How long a server may take to confirm that it has stopped an execution.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much longer than its time limit an execution may take until this program stops it. The server's
+/// limit does not include the transfers of inputs and results.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Compiles packages on the machines of a server.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct Built {
     pub report: PackageReport,
     /// Whether the result is from an earlier run.
     pub is_cached: bool,
+    /// The machine that has compiled the package.
+    pub machine: Machine,
 }
 
 /// Why a package was not compiled.
@@ -64,12 +68,12 @@ impl<E: Into<RemoteFailure>> From<E> for AttemptError {
 
 /// The files of an action's result.
 #[derive(Debug)]
-struct Files {
+pub(super) struct Files {
     exit_code: i32,
     package: Option<Digest>,
     log: Option<Digest>,
     report: Option<PackageReport>,
-    worker: String,
+    machine: Machine,
     is_cached: bool,
 }
 
@@ -95,6 +99,15 @@ impl Cluster {
 
     pub(super) fn common(&self) -> &Common {
         &self.common
+    }
+
+    /// The program that compiles packages on other machines.
+    pub(crate) fn program(&self) -> &Digest {
+        &self.common.program.digest
+    }
+
+    pub(super) fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Compiles a package. `files` are those input files that are on this machine. `heard` receives
@@ -236,7 +249,8 @@ impl Cluster {
         reading.await
     }
 
-    /// Executes an action once. When the run is stopped, the server is asked to stop it, too.
+    /// Executes an action once. When the run is stopped or the time limit of a running action is
+    /// exceeded, the server is asked to stop it, too.
     async fn execute(
         &self,
         action: &Digest,
@@ -245,23 +259,33 @@ impl Cluster {
         heard: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Outcome, RemoteFailure> {
         let mut execution = Execution::new(&self.common.server, action, skip_cache_lookup);
-        loop {
+        let limit = self.common.timeout.map(Duration::from_secs);
+        let mut deadline = None;
+        let stopped = loop {
             let event = tokio::select! {
                 biased;
-                () = stop.cancelled() => {
-                    let canceling = tokio::time::timeout(CANCEL_LIMIT, execution.cancel());
-                    if let Ok(Err(error)) = canceling.await {
-                        tracing::debug!(%error, "could not stop an execution");
-                    }
-                    return Err(RemoteFailure::Stopped);
-                }
+                () = stop.cancelled() => break RemoteFailure::Stopped,
                 event = execution.next() => event?,
+                () = exceeded(deadline) => break RemoteFailure::TimedOut { limit },
             };
             match event {
-                Event::Entered(stage) => heard(stage),
+                Event::Entered(stage) => {
+                    deadline = match (stage, limit) {
+                        (Stage::Fetching | Stage::Running, Some(limit)) => {
+                            deadline.or(Some(Instant::now() + limit + LATE))
+                        }
+                        _ => None,
+                    };
+                    heard(stage);
+                }
                 Event::Ended(outcome) => return Ok(outcome),
             }
+        };
+        let canceling = tokio::time::timeout(CANCEL_LIMIT, execution.cancel());
+        if let Ok(Err(error)) = canceling.await {
+            tracing::debug!(%error, "could not stop an execution");
         }
+        Err(stopped)
     }
 
     /// Reads and checks the files that an execution has left.
@@ -284,7 +308,7 @@ impl Cluster {
     }
 
     /// The files of a result.
-    async fn files(
+    pub(super) async fn files(
         &self,
         result: &ActionResult,
         is_cached: bool,
@@ -317,14 +341,12 @@ impl Cluster {
             return Err(RemoteFailure::Unrestricted);
         }
         check::check(result.exit_code, package.as_ref(), report.as_ref(), inputs)?;
-        let metadata = result.execution_metadata.as_ref();
-        let worker = metadata.map(|it| it.worker.as_str()).unwrap_or_default();
         Ok(Files {
             exit_code: result.exit_code,
             package,
             log,
             report,
-            worker: printable_up_to(LONGEST_NAME, &worker),
+            machine: Machine::of(result.execution_metadata.as_ref()),
             is_cached,
         })
     }
@@ -353,7 +375,7 @@ impl Cluster {
         result: &ActionResult,
         stop: &CancellationToken,
     ) -> RemoteFailure {
-        let (worker, exit_code) = (files.worker, files.exit_code);
+        let (worker, exit_code) = (files.machine.name, files.exit_code);
         if let Some(report) = files.report {
             return RemoteFailure::Reported {
                 report: Box::new(report),
@@ -389,6 +411,14 @@ impl Cluster {
     }
 }
 
+/// Waits for a deadline, if there is one.
+async fn exceeded(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Ended {
     fn verdict(&self) -> Verdict {
         match self {
@@ -414,16 +444,17 @@ impl Ended {
 }
 
 impl Files {
-    fn built(self) -> Result<Built, RemoteFailure> {
+    pub(super) fn built(self) -> Result<Built, RemoteFailure> {
         let missing = |file| RemoteFailure::Incomplete { file };
         Ok(Built {
             package: self.package.ok_or(missing(action::PACKAGE))?,
             log: self.log,
             report: self.report.ok_or(missing(action::REPORT))?,
             is_cached: self.is_cached,
+            machine: self.machine,
         })
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

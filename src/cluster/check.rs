@@ -33,7 +33,8 @@ pub(super) fn check(
     if report.name != inputs.name.as_str() || report.version != inputs.version.to_string() {
         return contradicts("it is about another package");
     }
-    if !has_inputs(report, inputs) {
+    // With this exit code, the program says that an input is damaged.
+    if !has_inputs(report, inputs, exit_code == 3) {
         return contradicts("the machine has read other files than were sent");
     }
     if is_compiled != (report.result == PackageResult::Compiled) {
@@ -54,12 +55,16 @@ pub(super) fn check(
     }
 }
 
-/// Whether the program has read the files that were sent, as far as it has read them to their ends.
-fn has_inputs(report: &PackageReport, inputs: &Inputs) -> bool {
+/// Whether the program has read the files that were sent, as far as it has read them to their ends. With `all`, it must have read all of
+/// them: the client has read them before, so a machine that cannot is to blame.
+fn has_inputs(report: &PackageReport, inputs: &Inputs, all: bool) -> bool {
     let is = |blob: &Option<Blob>, sent: &Digest| {
         let sha256 = blob.as_ref().and_then(|it| it.sha256.as_deref());
-        sha256.is_none_or(|it| it == sent.sha256)
+        sha256.map_or(!all, |it| it == sent.sha256)
     };
+    if all && report.dependencies.len() != inputs.dependencies.len() {
+        return false;
+    }
     let mut dependencies = report.dependencies.iter();
     is(&report.source, &inputs.source)
         && dependencies.all(|reported| {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::package_job::JobSettings;
+use crate::package_job::{JobSettings, ScriptUser};
 use crate::reapi::{Digest, Server};
 use crate::release::Slug;
 
@@ -25,6 +25,8 @@ pub(crate) struct Common {
     /// The time limit of an action, in seconds.
     pub timeout: Option<u64>,
     pub stemcell: Option<Slug>,
+    /// The user that must run scripts. `None` if any user may.
+    pub script_user: Option<ScriptUser>,
     pub settings: JobSettings,
     /// Whether results of unrestricted earlier runs are used.
     pub takes_unrestricted: bool,

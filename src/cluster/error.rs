@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::diag::{Elapsed, printable_up_to};
-use crate::package_job::PackageReport;
+use crate::package_job::{Blame, PackageReport};
 use crate::reapi::{CallError, Code, Digest};
 use crate::{fs, runtime};
 
@@ -42,6 +42,15 @@ pub enum RemoteFailure {
     Arguments {
         /// The last line that the program printed.
         output: String,
+    },
+    /// All packages of the run wait in the server's queue.
+    #[error(
+        "no machine has taken a package from the server's queue within {}",
+        Elapsed(*limit)
+    )]
+    NoMachine {
+        /// How long they have waited.
+        limit: Duration,
     },
     /// The server does not execute actions.
     #[error("the server executes no actions: it is only a cache")]
@@ -132,6 +141,35 @@ impl RemoteFailure {
                 | Self::Unrestricted
                 | Self::Damaged
         )
+    }
+
+    /// Whether the server or its machines are to blame, not the package or this machine. Another
+    /// machine may compile the package then.
+    #[must_use]
+    pub fn is_of_the_server(&self) -> bool {
+        match self {
+            Self::Reported { report, .. } => match report.failure_kind {
+                Some(Blame::Machine) | None => true,
+                Some(Blame::Script | Blame::Input) => false,
+            },
+            Self::NoReport { .. }
+            | Self::Arguments { .. }
+            | Self::NoMachine { .. }
+            | Self::NoExecution
+            | Self::Refused { .. }
+            | Self::Lost
+            | Self::Incomplete { .. }
+            | Self::Report(_)
+            | Self::Contradiction { .. }
+            | Self::Unrestricted
+            | Self::Damaged
+            | Self::Call(_) => true,
+            Self::TimedOut { .. }
+            | Self::Files(_)
+            | Self::Job(_)
+            | Self::Task(_)
+            | Self::Stopped => false,
+        }
     }
 
     /// The report of the compilation, if the package is to blame.

@@ -10,24 +10,24 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::action::Inputs;
 use super::attempt::{AttemptError, Built, Cluster};
 use super::common::KnownFile;
 use super::error::RemoteFailure;
+use super::files::LONGEST_LOG;
 use super::results;
 use super::retry::ATTEMPTS;
 use crate::compile::{Graph, Id, Queue};
+use crate::diag::Bytes;
 use crate::reapi::{Digest, Stage};
 use crate::release::{Digests, Name, Version};
 use crate::runtime::{TaskFailed, TaskSet};
 
 /// The maximum number of concurrent downloads of packages.
 const TRANSFERS: usize = 4;
-
-/// The longest log that is downloaded, in bytes.
-const LONGEST_LOG: u64 = 256 << 20;
 
 /// How long the download of a failed script's log may take.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
@@ -73,9 +73,12 @@ pub(crate) enum ClusterEvent {
     /// The execution entered a stage.
     Entered(Id, Stage),
     /// The package was compiled. Its dependents can start, and its files are downloaded.
-    Built(Id),
+    Built(Id, Box<Built>),
     /// The files were downloaded, or the package failed.
     Ended(Id, Result<Box<Fetched>, RemoteFailure>),
+    /// The package was not compiled, and the server is given up for this reason. All packages that are
+    /// not downloaded end as stopped.
+    GivenUp(Id, RemoteFailure),
     /// The package was already compiled. Its dependents can start.
     Provided(Id),
 }
@@ -86,6 +89,19 @@ pub(crate) struct Fetched {
     pub built: Built,
     pub blob: PathBuf,
     pub digests: Digests,
+}
+
+/// How a run proceeds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many packages are compiled concurrently, at most.
+    pub jobs: NonZeroUsize,
+    /// Whether packages that do not depend on a failed one are still compiled.
+    pub keep_going: bool,
+    /// Whether the run ends with [`ClusterEvent::GivenUp`] if the server is to blame for a failure.
+    pub gives_up: bool,
+    /// How long all packages may wait in the server's queue.
+    pub queue: Option<Duration>,
 }
 
 /// Receives the events of a run.
@@ -105,32 +121,46 @@ impl Plan {
         id
     }
 
-    /// Compiles all packages, up to `jobs` concurrently. After the first failure, stops the others,
-    /// unless `keep_going` is set.
+    /// Compiles all packages. After the first failure, stops the others, unless the limits say
+    /// otherwise.
     pub(crate) async fn run(
         self,
         cluster: &Arc<Cluster>,
-        (jobs, keep_going): (NonZeroUsize, bool),
+        limits: Limits,
         stop: &CancellationToken,
         caller: &mut impl ClusterCaller,
     ) {
-        let (sender, stages) = mpsc::unbounded_channel();
+        let (graph, shared, stages) = self.into_shared(cluster, stop);
         let run = Run {
-            queue: Queue::new(self.graph),
+            queue: Queue::new(graph),
             building: TaskSet::new("build"),
             fetching: TaskSet::new("fetch"),
-            shared: Arc::new(Shared {
-                cluster: Arc::clone(cluster),
-                available: Mutex::default(),
-                packages: self.packages,
-                transfers: Semaphore::new(TRANSFERS),
-                stop: stop.child_token(),
-                stages: sender,
-            }),
-            jobs: jobs.get(),
-            keep_going,
+            shared,
+            limits,
+            stages: HashMap::new(),
+            queued_since: None,
+            is_queued_too_long: false,
+            is_given_up: false,
         };
         run.run(stages, caller).await;
+    }
+
+    /// The graph, the state that tasks share, and the stages that they report.
+    pub(super) fn into_shared(
+        self,
+        cluster: &Arc<Cluster>,
+        stop: &CancellationToken,
+    ) -> (Graph, Arc<Shared>, mpsc::UnboundedReceiver<(Id, Stage)>) {
+        let (sender, stages) = mpsc::unbounded_channel();
+        let shared = Shared {
+            cluster: Arc::clone(cluster),
+            available: Mutex::default(),
+            packages: self.packages,
+            transfers: Semaphore::new(TRANSFERS),
+            stop: stop.child_token(),
+            stages: sender,
+        };
+        (self.graph, Arc::new(shared), stages)
     }
 }
 
@@ -139,27 +169,33 @@ struct Run {
     building: TaskSet<Id, Result<Built, RemoteFailure>>,
     fetching: TaskSet<Id, Result<Box<Fetched>, RemoteFailure>>,
     shared: Arc<Shared>,
-    jobs: usize,
-    keep_going: bool,
+    limits: Limits,
+    /// The last stage of each package that is being built.
+    stages: HashMap<Id, Stage>,
+    /// Since when all packages that are being built wait in the server's queue.
+    queued_since: Option<Instant>,
+    /// Whether the run was stopped because of its limit for the queue.
+    is_queued_too_long: bool,
+    is_given_up: bool,
 }
 
 /// The state that the tasks of a run share.
-struct Shared {
-    cluster: Arc<Cluster>,
-    packages: Vec<PlannedPackage>,
+pub(super) struct Shared {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) packages: Vec<PlannedPackage>,
     /// The compiled packages that the server has.
     available: Mutex<HashMap<Id, Available>>,
     transfers: Semaphore,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
     stages: mpsc::UnboundedSender<(Id, Stage)>,
 }
 
 /// A compiled package that the server has.
 #[derive(Debug, Clone)]
-struct Available {
-    digest: Digest,
+pub(super) struct Available {
+    pub(super) digest: Digest,
     /// Whether it or one of its dependencies was compiled without restrictions.
-    is_unrestricted: bool,
+    pub(super) is_unrestricted: bool,
 }
 
 impl Run {
@@ -173,27 +209,41 @@ impl Run {
             if self.building.is_empty() && self.fetching.is_empty() {
                 return;
             }
+            let limit = self.queue_limit();
             // Cancel-safe: each branch may be dropped.
             tokio::select! {
                 biased;
-                Some((id, stage)) = stages.recv() => caller.hear(ClusterEvent::Entered(id, stage)),
+                Some((id, stage)) = stages.recv() => {
+                    self.stages.insert(id, stage);
+                    caller.hear(ClusterEvent::Entered(id, stage));
+                }
                 Some((id, built)) = self.building.next() => self.built(id, flat(built), caller),
                 Some((id, fetched)) = self.fetching.next() => self.ended(id, flat(fetched), caller),
+                () = async { tokio::time::sleep_until(limit.unwrap_or_else(Instant::now)).await }, if limit.is_some() => {
+                    self.is_queued_too_long = true;
+                    self.shared.stop.cancel();
+                }
             }
         }
     }
 
+    /// When the run ends if all packages stay in the server's queue. `None` if a package is elsewhere.
+    fn queue_limit(&mut self) -> Option<Instant> {
+        let limit = self.limits.queue?;
+        let is_queued = |id| self.stages.get(id) == Some(&Stage::Queued);
+        let are_queued = !self.building.is_empty() && self.building.keys().all(is_queued);
+        if !are_queued || self.shared.stop.is_cancelled() {
+            self.queued_since = None;
+            return None;
+        }
+        Some(*self.queued_since.get_or_insert_with(Instant::now) + limit)
+    }
+
     /// Starts packages whose dependencies are compiled.
     fn start(&mut self, caller: &mut impl ClusterCaller) {
-        while self.building.len() < self.jobs && !self.shared.stop.is_cancelled() {
+        while self.building.len() < self.limits.jobs.get() && !self.shared.stop.is_cancelled() {
             let Some(id) = self.queue.next() else { return };
-            if let Supply::Compiled(file) = &self.shared.package(id).supply {
-                let digest = file.digest.clone();
-                let available = Available {
-                    digest,
-                    is_unrestricted: false,
-                };
-                self.shared.available().insert(id, available);
+            if self.shared.provide(id) {
                 self.queue.done(id);
                 caller.hear(ClusterEvent::Provided(id));
                 continue;
@@ -216,10 +266,11 @@ impl Run {
         built: Result<Built, RemoteFailure>,
         caller: &mut impl ClusterCaller,
     ) {
+        self.stages.remove(&id);
         match built {
             Ok(built) => {
                 self.queue.done(id);
-                caller.hear(ClusterEvent::Built(id));
+                caller.hear(ClusterEvent::Built(id, Box::new(built.clone())));
                 let shared = Arc::clone(&self.shared);
                 self.fetching
                     .spawn(id, async move { shared.fetch(id, built).await });
@@ -237,12 +288,29 @@ impl Run {
         result: Result<Box<Fetched>, RemoteFailure>,
         caller: &mut impl ClusterCaller,
     ) {
+        let failure = match result {
+            Ok(fetched) => return caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
+            Err(RemoteFailure::Stopped) if self.is_queued_too_long && !self.is_given_up => {
+                let limit = self.limits.queue.unwrap_or_default();
+                self.is_queued_too_long = false;
+                RemoteFailure::NoMachine { limit }
+            }
+            Err(failure) => failure,
+        };
         // Send the event first, because the caller may count the packages that still run.
-        let is_failure = result.is_err();
-        caller.hear(ClusterEvent::Ended(id, result));
-        if is_failure && !self.keep_going {
-            self.shared.stop.cancel();
+        if !self.limits.gives_up || !failure.is_of_the_server() {
+            caller.hear(ClusterEvent::Ended(id, Err(failure)));
+            if !self.limits.keep_going {
+                self.shared.stop.cancel();
+            }
+            return;
         }
+        caller.hear(match self.is_given_up {
+            true => ClusterEvent::Ended(id, Err(RemoteFailure::Stopped)),
+            false => ClusterEvent::GivenUp(id, failure),
+        });
+        self.is_given_up = true;
+        self.shared.stop.cancel();
     }
 }
 
@@ -255,10 +323,23 @@ impl Shared {
         &self.packages[id.index()]
     }
 
-    fn available(&self) -> MutexGuard<'_, HashMap<Id, Available>> {
+    pub(super) fn available(&self) -> MutexGuard<'_, HashMap<Id, Available>> {
         self.available
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a package available that was already compiled. Returns `false` for another package.
+    pub(super) fn provide(&self, id: Id) -> bool {
+        let Supply::Compiled(file) = &self.package(id).supply else {
+            return false;
+        };
+        let available = Available {
+            digest: file.digest.clone(),
+            is_unrestricted: false,
+        };
+        self.available().insert(id, available);
+        true
     }
 
     /// Compiles a package. If the server has lost dependencies, compiles these again first.
@@ -310,7 +391,7 @@ impl Shared {
     }
 
     /// The inputs of a package's action, and those of their files that are on this machine.
-    fn inputs(&self, id: Id) -> Result<(Inputs, Vec<KnownFile>), RemoteFailure> {
+    pub(super) fn inputs(&self, id: Id) -> Result<(Inputs, Vec<KnownFile>), RemoteFailure> {
         let package = self.package(id);
         let source = match &package.supply {
             Supply::Source { source, .. } => source,
@@ -352,6 +433,10 @@ impl Shared {
             return;
         };
         if digest.size > LONGEST_LOG {
+            let (package, size) = (&self.package(id).name, Bytes(digest.size));
+            tracing::warn!(
+                "the log of the failed package {package} has {size} and stays on the server: longer logs than 256 MiB are not downloaded"
+            );
             return;
         }
         // Another package may have stopped the run.
@@ -369,30 +454,23 @@ impl Shared {
         let Supply::Source { blob, log, .. } = &self.package(id).supply else {
             return Err(RemoteFailure::Lost);
         };
-        let server = &self.cluster.common().server;
         for _ in 0..ATTEMPTS {
-            let downloading = async {
-                let _permit = self.transfers.acquire().await;
-                if let Some(digest) = built.log.as_ref().filter(|it| it.size <= LONGEST_LOG) {
-                    results::download(server, digest, log, &self.stop).await?;
-                }
-                results::download(server, &built.package, blob, &self.stop).await
-            };
-            let downloaded = self.stop.run_until_cancelled(downloading).await;
-            match downloaded.unwrap_or(Err(RemoteFailure::Stopped)) {
-                Ok(Some(digests)) => {
-                    let blob = blob.clone();
-                    return Ok(Box::new(Fetched {
-                        built,
-                        blob,
-                        digests,
-                    }));
-                }
-                Ok(None) | Err(RemoteFailure::Damaged) => {}
-                Err(failure) => return Err(failure),
+            let permit = self.transfers.acquire().await;
+            let fetching = self.cluster.fetch(&built, (blob, log), &self.stop);
+            if let Some(digests) = fetching.await? {
+                let blob = blob.clone();
+                return Ok(Box::new(Fetched {
+                    built,
+                    blob,
+                    digests,
+                }));
             }
+            drop(permit);
             built = self.build(id, true).await?;
         }
         Err(RemoteFailure::Lost)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ pub enum Origin {
         /// The source that is compiled if the fetch fails.
         source: Source,
     },
+    /// The package failed before the schedule. Neither it nor its dependents are compiled.
+    Lost,
 }
 
 /// The source of a package, and where its results go.

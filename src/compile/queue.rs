@@ -56,6 +56,8 @@ pub enum Supply {
         /// Whether the caller needs the compiled blob.
         is_result: bool,
     },
+    /// The package failed before. Its dependents are not compiled; they must have this supply, too.
+    Lost,
 }
 
 /// Packages with their dependencies. A package can only depend on packages that were added before it, so there are no cycles.
@@ -145,6 +147,11 @@ impl Queue {
                 }
             }
         }
+        for node in &mut nodes {
+            if node.supply == Supply::Lost {
+                node.state = State::Failed;
+            }
+        }
         let mut queue = Self {
             chains: longest_chains(&nodes),
             nodes,
@@ -194,7 +201,7 @@ impl Queue {
         let wanted = self.nodes.iter().enumerate().filter(|(index, node)| {
             let is_needed = match node.supply {
                 Supply::Remote { is_result } => is_result || node.users > 0,
-                Supply::Compiled | Supply::Here => false,
+                Supply::Compiled | Supply::Here | Supply::Lost => false,
             };
             is_needed && node.state == State::Waiting && is_wanted(Id(*index))
         });
@@ -347,7 +354,7 @@ impl Queue {
         let is_ready = match node.supply {
             Supply::Compiled => node.missing == 0,
             Supply::Here => node.users > 0,
-            Supply::Remote { .. } => false,
+            Supply::Remote { .. } | Supply::Lost => false,
         };
         if is_ready && node.state == State::Waiting {
             self.ready.insert((Reverse(self.chains[id.0]), id));
@@ -406,7 +413,7 @@ fn longest_chains(nodes: &[Node]) -> Vec<Duration> {
         let longest = compiled.map(|dependent| chains[dependent.0]).max();
         let own = match node.supply {
             Supply::Compiled | Supply::Here => node.expected,
-            Supply::Remote { .. } => Duration::ZERO,
+            Supply::Remote { .. } | Supply::Lost => Duration::ZERO,
         };
         chains[index] = own.saturating_add(longest.unwrap_or_default());
     }
@@ -863,6 +870,7 @@ mod tests {
                         prop_assert!(is_ended || !is_compiled[index] && !is_used);
                         prop_assert!(!started[index] || is_compiled[index] || dependents.count() > 0);
                     }
+                    Supply::Lost => prop_assert!(!started[index]),
                 }
             }
         }

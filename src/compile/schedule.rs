@@ -73,7 +73,14 @@ impl Schedule {
     }
 
     /// Adds a package, after its dependencies.
-    pub fn add(&mut self, package: Package) -> Id {
+    pub fn add(&mut self, mut package: Package) -> Id {
+        let is_lost = |id: &Id| matches!(self.packages[id.index()].origin, Origin::Lost);
+        if matches!(package.origin, Origin::Source(_)) && package.dependencies.iter().any(is_lost) {
+            package.origin = Origin::Lost;
+        }
+        if let Origin::Lost = package.origin {
+            package.dependencies.clear();
+        }
         let claims = self.claims(&package);
         let id = self
             .graph
@@ -85,9 +92,10 @@ impl Schedule {
             Origin::Source(_) => Supply::Compiled,
             Origin::Compiled { .. } => Supply::Here,
             Origin::Fetched { is_result, .. } => Supply::Remote { is_result },
+            Origin::Lost => Supply::Lost,
         };
         self.graph.set_supply(id, supply);
-        if supply != Supply::Here {
+        if !matches!(supply, Supply::Here | Supply::Lost) {
             // Packing is another user of the tree.
             self.users.expect(id);
         }
@@ -376,6 +384,8 @@ impl Compiling<'_> {
                         install_compiled(Arc::clone(&context), name, (blob, digests), stop);
                     Obtained::Installed(installing.await?)
                 }
+                // The queue never starts it.
+                Origin::Lost => return Err(CompileError::Stopped { package: name }),
             };
             let filling = match package.installed().filter(|_| fills_first) {
                 Some(installed) => Filling::of(installed, &context).await,
@@ -479,9 +489,8 @@ mod tests {
     use super::*;
     use crate::release::Digests;
 
-    #[test]
-    fn names_are_claimed_in_a_shared_tree() {
-        let package = |name: &str, dependencies: &[Id]| Package {
+    fn package(name: &str, dependencies: &[Id]) -> Package {
+        Package {
             name: Name::parse(name).unwrap(),
             version: Version::parse("1").unwrap(),
             origin: Origin::Source(Source {
@@ -492,7 +501,28 @@ mod tests {
             }),
             dependencies: dependencies.to_vec(),
             expected: Duration::ZERO,
-        };
+        }
+    }
+
+    #[test]
+    fn lost_package_and_its_dependents_never_start() {
+        let mut schedule = Schedule::new(false);
+        let lib = schedule.add(Package {
+            origin: Origin::Lost,
+            ..package("lib", &[])
+        });
+        let other = schedule.add(package("other", &[]));
+        let app = schedule.add(package("app", &[lib, other]));
+        schedule.add(package("web", &[app]));
+        let mut queue = Queue::new(schedule.graph);
+        assert_eq!(queue.next(), Some(other));
+        queue.done(other);
+        assert_eq!(queue.next(), None);
+        assert!(queue.not_started().is_empty());
+    }
+
+    #[test]
+    fn names_are_claimed_in_a_shared_tree() {
         for is_shared in [false, true] {
             let mut schedule = Schedule::new(is_shared);
             let lib = schedule.add(package("lib", &[]));

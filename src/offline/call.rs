@@ -25,13 +25,16 @@ use super::releases::{self, Target};
 use super::remote;
 use super::reuse::EarlierPackages;
 use super::select::{Input, Selected, Task, Wanted, select};
+use super::server_cache;
 use super::setup;
 use super::shell;
 use super::space;
 use super::stemcell::CallStemcell;
 use super::tarball::Opened;
+use super::this_machine::ThisMachine;
 use super::work_directory;
 use crate::compile::WorkDirectory;
+use crate::diag::Chain;
 use crate::fs::MadeDirectories;
 use crate::release::Slug;
 use crate::runtime;
@@ -131,30 +134,44 @@ impl Call<'_> {
                 .carry_out_all(tasks, stemcell, None, work_directory, written)
                 .await;
         }
-        let with = (stemcell, work_directory);
+        let here = ThisMachine {
+            options: &self.options,
+            stemcell,
+            work_directory,
+            progress: &self.progress,
+            record: self.record,
+            cancel: self.cancel,
+        };
         match &self.options.remote {
-            None => self.compile_here(tasks, with, written).await,
-            Some(remote) => self.compile_elsewhere(tasks, with, remote, written).await,
+            None => self.compile_here(tasks, here, None, written).await,
+            Some(cache) if cache.cache_only => {
+                self.compile_here(tasks, here, Some(cache), written).await
+            }
+            Some(remote) => self.compile_elsewhere(tasks, here, remote, written).await,
         }
     }
 
-    /// Compiles on this machine.
+    /// Compiles on this machine. `server` is a server whose action cache is used.
     async fn compile_here(
         &self,
         tasks: Vec<Task>,
-        (stemcell, work_directory): (&Slug, &WorkDirectory),
+        here: ThisMachine<'_>,
+        server: Option<&RemoteOptions>,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
-        let compiler = setup::compiler(
-            &self.options,
-            stemcell,
-            work_directory,
-            &self.progress,
-            self.record,
-            self.cancel,
-        )
-        .await?;
+        let mut compiler = setup::compiler(here).await?;
+        if let Some(server) = server {
+            let isolation = compiler.context.sandbox.name();
+            match server_cache::open(here, server, isolation).await {
+                Ok(server) => compiler.server = server,
+                Err(error) => {
+                    setup::close(compiler.context, &self.progress).await?;
+                    return Err(error);
+                }
+            }
+        }
         let machines = Some(Machines::Here(&compiler));
+        let (stemcell, work_directory) = (here.stemcell, here.work_directory);
         let result = self
             .carry_out_all(tasks, stemcell, machines, work_directory, written)
             .await;
@@ -166,13 +183,25 @@ impl Call<'_> {
     async fn compile_elsewhere(
         &self,
         tasks: Vec<Task>,
-        (stemcell, work_directory): (&Slug, &WorkDirectory),
+        here: ThisMachine<'_>,
         remote: &RemoteOptions,
         written: &mut Written,
     ) -> Result<(), OfflineError> {
-        let with = (&self.options, remote);
-        let to = (self.progress.as_ref(), self.record.as_ref());
-        let compiler = remote::compiler(with, stemcell, work_directory, to).await?;
+        let (stemcell, work_directory) = (here.stemcell, here.work_directory);
+        let compiler = match remote::compiler(here, remote).await {
+            Err(OfflineError::Remote { source, .. })
+                if remote.falls_back && source.is_of_the_server() =>
+            {
+                let reason = Chain(&source).to_string();
+                self.progress.warn(&format!(
+                    "Warning: the server {} is not used: {reason}. All packages will be compiled on this machine",
+                    remote.location
+                ));
+                self.record.set_given_up(reason);
+                return self.compile_here(tasks, here, None, written).await;
+            }
+            compiler => compiler?,
+        };
         let machines = Some(Machines::Elsewhere(&compiler));
         self.carry_out_all(tasks, stemcell, machines, work_directory, written)
             .await

@@ -16,6 +16,7 @@ use super::failure_kind::{FailureKind, blame};
 use super::ids::{NodeId, ReleaseId};
 use super::known::Hit;
 use super::ledger::{Ledger, PackageRecord, PackageState};
+use super::local_result::Times;
 use super::package_events::{LOG_LINES, Listener, PackageEvents, seconds};
 use super::rebuild_differences::PackageDifference;
 use super::summary;
@@ -38,6 +39,8 @@ struct Facts {
     stemcell: Option<String>,
     isolation: Option<&'static str>,
     jobs: Option<usize>,
+    /// Why the server was given up, if this machine compiled the rest.
+    fallback: Option<String>,
     inputs: Vec<PathBuf>,
     releases: BTreeMap<ReleaseId, Release>,
     written: Vec<ReleaseId>,
@@ -76,6 +79,11 @@ impl CallRecord {
     pub(super) fn set_compiler(&self, isolation: &'static str, jobs: usize) {
         let mut facts = self.facts();
         (facts.isolation, facts.jobs) = (Some(isolation), Some(jobs));
+    }
+
+    /// Records why the server was given up and this machine compiles the rest.
+    pub(super) fn set_given_up(&self, reason: String) {
+        self.facts().fallback = Some(reason);
     }
 
     /// Adds a release. `status` is its status after its result was written.
@@ -143,6 +151,34 @@ impl CallRecord {
         }
     }
 
+    /// What was recorded about a package until now.
+    pub(super) fn times(&self, node: NodeId) -> Times {
+        let facts = self.facts();
+        let Some(run) = facts.runs.get(&node.index()) else {
+            return Times::default();
+        };
+        Times {
+            seconds: run.seconds(self.begun),
+            phases: run.phases(self.begun),
+            script: run.script,
+            second_run: run.second_run.clone(),
+            last_lines: run.last_lines.clone(),
+        }
+    }
+
+    /// The start of the run, as reports have it.
+    pub(super) fn started(&self) -> String {
+        timestamp(self.begun_at)
+    }
+
+    /// Records a package that was downloaded from a server.
+    pub(super) fn set_downloaded(&self, node: NodeId, fetched: &Fetched) {
+        let mut facts = self.facts();
+        let new = || PackageEvents::start(PhaseName::Pack);
+        let run = facts.runs.entry(node.index()).or_insert_with(new);
+        run.end_elsewhere(Some(fetched));
+    }
+
     pub(super) fn set_cached(&self, node: NodeId, hit: &Hit) {
         // Another user may have written these lines to the cache, so limit and escape them.
         let lines = hit.entry.last_lines.iter().take(LOG_LINES);
@@ -196,6 +232,7 @@ impl CallRecord {
                 source: blob(&package.blob),
                 cached: cached.is_some(),
                 cached_from: cached.map(|(_, _, cache)| cache.clone()),
+                machine: run.and_then(|run| run.machine.clone()),
                 cache_miss: facts.cache_misses.get(&id).cloned(),
                 compiled: match cached {
                     Some((blob, ..)) => Some(blob.clone()),
@@ -259,6 +296,7 @@ impl CallRecord {
             stemcell: facts.stemcell,
             isolation: facts.isolation,
             jobs: facts.jobs,
+            fallback: facts.fallback,
             started: timestamp(self.begun_at),
             seconds: seconds(self.begun.elapsed()),
             result: match error {

@@ -18,6 +18,8 @@ pub(super) struct CallReport {
     pub stemcell: Option<String>,
     pub isolation: Option<&'static str>,
     pub jobs: Option<usize>,
+    /// Why the server of `--remote` was given up, if this machine compiled the rest.
+    pub fallback: Option<String>,
     /// RFC 3339, in UTC.
     pub started: String,
     pub seconds: f64,
@@ -124,6 +126,8 @@ pub(super) struct Package {
     pub cached: bool,
     /// The cache in which the package was found.
     pub cached_from: Option<String>,
+    /// The machine of a server that compiled the package.
+    pub machine: Option<Machine>,
     /// Why the package was not in the cache, if a cache is used.
     pub cache_miss: Option<String>,
     /// The ids of the direct dependencies.
@@ -141,6 +145,19 @@ pub(super) struct Package {
     /// The last lines that the script printed, if the package was compiled. A failed package has them in its failure.
     pub last_lines: Vec<String>,
     pub failure: Option<Failure>,
+}
+
+/// The machine of a server that compiled a package, as the server says. Times are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Machine {
+    /// The name of the machine.
+    pub name: Option<String>,
+    /// Whether it compiled the package in an earlier run.
+    pub cached: bool,
+    pub queued: Option<f64>,
+    pub fetching: Option<f64>,
+    pub executing: Option<f64>,
+    pub storing: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -203,6 +220,7 @@ pub(super) mod fixtures {
             precompiled: false,
             cached: false,
             cached_from: None,
+            machine: None,
             cache_miss: None,
             dependencies: dependencies.to_vec(),
             source: Blob {
@@ -241,6 +259,7 @@ pub(super) mod fixtures {
             stemcell: None,
             isolation: None,
             jobs: Some(2),
+            fallback: None,
             started: "2026-01-01T00:00:00Z".to_owned(),
             seconds: 100.0,
             result: CallResult::Written,

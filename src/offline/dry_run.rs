@@ -24,6 +24,7 @@ use super::options::Options;
 use super::progress::Progress;
 use super::scheduling::{Planned, expected, schedule};
 use super::select::Task;
+use super::server_forecast;
 use crate::compile::{ForecastStep, Origin, Source, SourceDates};
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
@@ -44,6 +45,8 @@ pub(super) struct PlannedPackages {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Compilation {
     pub jobs: NonZeroUsize,
+    /// The flag that sets `jobs`.
+    pub flag: &'static str,
     /// Whether all packages use the same directories, so that some cannot be compiled concurrently.
     pub is_shared: bool,
 }
@@ -96,15 +99,20 @@ impl PlannedPackages {
         })
     }
 
-    /// Determines which packages are in the run's caches, if it has any.
+    /// Determines which packages are in the run's caches or on its server, if it has any.
     pub(super) async fn look_into_cache(
         &mut self,
         options: &Options,
         stemcell: Option<&Slug>,
         cancel: &CancellationToken,
     ) -> Result<(), OfflineError> {
-        let found = cache_forecast::expectations(&self.nodes, options, stemcell, cancel);
-        self.expectations = found.await?;
+        self.expectations = match options.remote.as_ref().zip(stemcell) {
+            Some((server, stemcell)) => {
+                let with = (options, server);
+                server_forecast::expectations(&self.nodes, with, stemcell, cancel).await?
+            }
+            None => cache_forecast::expectations(&self.nodes, options, stemcell, cancel).await?,
+        };
         Ok(())
     }
 
@@ -161,7 +169,9 @@ impl PlannedPackages {
                 is_cached: expectation.is_cached(),
             }
         });
-        let Compilation { jobs, is_shared } = compilation;
+        let Compilation {
+            jobs, is_shared, ..
+        } = compilation;
         schedule(packages, is_shared, jobs).forecast(jobs, &self.times())
     }
 
@@ -177,8 +187,8 @@ impl PlannedPackages {
         let end = steps.iter().map(|step| step.end).max();
         let end = end.unwrap_or_default();
         let mut text = format!(
-            "Expected order with --jobs {}:\n     start      time  package\n",
-            compilation.jobs,
+            "Expected order with {} {}:\n     start      time  package\n",
+            compilation.flag, compilation.jobs,
         );
         let mut measured = 0;
         for step in steps {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::assemble::AssembleError;
+use super::claim::Unclaimable;
 use super::failure::{FailureCause, PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
@@ -147,6 +148,14 @@ pub enum OfflineError {
         server: String,
         /// Why.
         source: Box<RemoteFailure>,
+    },
+    /// This machine may not store its packages as results of actions.
+    #[error("packages of this machine cannot be stored on `{server}`")]
+    Claim {
+        /// The server.
+        server: String,
+        /// Why.
+        source: Unclaimable,
     },
     /// A task of this program panicked.
     #[error(transparent)]

@@ -59,6 +59,7 @@ impl FailureKind {
             | OfflineError::Place { .. }
             | OfflineError::NoDigest { .. }
             | OfflineError::Remote { .. }
+            | OfflineError::Claim { .. }
             | OfflineError::Task(_) => Some(Self::Machine),
         }
     }

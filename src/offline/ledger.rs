@@ -36,7 +36,7 @@ impl ReleaseJob {
 pub(super) struct PackageRecord {
     pub node: PackageNode,
     pub logs: PackageLogs,
-    /// Whether the package was found in the cache.
+    /// Whether the package was found in the cache or compiled on another machine, so that it is only installed.
     pub is_cached: bool,
     state: PackageState,
 }
@@ -200,6 +200,11 @@ impl Ledger {
         self.set_started(node);
         self.packages[node.index()].is_cached = true;
         self.set_compiled(node, blob);
+    }
+
+    /// Records that this machine does not compile a package, because another one has compiled it.
+    pub(super) fn set_taken(&mut self, node: NodeId) {
+        self.packages[node.index()].is_cached = true;
     }
 
     pub(super) fn set_compiled(&mut self, node: NodeId, blob: &Arc<CompiledBlob>) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::caching::CallCache;
 use super::remote::RemoteCompiler;
+use super::server_cache::ServerCache;
 use crate::compile::{Context, SourceDates};
 
 /// The settings for compiling packages.
@@ -22,13 +23,15 @@ pub(super) struct Compiler {
     pub keep_going: bool,
     /// The cache with packages of earlier runs.
     pub cache: Option<CallCache>,
+    /// The action cache of a server.
+    pub server: Option<ServerCache>,
 }
 
 /// Where packages are compiled.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Machines<'a> {
     Here(&'a Compiler),
-    Elsewhere(&'a RemoteCompiler),
+    Elsewhere(&'a RemoteCompiler<'a>),
 }
 
 impl<'a> Machines<'a> {
@@ -67,7 +70,7 @@ impl<'a> Machines<'a> {
     pub(super) fn keep_going(self) -> bool {
         match self {
             Self::Here(compiler) => compiler.keep_going,
-            Self::Elsewhere(compiler) => compiler.keep_going,
+            Self::Elsewhere(compiler) => compiler.limits.keep_going,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::compile::{SecondRun, Shell, SourceDates};
 use crate::config::{Environment, Vcap};
 use crate::http::Url;
 use crate::image::Unpacked;
+use crate::package_job::ScriptUser;
 use crate::process::{ForkServer, TimeLimits};
 use crate::release::Slug;
 use crate::sandbox;
@@ -182,6 +183,16 @@ pub struct RemoteOptions {
     pub credentials: Credentials,
     /// Whether results of unrestricted earlier runs are used.
     pub takes_unrestricted: bool,
+    /// Whether this machine compiles the packages whose results the server does not have. Then nothing is executed on other machines.
+    pub cache_only: bool,
+    /// Whether packages that this machine compiles are stored as results on the server.
+    pub stores: bool,
+    /// The user that must run scripts. `None` if any user may.
+    pub script_user: Option<ScriptUser>,
+    /// Whether this machine compiles the rest if the server is given up.
+    pub falls_back: bool,
+    /// How long all packages may wait in the server's queue before the server is given up.
+    pub queue_timeout: Option<Duration>,
     /// The files with the certificate of this client and its private key, in PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::Fetched;
+use super::call_report::Machine;
+use crate::cluster::{Built, Fetched};
 use crate::compile::{self, Compiled, Event};
 use crate::diag::printable;
 use crate::package_job::{Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds};
@@ -27,6 +28,8 @@ pub(super) struct PackageEvents {
     pub second_run: Option<SecondRun>,
     pub compiled: Option<Blob>,
     pub last_lines: Vec<String>,
+    /// The machine of a server that compiled the package.
+    pub machine: Option<Machine>,
 }
 
 impl PackageEvents {
@@ -42,6 +45,7 @@ impl PackageEvents {
             second_run: None,
             compiled: None,
             last_lines: Vec::new(),
+            machine: None,
         }
     }
 
@@ -68,11 +72,48 @@ impl PackageEvents {
             sha1: fetched.digests.sha1().map(str::to_owned),
             sha256: fetched.digests.sha256().map(str::to_owned),
         });
+        self.set_machine(&fetched.built);
         let report = &fetched.built.report;
         self.script = report.script;
         self.second_run = report.second_run.clone();
         let lines = report.last_lines.iter().take(LOG_LINES);
         self.last_lines = lines.map(|line| printable(line)).collect();
+    }
+
+    /// Records the machine that compiled the package. If it did so in this run, its times replace the
+    /// phases as far as this machine has seen them: the clocks may differ, so they end when the result arrived.
+    fn set_machine(&mut self, built: &Built) {
+        let machine = &built.machine;
+        let rounded = |it: Option<Duration>| it.map(seconds);
+        self.machine = Some(Machine {
+            name: Some(machine.name.clone()).filter(|it| !it.is_empty()),
+            cached: built.is_cached,
+            queued: rounded(machine.queued),
+            fetching: rounded(machine.fetching),
+            executing: rounded(machine.executing),
+            storing: rounded(machine.storing),
+        });
+        let (Some(executing), false) = (machine.executing, built.is_cached) else {
+            return;
+        };
+        let downloading = self.phases.iter().rev();
+        let mut downloading = downloading.filter(|(name, _)| *name == PhaseName::Pack);
+        let Some((_, arrived)) = downloading.next().copied() else {
+            return;
+        };
+        let before = |at: Instant, time: Duration| {
+            at.checked_sub(time)
+                .map_or(self.started, |it| it.max(self.started))
+        };
+        let storing = before(arrived, machine.storing.unwrap_or_default());
+        let script = before(storing, executing);
+        let unpack = before(script, machine.fetching.unwrap_or_default());
+        self.phases = vec![
+            (PhaseName::Wait, self.started),
+            (PhaseName::Unpack, unpack),
+            (PhaseName::Script, script),
+            (PhaseName::Pack, storing),
+        ];
     }
 
     /// Records an event of the package.

@@ -1,7 +1,9 @@
 //! Compiles the packages of all releases in one graph, and assembles each release as soon as its last package is done.
 
 mod cached;
+mod fallback;
 mod remote;
+mod server_cache;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use super::cached_packages::{self, CachedPackages};
 use super::call_record::CallRecord;
 use super::compiled_release::CompiledBlob;
 use super::durations::Durations;
+use super::elsewhere::Elsewhere;
 use super::error::{Incomplete, OfflineError};
 use super::failure::{FailureCause, PackageFailure};
 use super::failures::Failures;
@@ -73,6 +76,7 @@ pub(super) async fn compile_all(
         failures: Failures::default(),
         assembling: TaskSet::new("assemble"),
         durations: Durations::default(),
+        elsewhere: Elsewhere::default(),
         copies_failed_logs: machines.is_some_and(Machines::copies_failed_logs),
         keep_going: machines.is_some_and(Machines::keep_going),
     };
@@ -110,6 +114,7 @@ struct Run<'a> {
     failures: Failures,
     assembling: TaskSet<ReleaseId, Result<(), AssembleError>>,
     durations: Durations,
+    elsewhere: Elsewhere,
     /// Whether the logs of failed packages are copied to the output directory.
     copies_failed_logs: bool,
     /// Whether packages that do not depend on a failed one are still compiled.
@@ -123,7 +128,9 @@ impl ScheduleCaller for Run<'_> {
             PackageEvent::Fetched(id) => self.take_fetched(id.into()),
             PackageEvent::Ended(id, result) => {
                 let (id, took) = (id.into(), self.target.progress.end(id.index()));
-                self.target.record.set_ended(id, &result);
+                if !self.is_from_server(id) {
+                    self.target.record.set_ended(id, &result);
+                }
                 self.end(id, *result, took);
             }
         }
@@ -164,8 +171,15 @@ impl Run<'_> {
     /// Compiles all packages on this machine.
     async fn compile_here(&mut self, compiler: &Compiler) {
         self.take_cached();
+        if let Some(server) = &compiler.server {
+            self.look_up(server).await;
+        }
         let schedule = self.schedule(compiler);
         self.assemble_complete();
+        self.run_schedule(schedule, compiler).await;
+    }
+
+    async fn run_schedule(&mut self, schedule: Schedule, compiler: &Compiler) {
         let limits = Limits {
             jobs: compiler.jobs,
             memory_floor: MEMORY_FLOOR,
@@ -224,7 +238,9 @@ impl Run<'_> {
         let record = self.ledger.record(node);
         let package = record.node.package();
         let is_compiled_here = record.is_compiled_here();
-        self.target.record.set_started(node, is_compiled_here);
+        if !self.is_from_server(node) {
+            self.target.record.set_started(node, is_compiled_here);
+        }
         if is_compiled_here {
             record.logs.remove();
             self.ledger.failed_logs(node).remove(package.name());
@@ -255,8 +271,9 @@ impl Run<'_> {
                     let warnings = self.report_compiled(node, &compiled, &blob, took);
                     let blob = Arc::new(blob);
                     let (record, cancel) = (self.ledger.record(node), self.target.cancel);
-                    let facts = (&blob, warnings);
+                    let facts = (&blob, warnings.clone());
                     self.cached.store(node, record, &compiled, facts, cancel);
+                    self.store_on_server(node, &compiled, &blob, &warnings);
                     self.ledger.set_compiled(node, &blob);
                 }
                 None => {
@@ -432,6 +449,7 @@ impl Run<'_> {
             }
         }
         let to = (self.target.progress, self.target.cancel);
+        self.finish_storing().await;
         self.cached.finish(to).await;
         self.target.record.set_packages(&self.ledger);
         let failures = self.failures.finish(self.target.progress).await;

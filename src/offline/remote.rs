@@ -1,22 +1,21 @@
 //! Sets up the compilation of packages on the machines of a server of the Remote Execution API.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::call_record::CallRecord;
 use super::error::OfflineError;
 use super::options::{Options, RemoteOptions};
-use super::progress::Progress;
+use super::tarball::Blob;
+use super::this_machine::ThisMachine;
 use super::work_directory;
-use crate::cluster::{Cluster, Common, KnownFile, RemoteFailure};
-use crate::compile::{SOURCE_DATE_EPOCH, SecondRun, SourceDates, WorkDirectory};
+use crate::cluster::{Cluster, Common, KnownFile, Limits, RemoteFailure};
+use crate::compile::{SOURCE_DATE_EPOCH, SecondRun, SourceDates};
 use crate::config::Secret;
 use crate::fs::{self, Context as _};
 use crate::http::{Client, Timeouts};
 use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings};
-use crate::reapi::{Digest, Server};
+use crate::reapi::{Capabilities, Digest, Server};
 use crate::release::{Algorithm, Digests, Slug};
 use crate::runtime;
 use crate::sandbox::{Isolation, Sharing};
@@ -27,40 +26,37 @@ const ELSEWHERE: &str = "remote";
 
 /// The settings for compiling packages on other machines.
 #[derive(Debug)]
-pub(super) struct RemoteCompiler {
+pub(super) struct RemoteCompiler<'a> {
     pub cluster: Arc<Cluster>,
-    /// How many packages are compiled concurrently, at most.
-    pub jobs: NonZeroUsize,
+    /// Where the server is, for messages.
+    pub server: String,
+    /// The machine that compiles the rest if the server is given up.
+    pub local: Option<ThisMachine<'a>>,
+    pub limits: Limits,
     /// The directory of the logs of packaging scripts.
     pub logs: PathBuf,
     /// Whether the logs of failed packages are copied to the output directory.
     pub copies_failed_logs: bool,
-    /// Whether packages that do not depend on a failed one are still compiled.
-    pub keep_going: bool,
     pub source_dates: SourceDates,
 }
 
 /// The compiler of a run. Asks the server what it can do.
-pub(super) async fn compiler(
-    (options, remote): (&Options, &RemoteOptions),
-    stemcell: &Slug,
-    work_directory: &WorkDirectory,
-    (progress, record): (&Progress, &CallRecord),
-) -> Result<RemoteCompiler, OfflineError> {
-    let failed = |source: RemoteFailure| OfflineError::Remote {
-        server: remote.location.to_string(),
-        source: Box::new(source),
-    };
-    let server = Arc::new(server(options, remote)?);
-    let capabilities = server.capabilities().await;
-    let capabilities = capabilities.map_err(|error| failed(error.into()))?;
+pub(super) async fn compiler<'a>(
+    here: ThisMachine<'a>,
+    remote: &RemoteOptions,
+) -> Result<RemoteCompiler<'a>, OfflineError> {
+    let ThisMachine {
+        options,
+        stemcell,
+        work_directory,
+        progress,
+        record,
+        ..
+    } = here;
+    let (cluster, capabilities) = cluster((options, stemcell), remote).await?;
     if !capabilities.executes {
-        return Err(failed(RemoteFailure::NoExecution));
+        return Err(failed(remote, RemoteFailure::NoExecution));
     }
-    let path = remote.agent.clone();
-    let path = path.unwrap_or_else(|| options.program.clone());
-    let reading = runtime::spawn_blocking("hash program", move || known_file(path));
-    let program = reading.await??;
     let wanted = options.logs_directory.as_deref();
     let logs = work_directory::logs(work_directory, wanted, &options.vcap)?;
     progress.line(&format!(
@@ -72,24 +68,68 @@ pub(super) async fn compiler(
         logs.display()
     ));
     record.set_compiler(ELSEWHERE, remote.jobs.get());
+    Ok(RemoteCompiler {
+        cluster,
+        server: remote.location.to_string(),
+        local: remote.falls_back.then_some(here),
+        limits: Limits {
+            jobs: remote.jobs,
+            keep_going: options.keep_going,
+            gives_up: remote.falls_back,
+            queue: remote.queue_timeout,
+        },
+        logs,
+        copies_failed_logs: options.logs_directory.is_none(),
+        source_dates: options.source_dates,
+    })
+}
+
+/// What all packages of a run have in common on a server, and what the server can do.
+pub(super) async fn cluster(
+    (options, stemcell): (&Options, &Slug),
+    remote: &RemoteOptions,
+) -> Result<(Arc<Cluster>, Capabilities), OfflineError> {
+    let server = Arc::new(server(options, remote)?);
+    let capabilities = server.capabilities().await;
+    let capabilities = *capabilities.map_err(|error| failed(remote, error.into()))?;
+    let path = remote.agent.clone();
+    let program = hashed(path.unwrap_or_else(|| options.program.clone())).await?;
     let common = Common {
         server,
         program,
         platform: remote.platform.clone(),
         timeout: remote.timeout.map(|it| it.as_secs()),
         stemcell: Some(stemcell.clone()),
+        script_user: remote.script_user,
         settings: settings(options, remote),
         takes_unrestricted: remote.takes_unrestricted,
         log_lines: options.log_lines,
     };
-    Ok(RemoteCompiler {
-        cluster: Arc::new(Cluster::new(common)),
-        jobs: remote.jobs,
-        logs,
-        copies_failed_logs: options.logs_directory.is_none(),
-        keep_going: options.keep_going,
-        source_dates: options.source_dates,
-    })
+    Ok((Arc::new(Cluster::new(common)), capabilities))
+}
+
+pub(super) fn failed(remote: &RemoteOptions, source: RemoteFailure) -> OfflineError {
+    OfflineError::Remote {
+        server: remote.location.to_string(),
+        source: Box::new(source),
+    }
+}
+
+/// A blob of a release.
+pub(super) fn known(blob: &Blob) -> KnownFile {
+    KnownFile {
+        path: blob.file.clone(),
+        digest: Digest {
+            sha256: blob.digests.sha256().to_owned(),
+            size: blob.size,
+        },
+    }
+}
+
+/// A program and its digest.
+pub(super) async fn hashed(path: PathBuf) -> Result<KnownFile, OfflineError> {
+    let reading = runtime::spawn_blocking("hash program", move || known_file(path));
+    Ok(reading.await??)
 }
 
 /// The server, which is contacted later. Reads the files of credentials.
@@ -158,6 +198,8 @@ fn settings(options: &Options, remote: &RemoteOptions) -> JobSettings {
         make_jobserver: options.make_jobserver,
         reproducible: options.source_dates == SourceDates::OfEachSource,
         compression_level: options.compression_level,
+        timeout_seconds: options.limits.total.map(|it| it.as_secs()),
+        silence_timeout_seconds: options.limits.silence.map(|it| it.as_secs()),
         variables: variables(options, remote),
     }
 }

@@ -440,6 +440,9 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
              because a dependency does"
                 .to_owned(),
         ),
+        OfflineError::Claim { .. } => hints.push(
+            "without --remote-store, packages are taken from the server, but not stored there".to_owned(),
+        ),
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache_directories;
 use super::caching::{CallCache, OpenedCache};
-use super::call_record::CallRecord;
 use super::dry_run::Compilation;
 use super::error::OfflineError;
 use super::isolation;
@@ -17,6 +16,7 @@ use super::options::Options;
 use super::package_events::Listener;
 use super::progress::Progress;
 use super::space;
+use super::this_machine::ThisMachine;
 use super::work_directory;
 use crate::compile::{Context, Keep, KeptSettings, Shells, Store, WorkDirectory};
 use crate::config::Environment;
@@ -28,19 +28,16 @@ use crate::runtime;
 use crate::sandbox::{Isolation, Look, MOUNT_LIMIT, Sandbox};
 
 /// The compiler of a run.
-pub(super) async fn compiler(
-    options: &Options,
-    stemcell: &Slug,
-    work_directory: &WorkDirectory,
-    progress: &Arc<Progress>,
-    record: &Arc<CallRecord>,
-    cancel: &CancellationToken,
-) -> Result<Compiler, OfflineError> {
-    if let Some(directory) = &options.keep_failed {
-        // Create it now, because an error after the failure of a package would be expensive.
-        fs::create_dir_all(directory)?;
-        fs::check_writable(directory)?;
-    }
+pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineError> {
+    let ThisMachine {
+        options,
+        stemcell,
+        work_directory,
+        progress,
+        record,
+        cancel,
+    } = here;
+    prepare_for_failures(options)?;
     let options = &cache_directories::without_silent_cache(options, cancel).await?;
     let cache = open_cache(options, stemcell, work_directory, progress).await?;
     // The sandbox hides the directories from scripts.
@@ -84,9 +81,19 @@ pub(super) async fn compiler(
         jobs,
         logs,
         cache,
+        server: None,
         copies_failed_logs: options.logs_directory.is_none(),
         keep_going: options.keep_going,
     })
+}
+
+/// Creates the directory for the files of failed packages now, because an error after a failure would be expensive.
+fn prepare_for_failures(options: &Options) -> fs::Result<()> {
+    let Some(directory) = &options.keep_failed else {
+        return Ok(());
+    };
+    fs::create_dir_all(directory)?;
+    fs::check_writable(directory)
 }
 
 /// Whether packaging scripts cannot write to the directories of the caches, or the user accepts what they write. Otherwise prints a
@@ -271,6 +278,13 @@ fn keep(options: &Options) -> Option<Keep> {
 /// How a compilation would proceed, according to the options. Tries no isolation tier: `auto` is assumed to find one that isolates
 /// packages.
 pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Compilation {
+    if let Some(remote) = options.remote.as_ref().filter(|it| !it.cache_only) {
+        return Compilation {
+            jobs: remote.jobs,
+            flag: "--remote-jobs",
+            is_shared: false,
+        };
+    }
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
     let takes_several = options.isolation != Isolation::None || is_parallel;
     let (jobs, reason) = jobs(options, takes_several);
@@ -279,6 +293,7 @@ pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Co
     }
     Compilation {
         jobs,
+        flag: "--jobs",
         is_shared: matches!(options.isolation, Isolation::Landlock | Isolation::None),
     }
 }

@@ -73,6 +73,12 @@ pub struct JobSettings {
     pub reproducible: bool,
     /// The gzip level of the compiled package, from 1 to 9.
     pub compression_level: u32,
+    /// The time limit of the script, in seconds. It is not written if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+    /// How long the script may print nothing, in seconds. It is not written if there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silence_timeout_seconds: Option<u64>,
     /// Variables for the script, in addition to inherited ones.
     pub variables: BTreeMap<String, String>,
 }
@@ -90,6 +96,8 @@ impl Default for JobSettings {
             make_jobserver: false,
             reproducible: false,
             compression_level: 6,
+            timeout_seconds: None,
+            silence_timeout_seconds: None,
             variables: BTreeMap::new(),
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum Stage {
     Searching,
     /// The execution waits for a machine.
     Queued,
+    /// A machine fetches the inputs. Many servers do not report this stage.
+    Fetching,
     /// The command runs.
     Running,
     /// The execution has ended.
@@ -81,7 +83,7 @@ impl Update {
     pub(super) fn of(operation: &longrunning::Operation) -> Self {
         let metadata = operation.metadata.as_ref();
         let metadata: Option<api::ExecuteOperationMetadata> = metadata.and_then(decode);
-        let stage = metadata.map_or(Stage::Unknown, |it| Stage::of(it.stage()));
+        let stage = metadata.as_ref().map_or(Stage::Unknown, stage);
         Self {
             name: operation.name.clone(),
             stage,
@@ -103,6 +105,18 @@ impl Update {
                 missing,
             })),
         })
+    }
+}
+
+/// The stage of an execution. The details of a machine say whether it still fetches the inputs.
+fn stage(metadata: &api::ExecuteOperationMetadata) -> Stage {
+    let details = metadata.partial_execution_metadata.as_ref();
+    let is_fetching = details.is_some_and(|it| {
+        it.input_fetch_start_timestamp.is_some() && it.input_fetch_completed_timestamp.is_none()
+    });
+    match Stage::of(metadata.stage()) {
+        Stage::Running if is_fetching => Stage::Fetching,
+        stage => stage,
     }
 }
 
@@ -222,6 +236,14 @@ mod tests {
         assert_eq!(update.name, "1");
         assert_eq!(update.stage, Stage::Running);
         assert!(update.outcome.is_none());
+        let fetching = api::ExecuteOperationMetadata {
+            partial_execution_metadata: Some(api::ExecutedActionMetadata {
+                input_fetch_start_timestamp: Some(Default::default()),
+                ..Default::default()
+            }),
+            ..metadata
+        };
+        assert_eq!(stage(&fetching), Stage::Fetching);
         let silent = Update::of(&longrunning::Operation::default());
         assert_eq!(silent.stage, Stage::Unknown);
     }

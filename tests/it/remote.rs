@@ -1,12 +1,18 @@
 //! `compile --remote`: packages that a server of the Remote Execution API compiles, BuildBox's `buildbox-casd`.
 
+mod cache_only;
+mod fallback;
+mod plan;
+mod wire;
+
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, Outcome, ReleaseBuilder, STEMCELL, World, free_port, require, wait_for,
+    Agent, Outcome, ReleaseBuilder, STEMCELL, World, free_port, require, require_landlock,
+    require_root, wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -5,24 +5,65 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::compilation::ScriptFlags;
 use crate::cache::{CERTIFICATE, CERTIFICATE_KEY, Credentials, Location};
 use crate::cli::values;
 use crate::config::Environment;
 use crate::offline::RemoteOptions;
+use crate::package_job::ScriptUser;
+
+/// Flags about the compilation on this machine, and why `--remote` refuses them if this machine compiles nothing.
+const OF_THIS_MACHINE: &[(&str, &str)] = &[
+    (
+        "jobs",
+        "this machine compiles no packages. --remote-jobs limits how many the other machines compile",
+    ),
+    ("memory_per_job", "this machine compiles no packages"),
+    ("force", "this machine compiles no packages"),
+    (
+        "nice",
+        "the operator of the other machines decides which niceness packages have there",
+    ),
+    (
+        "keep_failed",
+        "the files of failed packages stay on the other machines",
+    ),
+];
+
+/// Flags that `--remote` always refuses, and why.
+const NEVER: &[(&str, &str)] = &[
+    (
+        "scratch_dir",
+        "scripts on other machines cannot use a directory of this machine",
+    ),
+    ("shell", "scripts run on other machines"),
+    ("shell_on_failure", "scripts run on other machines"),
+    (
+        "verify_rebuild",
+        "the second compilation would get the results of the first one from the server",
+    ),
+    (
+        "stemcell_image",
+        "--remote-property says which root file system the other machines have",
+    ),
+    ("cache_dir", CACHES),
+    ("cache_from", CACHES),
+    ("cache_to", CACHES),
+    ("cache_max_size", CACHES),
+];
+
+/// Why the flags of caches are refused.
+const CACHES: &str =
+    "the server has a cache of its own, which names packages in another way (docs/cluster.md)";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Other machines")]
 pub(in crate::cli) struct RemoteFlags {
     /// Compile the packages on the machines of a cluster with Bazel's Remote Execution API. The URL of its
     /// server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need
-    #[arg(long, value_name = "URL", conflicts_with_all = [
-        "jobs", "memory_per_job", "force", "nice", "timeout", "silence_timeout", "scratch_dir",
-        "keep_failed", "shell", "shell_on_failure", "verify_rebuild",
-        "stemcell_image", "cache_dir", "cache_from", "cache_to", "cache_max_size",
-    ])]
+    #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
 
     /// Name of the instance on the server [default: the path of the URL]
@@ -42,13 +83,94 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
     pub remote_timeout: Option<Duration>,
 
+    /// Compile on this machine, and take only packages from the server whose results it has from other
+    /// runs, also from those of other machines
+    #[arg(long, requires = "remote", conflicts_with_all = [
+        "remote_fallback", "remote_jobs", "remote_queue_timeout",
+    ])]
+    pub remote_cache_only: bool,
+
+    /// Store packages that this machine compiles as results on the server, where runs with --remote use
+    /// them. This says that this machine has the properties of --remote-property: its compilers and
+    /// libraries are those of the other machines (docs/cluster.md)
+    #[arg(long, requires = "remote_cache_only")]
+    pub remote_store: bool,
+
+    /// User that must run packaging scripts on the other machines, because the owners of installed files
+    /// depend on it [default: any user]
+    #[arg(long, value_name = "USER", value_enum, requires = "remote")]
+    pub remote_script_user: Option<UserFlag>,
+
+    /// `local` compiles the remaining packages on this machine if the server cannot be used: it is not
+    /// reachable, refuses packages, or has no machine for them
+    #[arg(
+        long,
+        value_name = "WHERE",
+        value_enum,
+        default_value = "none",
+        requires = "remote"
+    )]
+    pub remote_fallback: FallbackFlag,
+
+    /// Give the server up if all packages wait in its queue for this long
+    /// [default: no limit; 10m with --remote-fallback=local]
+    #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
+    pub remote_queue_timeout: Option<Duration>,
+
     /// Program that the other machines run: a bosh-agent of the same version, built for these machines
     /// [default: this program]
     #[arg(long, value_name = "FILE", requires = "remote")]
     pub remote_agent: Option<PathBuf>,
 }
 
+/// `--remote-script-user`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum UserFlag {
+    Root,
+    Ordinary,
+}
+
+/// `--remote-fallback`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum FallbackFlag {
+    Local,
+    None,
+}
+
+/// How long packages may wait in the server's queue if this machine can compile them.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(600);
+
 impl RemoteFlags {
+    /// Whether this machine compiles no package.
+    fn is_only_elsewhere(&self) -> bool {
+        self.remote.is_some()
+            && self.remote_fallback == FallbackFlag::None
+            && !self.remote_cache_only
+    }
+
+    /// Checks that no flag was given that has no effect with other machines. `is_given` says whether
+    /// the flag with an id was given.
+    ///
+    /// # Errors
+    /// If there is such a flag; the text for the user.
+    pub(in crate::cli) fn check_others(
+        &self,
+        is_given: impl Fn(&str) -> bool,
+    ) -> Result<(), String> {
+        if self.remote.is_none() {
+            return Ok(());
+        }
+        let of_this_machine = OF_THIS_MACHINE.iter().filter(|_| self.is_only_elsewhere());
+        let mut refused = of_this_machine.chain(NEVER);
+        match refused.find(|(id, _)| is_given(id)) {
+            None => Ok(()),
+            Some((id, reason)) => Err(format!(
+                "Error: --{} cannot be used with --remote: {reason}",
+                id.replace('_', "-")
+            )),
+        }
+    }
+
     /// The machines that the flags ask for.
     ///
     /// # Errors
@@ -83,6 +205,17 @@ impl RemoteFlags {
             variables: variables(scripts, environment)?,
             credentials: Credentials::for_execution(environment),
             takes_unrestricted,
+            cache_only: self.remote_cache_only,
+            stores: self.remote_store,
+            script_user: self.remote_script_user.map(|user| match user {
+                UserFlag::Root => ScriptUser::Root,
+                UserFlag::Ordinary => ScriptUser::Ordinary,
+            }),
+            falls_back: self.remote_fallback == FallbackFlag::Local,
+            queue_timeout: match self.remote_fallback {
+                FallbackFlag::Local => self.remote_queue_timeout.or(Some(QUEUE_TIMEOUT)),
+                FallbackFlag::None => self.remote_queue_timeout,
+            },
             certificate: certificate(url.is_https(), environment)?,
             location,
         }))

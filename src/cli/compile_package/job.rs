@@ -103,6 +103,9 @@ fn settings(command: &CompilePackage, environment: &Environment) -> Result<JobSe
         make_jobserver: command.script.make_jobserver,
         reproducible: command.packing.reproducible,
         compression_level: command.packing.compression_level,
+        // The flags apply in any case.
+        timeout_seconds: None,
+        silence_timeout_seconds: None,
         variables: variables(&command.script, environment)?,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use super::CompilePackage;
 use crate::cache;
@@ -10,8 +11,8 @@ use crate::cli::this_process::{program, who};
 use crate::compile::{self, SourceDateError};
 use crate::config::{Environment, Vcap};
 use crate::offline::{Options, Purpose, Selection};
-use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, PackageJob};
-use crate::process::ForkServer;
+use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings, PackageJob};
+use crate::process::{ForkServer, TimeLimits};
 use crate::sandbox::{Isolation, Sharing};
 
 /// The options of a run. Enters a user namespace if the isolation tier may need one: only a single-threaded process can do that.
@@ -52,7 +53,7 @@ pub(super) fn options(
         nice: command.limits.nice,
         force: command.script.force,
         grace: command.limits.grace,
-        limits: time_limits(&command.limits),
+        limits: limits(time_limits(&command.limits), settings),
         second_run: match settings.second_run {
             JobSecondRun::Auto => compile::SecondRun::AUTO,
             JobSecondRun::Always => compile::SecondRun::Always,
@@ -72,6 +73,17 @@ pub(super) fn options(
         source_dates,
         agent: ForkServer::default(),
     })
+}
+
+/// The time limits of the flags and those of the job: the lower ones.
+fn limits(flags: TimeLimits, settings: &JobSettings) -> TimeLimits {
+    let lower = |flag: Option<Duration>, job: Option<u64>| {
+        flag.into_iter().chain(job.map(Duration::from_secs)).min()
+    };
+    TimeLimits {
+        total: lower(flags.total, settings.timeout_seconds),
+        silence: lower(flags.silence, settings.silence_timeout_seconds),
+    }
 }
 
 /// Who shares the scratch directories of the package.

@@ -13,6 +13,7 @@ use super::*;
 use crate::cluster::action::tests::{common, inputs};
 use crate::package_job::{
     Agent, Blame, Blob, CompiledBlob, PackageFailureReport, PackageResult, REPORT_VERSION,
+    ReportedDependency,
 };
 use crate::reapi::testing::{Reply, TestServer};
 use crate::reapi::{Code, messages as api};
@@ -65,12 +66,12 @@ fn report(exit_code: u8) -> PackageReport {
     }
 }
 
-fn text(exit_code: u8) -> Vec<u8> {
+pub(in crate::cluster) fn text(exit_code: u8) -> Vec<u8> {
     serde_json::to_vec(&report(exit_code)).unwrap()
 }
 
 /// An execution that has ended with this exit code and, if it is one of ours, with a report.
-fn ended(exit_code: u8, is_cached: bool) -> Reply {
+pub(in crate::cluster) fn ended(exit_code: u8, is_cached: bool) -> Reply {
     ended_with(exit_code, is_cached, &text(exit_code))
 }
 
@@ -272,6 +273,76 @@ async fn machine_that_reads_other_files_is_to_blame() {
     let executions = vec![ended_with(3, false, &failed), ended(0, false)];
     let server = server_with(executions, vec![], vec![failed]).await;
     assert!(build(&server).await.is_ok());
+}
+
+#[tokio::test]
+async fn machine_that_cannot_read_its_inputs_is_to_blame() {
+    let failed = |source, dependency| {
+        let mut failed = report(3);
+        failed.failure_kind = Some(Blame::Input);
+        let blob = |text: &[u8]| Blob {
+            size: text.len() as u64,
+            sha1: None,
+            sha256: Some(Digest::of(text).sha256),
+        };
+        failed.source = Some(blob(b"source")).filter(|_| source);
+        failed.dependencies = vec![ReportedDependency {
+            name: "go".to_owned(),
+            version: "1".to_owned(),
+            blob: Some(blob(b"go")).filter(|_| dependency),
+        }];
+        serde_json::to_vec(&failed).unwrap()
+    };
+    for (source, dependency) in [(false, false), (true, false), (false, true)] {
+        let failed = failed(source, dependency);
+        let executions = vec![ended_with(3, false, &failed), ended(0, false)];
+        let server = server_with(executions, vec![], vec![failed]).await;
+        assert!(build(&server).await.is_ok(), "{source} {dependency}");
+    }
+    // The machine has read everything: the package is to blame.
+    let failed = failed(true, true);
+    let executions = vec![ended_with(3, false, &failed)];
+    let server = server_with(executions, vec![], vec![failed]).await;
+    assert!(build(&server).await.is_err());
+    assert_eq!(skipped(&server).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn execution_that_exceeds_its_time_limit_is_canceled() {
+    let running = api::ExecuteOperationMetadata {
+        stage: api::execution_stage::Value::Executing as i32,
+        ..Default::default()
+    };
+    let running = longrunning::Operation {
+        name: "1".to_owned(),
+        metadata: Some(Any {
+            type_url: String::new(),
+            value: running.encode_to_vec(),
+        }),
+        ..Default::default()
+    };
+    let server = TestServer::start(move |method, _| match method {
+        "Execute" => Reply::messages(std::slice::from_ref(&running)).silent(),
+        "FindMissingBlobs" => Reply::messages(&[api::FindMissingBlobsResponse::default()]),
+        "CancelOperation" => Reply::messages(&[()]),
+        _ => Reply::status(Code::Unimplemented),
+    });
+    let server = server.await;
+    let common = Common {
+        timeout: Some(3600),
+        ..common()
+    };
+    let start = Instant::now();
+    let Err(AttemptError::Failed(failure)) = build_with(&server, common, &inputs(&["go"])).await
+    else {
+        panic!("no failure");
+    };
+    assert!(
+        matches!(failure, RemoteFailure::TimedOut { .. }),
+        "{failure}"
+    );
+    assert_eq!(start.elapsed().as_secs(), 3600 + LATE.as_secs());
+    assert_eq!(server.calls_of("CancelOperation").len(), 1);
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Run<'_> {
 
     /// Handles the end of a package's fetch: uses the package, or prepares for its compilation.
     pub(super) fn take_fetched(&mut self, node: NodeId) {
-        if self.stop.is_cancelled() {
+        if self.stop.is_cancelled() || self.take_downloaded(node) {
             return;
         }
         match self.cached.set_arrived(node, self.target.progress) {
@@ -65,6 +65,9 @@ impl Run<'_> {
 
     /// How a package is obtained.
     pub(super) fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
+        if let Some(origin) = self.origin_elsewhere(node, record) {
+            return origin;
+        }
         let cached = self.cached.hit(node).map(|hit| &hit.blob.blob);
         let blob = cached.unwrap_or(&record.node.package().blob);
         let (file, digests) = (blob.file.clone(), blob.digests.all().clone());
@@ -74,13 +77,7 @@ impl Run<'_> {
                 digests,
             };
         }
-        let job = self.ledger.job(record.node.first.release);
-        let source = Source {
-            source: file,
-            digests,
-            log: record.logs.own.clone(),
-            blob: job.blob(&record.node),
-        };
+        let source = self.source(record);
         match self.cached.fetchable(node) {
             None => Origin::Source(source),
             Some(fetchable) => Origin::Fetched {
@@ -89,6 +86,18 @@ impl Run<'_> {
                 is_result: self.target.only.is_none(),
                 source,
             },
+        }
+    }
+
+    /// The source of a package, and where its results go.
+    pub(super) fn source(&self, record: &PackageRecord) -> Source {
+        let blob = &record.node.package().blob;
+        let job = self.ledger.job(record.node.first.release);
+        Source {
+            source: blob.file.clone(),
+            digests: blob.digests.all().clone(),
+            log: record.logs.own.clone(),
+            blob: job.blob(&record.node),
         }
     }
 }

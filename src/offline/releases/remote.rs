@@ -5,29 +5,37 @@ use std::time::Duration;
 
 use super::Run;
 use crate::cluster::{
-    ClusterCaller, ClusterEvent, Fetched, KnownFile, Plan, PlannedPackage, RemoteFailure, Supply,
+    ClusterCaller, ClusterEvent, Fetched, Machine, Plan, PlannedPackage, RemoteFailure, Supply,
 };
 use crate::compile::{Event, Id, Phase};
-use crate::diag::printable;
+use crate::diag::{Bytes, Elapsed, printable};
 use crate::offline::compiled_release::CompiledBlob;
 use crate::offline::error::OfflineError;
 use crate::offline::failure::FailureCause;
 use crate::offline::ids::NodeId;
 use crate::offline::ledger::PackageRecord;
 use crate::offline::progress::Took;
-use crate::offline::remote::RemoteCompiler;
+use crate::offline::remote::{self, RemoteCompiler};
 use crate::offline::scheduling::expected;
-use crate::offline::tarball::Blob;
-use crate::reapi::{Digest, Stage};
+use crate::reapi::Stage;
 
 impl ClusterCaller for Run<'_> {
     fn hear(&mut self, event: ClusterEvent) {
         match event {
             ClusterEvent::Started(id) => self.start(id.into()),
             ClusterEvent::Entered(id, Stage::Queued) => self.enter(id.into(), Phase::Queued),
+            ClusterEvent::Entered(id, Stage::Fetching) => self.enter(id.into(), Phase::Unpacking),
             ClusterEvent::Entered(id, Stage::Running) => self.enter(id.into(), Phase::Packaging),
             ClusterEvent::Entered(..) => {}
-            ClusterEvent::Built(id) => self.enter(id.into(), Phase::Downloading),
+            ClusterEvent::Built(id, built) => {
+                self.elsewhere.built.insert(id.into(), built);
+                self.enter(id.into(), Phase::Downloading);
+            }
+            ClusterEvent::GivenUp(id, failure) => {
+                self.target.progress.end(NodeId::from(id).index());
+                self.ledger.set_stopped(id.into());
+                self.elsewhere.given_up = Some(failure);
+            }
             ClusterEvent::Provided(id) => self.ledger.set_installed(id.into()),
             ClusterEvent::Ended(id, result) => {
                 let node: NodeId = id.into();
@@ -41,18 +49,18 @@ impl ClusterCaller for Run<'_> {
 
 impl Run<'_> {
     /// Compiles all packages on the machines of a server.
-    pub(super) async fn compile_elsewhere(&mut self, compiler: &RemoteCompiler) {
-        let plan = self.plan();
+    pub(super) async fn compile_elsewhere(&mut self, compiler: &RemoteCompiler<'_>) {
+        let (plan, _) = self.plan();
         self.assemble_complete();
         let progress = self.target.progress;
         let stop = self.stop.clone();
-        let limits = (compiler.jobs, compiler.keep_going);
-        let running = plan.run(&compiler.cluster, limits, &stop, self);
+        let running = plan.run(&compiler.cluster, compiler.limits, &stop, self);
         progress.with_reminders(running).await;
+        self.fall_back(compiler).await;
     }
 
     /// The plan of all packages. Its ids are equal to those of the ledger.
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> (Plan, Vec<Id>) {
         let packages = self.ledger.packages();
         let expected = expected(packages.iter().map(|it| &it.node), &self.durations);
         let (mut plan, mut ids) = (Plan::default(), Vec::<Id>::new());
@@ -67,12 +75,12 @@ impl Run<'_> {
                 expected: expected.time,
             }));
         }
-        plan
+        (plan, ids)
     }
 
     fn supply(&self, record: &PackageRecord) -> Supply {
         let package = record.node.package();
-        let file = known_file(&package.blob);
+        let file = remote::known(&package.blob);
         if !package.is_source() {
             return Supply::Compiled(file);
         }
@@ -94,7 +102,7 @@ impl Run<'_> {
         self.target.progress.show(event);
     }
 
-    fn end_elsewhere(
+    pub(super) fn end_elsewhere(
         &mut self,
         node: NodeId,
         result: Result<Box<Fetched>, RemoteFailure>,
@@ -106,6 +114,9 @@ impl Run<'_> {
                 match CompiledBlob::of_file(&fetched.blob, size, &fetched.digests) {
                     Some(blob) => {
                         self.report_fetched(node, &fetched, &blob, took);
+                        self.elsewhere.built.remove(&node);
+                        let downloaded = (fetched.blob.clone(), fetched.digests.clone());
+                        self.elsewhere.downloaded.insert(node, downloaded);
                         self.ledger.set_compiled(node, &Arc::new(blob));
                     }
                     None => {
@@ -145,10 +156,17 @@ impl Run<'_> {
                 blob.digest
             ),
             false => format!(
-                "Finished compiling release {name}/{version} BlobstoreID={} after {took}",
-                blob.digest
+                "Finished compiling release {name}/{version} BlobstoreID={} after {took}{}",
+                blob.digest,
+                words(&built.machine)
             ),
         });
+        if let Some(size) = built.too_long_log() {
+            progress.warn(&format!(
+                "Warning: the log of package {name} has {} and stays on the server: longer logs than 256 MiB are not downloaded",
+                Bytes(size)
+            ));
+        }
         for warning in &built.report.warnings {
             progress.warn(&printable(warning));
         }
@@ -156,12 +174,41 @@ impl Run<'_> {
     }
 }
 
-fn known_file(blob: &Blob) -> KnownFile {
-    KnownFile {
-        path: blob.file.clone(),
-        digest: Digest {
-            sha256: blob.digests.sha256().to_owned(),
-            size: blob.size,
-        },
+/// What the server says about the compilation of a package.
+fn words(machine: &Machine) -> String {
+    let on = match machine.name.as_str() {
+        "" => String::new(),
+        name => format!(" on {name}"),
+    };
+    let steps = [
+        ("queued", machine.queued),
+        ("fetching inputs", machine.fetching),
+        ("executing", machine.executing),
+    ];
+    let steps = steps.into_iter();
+    let steps = steps.filter_map(|(name, time)| Some(format!("{name} {}", Elapsed(time?))));
+    let steps: Vec<String> = steps.collect();
+    match steps.is_empty() {
+        true => on,
+        false => format!("{on} ({})", steps.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_names_the_machine_and_its_times() {
+        let mut machine = Machine::default();
+        assert_eq!(words(&machine), "");
+        machine.name = "worker-1".to_owned();
+        assert_eq!(words(&machine), " on worker-1");
+        machine.queued = Some(Duration::from_millis(1500));
+        machine.executing = Some(Duration::from_secs(90));
+        assert_eq!(
+            words(&machine),
+            " on worker-1 (queued 1.5s, executing 1m30s)"
+        );
     }
 }

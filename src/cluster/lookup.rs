@@ -1,0 +1,127 @@
+//! Searches the server's action cache for the results of packages, without an execution.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::action::{self, Inputs};
+use super::attempt::{Built, Cluster};
+use super::calls::repeat;
+use super::error::RemoteFailure;
+use super::schedule::{Available, Plan, Shared, Supply};
+use super::storing::Storing;
+use crate::compile::{Id, Queue};
+use crate::runtime::TaskSet;
+
+/// How many packages are searched concurrently.
+const SEARCHES: usize = 16;
+
+/// The result of the search for a package.
+#[derive(Debug, Clone)]
+pub(crate) enum LookedUp {
+    /// The package was already compiled.
+    Provided,
+    /// The server has the package.
+    Found(Box<Built>),
+    /// The server has no result that can be used.
+    Missing,
+    /// A dependency has no result. The action names the blobs of all dependencies, so it is not known.
+    Behind,
+}
+
+impl Plan {
+    /// Searches the results of all packages, dependencies first. Also returns what is needed to store
+    /// the results of other packages.
+    ///
+    /// # Errors
+    /// If the server cannot be used, or the search is stopped.
+    pub(crate) async fn look_up(
+        self,
+        cluster: &Arc<Cluster>,
+        stop: &CancellationToken,
+    ) -> Result<(Vec<LookedUp>, Storing), RemoteFailure> {
+        let (graph, shared, _) = self.into_shared(cluster, stop);
+        let mut queue = Queue::new(graph);
+        let is_compiled = |it: &Supply| matches!(it, Supply::Compiled(_));
+        let supplies = shared.packages.iter().map(|it| &it.supply);
+        let mut found: Vec<LookedUp> = supplies
+            .map(|supply| match is_compiled(supply) {
+                true => LookedUp::Provided,
+                false => LookedUp::Behind,
+            })
+            .collect();
+        let mut searching = TaskSet::new("look up");
+        loop {
+            while searching.len() < SEARCHES
+                && let Some(id) = queue.next()
+            {
+                if shared.provide(id) {
+                    queue.done(id);
+                    continue;
+                }
+                let shared = Arc::clone(&shared);
+                searching.spawn(id, async move { shared.find(id).await });
+            }
+            let Some((id, searched)) = searching.next().await else {
+                break;
+            };
+            match searched?? {
+                Some(built) => {
+                    queue.done(id);
+                    found[id.index()] = LookedUp::Found(Box::new(built));
+                }
+                None => {
+                    queue.failed(id);
+                    found[id.index()] = LookedUp::Missing;
+                }
+            }
+        }
+        Ok((found, Storing::new(shared)))
+    }
+}
+
+impl Shared {
+    /// Searches the result of a package, whose dependencies are available.
+    async fn find(&self, id: Id) -> Result<Option<Built>, RemoteFailure> {
+        let (inputs, _) = self.inputs(id)?;
+        let built = self.cluster.find(&inputs, &self.stop).await?;
+        if let Some(built) = &built {
+            let available = Available {
+                digest: built.package.clone(),
+                is_unrestricted: built.report.unrestricted || inputs.is_unrestricted,
+            };
+            self.available().insert(id, available);
+        }
+        Ok(built)
+    }
+}
+
+impl Cluster {
+    /// The result of an earlier execution of a package's action, if there is one that can be used.
+    async fn find(
+        &self,
+        inputs: &Inputs,
+        stop: &CancellationToken,
+    ) -> Result<Option<Built>, RemoteFailure> {
+        let common = self.common();
+        if inputs.is_unrestricted && !common.takes_unrestricted {
+            return Ok(None);
+        }
+        let digest = action::action(common, inputs)?.digest;
+        let asking = repeat((common.server.pauses(), stop), 0, || async {
+            Ok(common.server.action_result(&digest).await?)
+        });
+        let Some(result) = asking.await? else {
+            return Ok(None);
+        };
+        match self.files(&result, true, inputs, stop).await {
+            Ok(files) => files.built().map(Some),
+            Err(failure) if failure.is_bad_result() => {
+                let package = &inputs.name;
+                tracing::debug!(%package, %failure, "a result of the server is not used");
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Decides whether this machine may store its packages as results of actions (`--remote-store`). Pure.
+//!
+//! An action says which program compiles a package for which stemcell, on machines with which properties. Nothing proves that of a result:
+//! clients believe the server, and the server believes those who may write. So a machine stores nothing unless it is what the action says,
+//! as far as it can know that. It cannot know whether it has the properties: the user says so with the flag.
+
+use crate::package_job::ScriptUser;
+use crate::reapi::Digest;
+use crate::release::Slug;
+
+/// What an action says, and what this machine is.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    /// The stemcell of the run.
+    pub stemcell: &'a Slug,
+    /// The stemcell of this machine, if it is one.
+    pub machine: Option<&'a Slug>,
+    /// The program of the action.
+    pub program: &'a Digest,
+    /// This program.
+    pub own_program: &'a Digest,
+    /// The user of the action, if it names one.
+    pub user: Option<ScriptUser>,
+    /// The user that runs scripts on this machine.
+    pub own_user: ScriptUser,
+    /// The isolation tier of this machine.
+    pub isolation: &'a str,
+    /// Whether the server accepts results.
+    pub is_updatable: bool,
+}
+
+/// Why this machine may not store results.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unclaimable {
+    /// This machine is not the stemcell.
+    #[error("this machine is {}, not the stemcell {wanted} for which they would count", found(machine.as_ref()))]
+    Stemcell {
+        /// The stemcell of this machine.
+        machine: Option<Slug>,
+        /// The stemcell of the run.
+        wanted: Slug,
+    },
+    /// The other machines run another program.
+    #[error("this program is not the one of --remote-agent, which they would name")]
+    Program,
+    /// Scripts run as another user.
+    #[error("scripts run as {own} here, and as {wanted} on the other machines")]
+    User {
+        /// The user on this machine.
+        own: &'static str,
+        /// The user on the other machines.
+        wanted: &'static str,
+    },
+    /// Scripts are not isolated.
+    #[error("the isolation tier is `none`, in which scripts can change each other's packages")]
+    NotIsolated,
+    /// The server accepts no results.
+    #[error("the server accepts no results from clients")]
+    ReadOnly,
+}
+
+fn found(machine: Option<&Slug>) -> String {
+    machine.map_or_else(|| "no stemcell".to_owned(), |it| format!("stemcell {it}"))
+}
+
+impl Claim<'_> {
+    /// Whether this machine may store its packages.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub(super) fn check(&self) -> Result<(), Unclaimable> {
+        if self.machine != Some(self.stemcell) {
+            return Err(Unclaimable::Stemcell {
+                machine: self.machine.cloned(),
+                wanted: self.stemcell.clone(),
+            });
+        }
+        if self.program != self.own_program {
+            return Err(Unclaimable::Program);
+        }
+        // Most machines of servers run actions as root.
+        let wanted = self.user.unwrap_or(ScriptUser::Root);
+        if wanted != self.own_user {
+            return Err(Unclaimable::User {
+                own: name(self.own_user),
+                wanted: name(wanted),
+            });
+        }
+        if self.isolation == "none" {
+            return Err(Unclaimable::NotIsolated);
+        }
+        match self.is_updatable {
+            true => Ok(()),
+            false => Err(Unclaimable::ReadOnly),
+        }
+    }
+}
+
+fn name(user: ScriptUser) -> &'static str {
+    match user {
+        ScriptUser::Root => "root",
+        ScriptUser::Ordinary => "an ordinary user",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machine_stores_only_what_its_action_says() {
+        let [stemcell, other] =
+            ["ubuntu-noble/1.1", "ubuntu-noble/1.2"].map(|it| Slug::parse(it).unwrap());
+        let [program, old] = [b"new", b"old"].map(|it| Digest::of(it));
+        let claim = || Claim {
+            stemcell: &stemcell,
+            machine: Some(&stemcell),
+            program: &program,
+            own_program: &program,
+            user: None,
+            own_user: ScriptUser::Root,
+            isolation: "landlock",
+            is_updatable: true,
+        };
+        assert_eq!(claim().check(), Ok(()));
+        let user = Some(ScriptUser::Ordinary);
+        let own_user = ScriptUser::Ordinary;
+        let ordinary = Claim {
+            user,
+            own_user,
+            ..claim()
+        };
+        assert_eq!(ordinary.check(), Ok(()));
+        let wrong = [
+            Claim {
+                machine: None,
+                ..claim()
+            },
+            Claim {
+                machine: Some(&other),
+                ..claim()
+            },
+            Claim {
+                own_program: &old,
+                ..claim()
+            },
+            Claim {
+                own_user,
+                ..claim()
+            },
+            Claim { user, ..claim() },
+            Claim {
+                isolation: "none",
+                ..claim()
+            },
+            Claim {
+                is_updatable: false,
+                ..claim()
+            },
+        ];
+        for claim in wrong {
+            assert!(claim.check().is_err(), "{claim:?}");
+        }
+    }
+}
