@@ -22,8 +22,10 @@ pub(super) fn of_command(command: &str) -> BTreeSet<String> {
 fn defined(line: &str) -> Option<String> {
     let line = line.trim_start();
     let long = line.strip_prefix("-h, ").unwrap_or(line);
-    let name = long.strip_prefix("--")?;
-    Some(format!("--{}", name.split([' ', '=', '[']).next()?))
+    let name = long.strip_prefix("--")?.split([' ', '=', '[']).next()?;
+    // A line of a text may begin with `--flag),`.
+    let is_name = name.chars().all(|it| it.is_ascii_lowercase() || it == '-');
+    is_name.then(|| format!("--{name}"))
 }
 
 pub(super) fn of_all_commands() -> BTreeSet<String> {
