@@ -52,8 +52,8 @@ pub use error::{Context, Error, Result};
 pub(crate) use error::{if_there, is_no_space_behind, is_read_only_behind};
 #[cfg(test)]
 pub(crate) use fixtures::{
-    bind_file, flag, make_deep, mount_memory, mount_read_only, require, require_root,
-    scratch_for_deep_trees,
+    bind_file, flag, make_deep, mount_memory, mount_overlay, mount_read_only, require,
+    require_root, scratch_for_deep_trees,
 };
 pub use found::Found;
 pub(crate) use glimpse::{Glimpse, is_mount_point};

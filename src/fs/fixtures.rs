@@ -56,6 +56,20 @@ pub(crate) fn mount_memory(at: &Path) -> bool {
     require(mounted.is_ok(), "the right to mount")
 }
 
+/// Mounts an overlay of three directories in `parts`, which are created. `false` if that is not allowed; see [`require`].
+pub(crate) fn mount_overlay(parts: &Path, at: &Path) -> bool {
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| {
+        let part = parts.join(name);
+        super::create_dir_all(&part).unwrap();
+        part.display().to_string()
+    });
+    let kind = Some("overlay");
+    let flags = nix::mount::MsFlags::empty();
+    let data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let mounted = nix::mount::mount(kind, at, kind, flags, Some(data.as_str()));
+    require(mounted.is_ok(), "the right to mount overlays")
+}
+
 /// Makes a directory read-only by a mount, except for a directory in it. `false` if that is not allowed; see [`require`].
 pub(crate) fn mount_read_only(at: &Path, except: &Path) -> bool {
     use nix::mount::{MsFlags, mount};

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, makedev, statx};
 use rustix::io::Errno;
 
 use super::found::{mount_at, mount_of};
+use super::mounts::volume;
 use super::{Context, Result, parent};
 
 /// Cached attributes of a file. They may be out of date on a network file system.
@@ -48,6 +49,11 @@ impl Glimpse {
     /// Whether the file was certainly created before `time`.
     pub(crate) fn is_older_than(&self, time: (i64, u32)) -> bool {
         self.born.unwrap_or(self.changed) < time
+    }
+
+    /// The file system that the file was reached through, as [`volume`] describes it.
+    pub(crate) fn volume(&self) -> Option<String> {
+        volume(self.mount?)
     }
 
     fn at(path: &Path, flags: AtFlags) -> Result<Self> {

@@ -49,6 +49,34 @@ pub(crate) fn mounts() -> Result<Vec<Mount>> {
         .collect())
 }
 
+/// What is mounted, for the mount with this number: the type, the source and the directory of the file system. This stays the same when
+/// the file system is mounted again, also if it has no device with a number of its own, such as NFS or Btrfs. `None` if unknown, and for
+/// file systems in memory, which are new after each mount.
+pub(super) fn volume(id: u64) -> Option<String> {
+    let table = super::read("/proc/thread-self/mountinfo".as_ref()).ok()?;
+    let table = String::from_utf8_lossy(&table);
+    let is_it = |line: &&str| line.split(' ').next() == Some(id.to_string().as_str());
+    volume_in(table.lines().find(is_it)?)
+}
+
+/// Parses the same line as [`parse`]. The fields that are used do not contain spaces.
+fn volume_in(line: &str) -> Option<String> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let root = mount.split(' ').nth(3)?;
+    let mut fields = file_system.split(' ');
+    let (kind, source) = (fields.next()?, fields.next()?);
+    let source = match kind {
+        "tmpfs" | "ramfs" | "devtmpfs" | "hugetlbfs" => return None,
+        // All overlays have the same source.
+        "overlay" => fields
+            .next()?
+            .split(',')
+            .find(|it| it.starts_with("upperdir="))?,
+        _ => source,
+    };
+    Some(format!("{kind}:{source}:{root}"))
+}
+
 /// Whether the path of a mount leads to that mount, and not to another one on top of it.
 #[must_use]
 pub(crate) fn is_mounted_at(mount: &MountPoint) -> bool {
@@ -134,6 +162,26 @@ pub(super) fn unmount_at(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volumes_are_named_by_type_source_and_root() {
+        let start = "36 35 0:40 /sub/a\\040b /mnt rw,relatime shared:1";
+        for (file_system, volume) in [
+            ("nfs4 host:/x rw,addr=1", Some("nfs4:host:/x:/sub/a\\040b")),
+            ("btrfs /dev/vdb rw", Some("btrfs:/dev/vdb:/sub/a\\040b")),
+            ("tmpfs tmpfs rw,size=1k", None),
+            (
+                "overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w",
+                Some("overlay:upperdir=/u:/sub/a\\040b"),
+            ),
+            ("overlay overlay ro,lowerdir=/l:/m", None),
+        ] {
+            let found = volume_in(&format!("{start} - {file_system}"));
+            assert_eq!(found.as_deref(), volume, "{file_system}");
+        }
+        assert_eq!(volume_in(start), None);
+        assert_eq!(volume(u64::MAX), None);
+    }
 
     #[test]
     fn mount_points_are_read_with_their_escapes() {

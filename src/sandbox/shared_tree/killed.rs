@@ -186,8 +186,7 @@ impl SharedTree {
             let is_in_other = own_data.is_none() && directory.starts_with(self.vcap.data());
             // A script may have created it again.
             let is_own = is_place_known && !is_of_machine && !is_in_other;
-            let found = fs::metadata(&real)?;
-            if is_own || noted.is((found.dev(), found.ino())) {
+            if is_own || Glimpse::of(&real)?.is_some_and(|found| noted.is_at(&found)) {
                 contents.push(directory);
             }
         }

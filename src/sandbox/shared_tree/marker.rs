@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! #links [["PATH", "TARGET"]]  which of the tree's directories were links
-//! #directories 11 12 … 7 7 …   inodes of the tree's directories, and of the data directory; the boot id of the kernel; their devices
+//! #directories 11 12 … 7 7 …   inodes of the tree's directories, and of the data directory; the boot id of the kernel; their devices, and
+//!                              what is mounted there (type, source and directory)
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
@@ -19,7 +20,7 @@ use super::SharedTree;
 use super::lock;
 use super::notes::{self, DATA};
 use super::own_file::uncover;
-use crate::fs::{self, Context};
+use crate::fs::{self, Context, Glimpse};
 use crate::release::Name;
 
 impl SharedTree {
@@ -75,14 +76,15 @@ impl SharedTree {
     }
 
     fn directories_line(&self) -> String {
-        // No directory has the number 0.
-        let id = |directory: &Path| {
-            let found = fs::metadata(directory);
-            found.map_or((0, 0), |found| (found.dev(), found.ino()))
+        let identity = |directory: &Path| match Glimpse::behind(directory) {
+            Ok(Some(found)) => (found.id, found.volume()),
+            // No directory has the number 0.
+            Ok(None) | Err(_) => ((0, 0), None),
         };
-        let [packages, data_packages, compile] = self.contents().map(|directory| id(&directory));
-        let directories = [packages, data_packages, compile, id(&self.vcap.data())];
-        notes::directories_line(directories, fs::boot().as_deref())
+        let [packages, data_packages, compile] = self.contents().map(|it| identity(&it));
+        let data = identity(&self.vcap.data());
+        let directories = [packages, data_packages, compile, data];
+        notes::directories_line(&directories, fs::boot().as_deref())
     }
 }
 

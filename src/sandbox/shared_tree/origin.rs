@@ -27,7 +27,7 @@ impl Over {
     ) -> fs::Result<Self> {
         let count = mounts.iter().filter(|it| it.path == directory).count();
         let is_noted = || -> fs::Result<bool> {
-            Ok(Glimpse::of(directory)?.is_some_and(|found| noted.is(found.id)))
+            Ok(Glimpse::of(directory)?.is_some_and(|found| noted.is_at(&found)))
         };
         if count == 0 || is_noted()? {
             return Ok(Self::Nothing);
@@ -36,7 +36,7 @@ impl Over {
             return Ok(Self::OfScript);
         }
         Ok(match fs::covered(directory) {
-            Covered::Directory(id) if !noted.is(id) => Self::OfMachine,
+            Covered::Directory(id) if !noted.has(id) => Self::OfMachine,
             // Nor could a script mount anything, which has the same privileges.
             Covered::NotAllowed => Self::OfMachine,
             Covered::Directory(_) | Covered::Unknown => Self::OfScript,

@@ -13,6 +13,11 @@ impl Mounted {
         fs::mount_memory(&at).then_some(Self(at))
     }
 
+    fn overlay(parts: &Path, at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        fs::mount_overlay(parts, at).then(|| Self(at.to_owned()))
+    }
+
     fn bound(directory: &Path, at: &Path) -> Option<Self> {
         fs::create_dir_all(directory).unwrap();
         fs::create_dir_all(at).unwrap();
@@ -94,6 +99,37 @@ fn exchanged_volumes_stay_mounted_and_keep_their_files() {
         tree.close().unwrap();
         assert_eq!(id(&at), id(&new), "{directory}");
         assert_eq!(theirs.exists(), directory == "data", "{directory}");
+    }
+}
+
+#[test]
+fn volume_that_is_mounted_again_still_belongs_to_the_tree() {
+    for directory in ["data", "packages", "data/packages", "data/compile"] {
+        // An overlay gets a new device number, as NFS and Btrfs do.
+        let memory = tempfile::tempdir().unwrap();
+        let Some(memory) = Mounted::memory(memory.path().join("parts")) else {
+            return;
+        };
+        let (scratch, vcap) = vcap();
+        let at = vcap.base().join(directory);
+        let Some(volume) = Mounted::overlay(&memory.0, &at) else {
+            return;
+        };
+        killed(&vcap);
+        let left = vcap.data_packages().join("ours");
+        fs::create_dir_all(&left).unwrap();
+        let before = id(&at);
+        drop(volume);
+        // Has the number that is free now.
+        let _other = Mounted::memory(scratch.path().join("other")).unwrap();
+        let _volume = Mounted::overlay(&memory.0, &at).unwrap();
+        let now = id(&at);
+        assert!(now.0 != before.0 && now.1 == before.1, "{before:?} {now:?}");
+        SharedTree::check_data(&vcap, &|it| vec![Response::Responds; it.len()]).unwrap();
+        let tree = take(&vcap, "us", false).unwrap();
+        assert!(!left.exists(), "{directory}");
+        assert_eq!(id(&at), now, "{directory}");
+        tree.close().unwrap();
     }
 }
 
