@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
-use super::open_files::{Execution, limited_command};
+use super::open_files::{Execution, ExecutionFailure, limited_command};
 use super::orphans::Known;
 use super::status::Status;
 use super::supervise::OUTPUT_PATIENCE;
@@ -134,8 +134,8 @@ pub(crate) async fn run_to_end(
         program: program.file.clone(),
         source,
     })?;
-    if let Some(error) = execution.failure() {
-        return Err(start_error(program, error));
+    if let Some(failure) = execution.failure() {
+        return Err(execution_error(program, failure));
     }
     Ok(Ended {
         status: status.into(),
@@ -197,7 +197,10 @@ fn start(
     output: io::PipeWriter,
     error_output: io::PipeWriter,
 ) -> Result<(tokio::process::Child, Execution), RunError> {
-    let failed = |error| start_error(program, error);
+    let failed = |source| RunError::Start {
+        program: program.file.clone(),
+        source,
+    };
     access(&program.file, Access::EXEC_OK).map_err(|error| failed(error.into()))?;
     let (command, execution) = limited_command(&program.file).map_err(failed)?;
     let process = tokio::process::Command::from(command)
@@ -208,14 +211,19 @@ fn start(
         .stderr(error_output)
         .process_group(0)
         .spawn()
-        .map_err(failed)?;
+        .map_err(|error| execution_error(program, execution.spawn_failure(error)))?;
     Ok((process, execution))
 }
 
-fn start_error(program: &Program, source: io::Error) -> RunError {
+fn execution_error(program: &Program, failure: ExecutionFailure) -> RunError {
+    let file = program.file.clone();
+    let source = match failure {
+        ExecutionFailure::Program(error) => explained(error, &file),
+        ExecutionFailure::Other(error) => error,
+    };
     RunError::Start {
-        program: program.file.clone(),
-        source: explained(source, &program.file),
+        program: file,
+        source,
     }
 }
 
