@@ -225,10 +225,18 @@ fn unkillable(processes: &[Unkillable], left: Option<&Path>) -> String {
             left.display()
         )
     });
-    if processes.iter().any(|process| process.is_frozen) {
-        return format!(
-            "the control group of the process is frozen, for example by `docker pause`: thaw it (write `THAWED` to its `freezer.state`){left}"
-        );
+    let mut frozen = processes.iter().filter_map(|it| it.frozen_by.as_ref());
+    if let Some(groups) = frozen.next() {
+        let first = match groups.first() {
+            Some(group) => format!(
+                "the control group `{group}` is frozen, for example by `docker pause`: thaw it (write `THAWED` to its `freezer.state`)"
+            ),
+            None => {
+                "a control group of the process is frozen, for example by `docker pause`: thaw it"
+                    .to_owned()
+            }
+        };
+        return format!("{first}{left}");
     }
     format!(
         "the process waits in the kernel for a file system or a disk that does not respond: {CHECK_DISKS}{left}"

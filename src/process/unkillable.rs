@@ -2,6 +2,7 @@
 //! network file system that does not respond.
 
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -22,9 +23,10 @@ pub struct Unkillable {
     pub state: String,
     /// The kernel function in which the process waits, if readable.
     pub waits_in: Option<String>,
-    /// Whether the freezer of control groups (version 1) stops the process, which also delays the effect of SIGKILL.
+    /// The control groups (version 1) whose freezer stops the process, which also delays the effect of SIGKILL: its own, or some above
+    /// it. Empty if none of them is visible here. `None` if the process is not frozen.
     #[serde(default)]
-    pub is_frozen: bool,
+    pub frozen_by: Option<Vec<String>>,
     /// What the process was preparing, if it has not executed the script yet.
     #[serde(default)]
     pub step: Option<String>,
@@ -64,23 +66,37 @@ impl Unkillable {
             name: name.to_owned(),
             state: fields.split_whitespace().next()?.to_owned(),
             waits_in: running::waits_in(process.as_raw()),
-            is_frozen: is_frozen(process),
+            frozen_by: frozen_by(process),
             step: None,
         })
     }
 }
 
-/// Whether a process is in a control group that is frozen. In version 2, SIGKILL ends frozen processes.
-fn is_frozen(process: Pid) -> bool {
-    let groups = fs::read_lossy(format!("/proc/{process}/cgroup").as_ref()).unwrap_or_default();
-    let mut states = groups.lines().filter_map(|line| {
+/// The file system of the freezer.
+const FREEZER: &str = "/sys/fs/cgroup/freezer";
+
+/// See [`Unkillable::frozen_by`]. In version 2, SIGKILL ends frozen processes.
+fn frozen_by(process: Pid) -> Option<Vec<String>> {
+    let groups = fs::read_lossy(format!("/proc/{process}/cgroup").as_ref()).ok()?;
+    let group = groups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, group) = rest.split_once(':')?;
         let has_freezer = controllers.split(',').any(|name| name == "freezer");
-        let state = format!("/sys/fs/cgroup/freezer{group}/freezer.state");
-        fs::read_lossy(state.as_ref()).ok().filter(|_| has_freezer)
-    });
-    states.any(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
+        has_freezer.then(|| group.trim_start_matches('/'))
+    })?;
+    let read = |group: &Path, file: &str| {
+        let text = fs::read_lossy(&Path::new(FREEZER).join(group).join(file)).ok()?;
+        Some(text.trim().to_owned())
+    };
+    let state = read(Path::new(group), "freezer.state")?;
+    if !matches!(state.as_str(), "FROZEN" | "FREEZING") {
+        return None;
+    }
+    // A group is also frozen if one above it is.
+    let freezes = |group: &&Path| read(group, "freezer.self_freezing").as_deref() == Some("1");
+    let groups = Path::new(group).ancestors().filter(freezes);
+    let path = |group: &Path| Path::new(FREEZER).join(group).display().to_string();
+    Some(groups.map(path).collect())
 }
 
 impl fmt::Display for Unkillable {
@@ -90,7 +106,7 @@ impl fmt::Display for Unkillable {
             "`{}` (process {}, state {}",
             self.name, self.process, self.state
         )?;
-        if self.is_frozen {
+        if self.frozen_by.is_some() {
             f.write_str(", frozen")?;
         }
         if let Some(function) = &self.waits_in {
@@ -116,7 +132,7 @@ mod tests {
             name: "stat".to_owned(),
             state: "D".to_owned(),
             waits_in: None,
-            is_frozen: false,
+            frozen_by: None,
             step: None,
         };
         assert_eq!(process.to_string(), "`stat` (process 7, state D)");
@@ -125,12 +141,12 @@ mod tests {
             process.to_string(),
             "`stat` (process 7, state D, waiting in request_wait_answer)"
         );
-        process.is_frozen = true;
+        process.frozen_by = Some(Vec::new());
         assert_eq!(
             process.to_string(),
             "`stat` (process 7, state D, frozen, waiting in request_wait_answer)"
         );
-        process.is_frozen = false;
+        process.frozen_by = None;
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),

@@ -181,7 +181,7 @@ mod tests {
                 name: "stat".to_owned(),
                 state: "D".to_owned(),
                 waits_in: None,
-                is_frozen: false,
+                frozen_by: None,
                 step: None,
             }],
             usage: Usage::default(),

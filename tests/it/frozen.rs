@@ -17,7 +17,14 @@ impl Group {
         let name = format!("bosh-agent-test-{}", std::process::id());
         let path = Path::new(FREEZER).join(name);
         std::fs::create_dir(&path).ok()?;
-        Some(Self(path))
+        let group = Self(path);
+        std::fs::create_dir(group.inner()).unwrap();
+        Some(group)
+    }
+
+    /// A group in it, which is frozen with it.
+    fn inner(&self) -> PathBuf {
+        self.0.join("inner")
     }
 }
 
@@ -28,8 +35,12 @@ impl Drop for Group {
         wait_for(
             "the end of the frozen process",
             std::time::Duration::from_secs(60),
-            || std::fs::remove_dir(&self.0).map_err(|error| error.to_string()),
+            || {
+                let removed = std::fs::remove_dir(self.inner());
+                removed.map_err(|error| error.to_string())
+            },
         );
+        let _ = std::fs::remove_dir(&self.0);
     }
 }
 
@@ -49,13 +60,13 @@ mod bodies {
         };
         let path = group.0.display().to_string();
         let script = format!(
-            "sleep 1000 & echo $! > {path}/tasks && echo FROZEN > {path}/freezer.state && touch $FACTS/frozen"
+            "sleep 1000 & echo $! > {path}/inner/tasks && echo FROZEN > {path}/freezer.state && touch $FACTS/frozen"
         );
         place
             .run(&ReleaseBuilder::of_script(&script))
             .blames_the_machine()
             .says(", state D, frozen")
-            .says("the control group of the process is frozen")
+            .says(&format!("the control group `{path}` is frozen"))
             .does_not_say("FUSE");
         assert!(place.world.path("facts/frozen").exists());
     }
