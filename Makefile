@@ -85,11 +85,11 @@ containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers o
 
 soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the tests: full sizes, whole releases, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 NEXTEST_PROFILE=soak tests/run soak --release --test it --test integration \
-	  -E 'test(/^(hostile|scale|cache|stops|parallel|late_output|go_release|faults|protect_host|reproducible|https|containers|compilation_vm)::/)'
+	  -E 'test(/^(hostile|scale|cache|stops|parallel|late_output|go_release|faults|protect_host|reproducible|https|containers|compilation_vm|remote)::/)'
 	@tests/summary
 
 bench: setup ## Benchmarks: archives, queue, sandboxes, whole runs compared with a serial reference (as root, about 20 minutes)
-	cargo bench --locked --bench archive --bench queue --bench sandbox --bench seal
+	cargo bench --locked --bench archive --bench queue --bench sandbox --bench seal --bench cluster
 	cargo build --locked --release
 	benches/whole-runs/compare
 

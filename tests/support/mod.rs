@@ -10,6 +10,7 @@
 
 mod agent;
 mod attacks;
+pub(crate) mod build_server;
 mod daemon;
 pub(crate) mod go_release;
 mod hanging;
