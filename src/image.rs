@@ -7,11 +7,12 @@
 //! file or directory ─▶ store      the root file system, unpacked once (open, unpack)
 //! ```
 //!
-//! The first three do no I/O.
+//! The first three do no I/O, nor does `budget`, which limits the space that an image uses.
 //!
 //! Images are not trusted. Names that leave the root, documents without limits and damaged blobs are errors; links are resolved inside
 //! the root; devices are not created.
 
+mod budget;
 mod error;
 mod kind;
 mod layers;

@@ -128,12 +128,12 @@ pub enum ImageError {
         /// The image.
         image: PathBuf,
     },
-    /// The files of the image need too much space.
+    /// The files of the image need too much space. Files that later layers replace do not count.
     #[error("`{}` has files of more than {} of free space", file.display(), Bytes(*limit))]
     TooLarge {
         /// The file.
         file: PathBuf,
-        /// The largest size of all files, in bytes.
+        /// How much space they may use, in bytes.
         limit: u64,
     },
     /// Another user could change an unpacked image.
@@ -141,6 +141,12 @@ pub enum ImageError {
     OfOthers {
         /// The directory for images, or an image in it.
         path: PathBuf,
+    },
+    /// The file system for images gives new files to another user.
+    #[error("new directories in `{}` belong to another user", directory.display())]
+    OtherOwner {
+        /// The directory for images.
+        directory: PathBuf,
     },
     /// The run was stopped.
     #[error("stopped")]

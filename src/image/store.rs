@@ -32,6 +32,9 @@ const VERSION: &str = "v1";
 /// The prefix of images that are being unpacked.
 const PREFIX: &str = "unpacking-";
 
+/// The prefix of the name of a directory whose owner is examined.
+const PROBE: &str = ".bosh-agent-owner-";
+
 /// The root file system of an image.
 const ROOT: &str = "root";
 
@@ -213,8 +216,25 @@ fn own_directory(directory: &Path) -> Result<PathBuf, ImageError> {
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
         other => other?,
     }
-    check_own(&own)?;
-    Ok(own)
+    match check_own(&own) {
+        Err(ImageError::OfOthers { .. }) if !keeps_owners(directory) => {
+            Err(ImageError::OtherOwner {
+                directory: directory.to_owned(),
+            })
+        }
+        checked => checked.map(|()| own),
+    }
+}
+
+/// Whether a new directory belongs to the current user. File systems of a network may give it to another one.
+fn keeps_owners(directory: &Path) -> bool {
+    let probe = directory.join(format!("{PROBE}{}", std::process::id()));
+    let found = fs::create_dir_with_mode(&probe, 0o700).and_then(|()| fs::lookup(&probe));
+    let Ok(Some(found)) = found else {
+        return true;
+    };
+    let _ = fs::remove_dir(&probe);
+    found.uid() == nix::unistd::geteuid().as_raw()
 }
 
 /// Refuses anything but a directory that only the current user can change.

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::budget::Budget;
 use super::error::ImageError;
 use super::layers::{Action, Layers, Step};
 use crate::archive::{Decoder, Entry, Files, Reader, UnpackError};
@@ -47,9 +48,8 @@ pub(super) struct Root<'a> {
     layers: Layers,
     owners: Owners,
     directories: BTreeMap<PathBuf, Attributes>,
-    /// The size of all files, in bytes, and the largest one.
-    size: u64,
-    limit: u64,
+    destination: PathBuf,
+    budget: Budget,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -69,8 +69,8 @@ impl<'a> Root<'a> {
             layers,
             owners,
             directories: BTreeMap::new(),
-            size: 0,
-            limit: largest_size(destination)?,
+            destination: destination.to_owned(),
+            budget: Budget::new(fs::space(destination)?.free),
             stop,
         })
     }
@@ -106,7 +106,7 @@ impl<'a> Root<'a> {
             if (self.stop)() {
                 return Err(ImageError::Stopped);
             }
-            self.count(&entry, file)?;
+            self.check_space(&entry, file)?;
             let step = self.layers.add((&entry).into());
             let step = step.map_err(|source| ImageError::Layer {
                 file: file.to_owned(),
@@ -122,15 +122,16 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// Counts the size of an entry.
-    fn count(&mut self, entry: &Entry, file: &Path) -> Result<(), ImageError> {
-        self.size = self.size.saturating_add(entry.size);
-        match self.size > self.limit {
-            true => Err(ImageError::TooLarge {
+    /// Refuses an entry for whose data the free space does not suffice.
+    fn check_space(&mut self, entry: &Entry, file: &Path) -> Result<(), ImageError> {
+        let stored = entry.size - entry.holes();
+        let free = || fs::space(&self.destination).map(|it| it.free);
+        match self.budget.take(stored, free)? {
+            true => Ok(()),
+            false => Err(ImageError::TooLarge {
                 file: file.to_owned(),
-                limit: self.limit,
+                limit: self.budget.limit(),
             }),
-            false => Ok(()),
         }
     }
 
@@ -218,12 +219,6 @@ impl<'a> Root<'a> {
         }
         Ok(())
     }
-}
-
-/// The largest size of all files of an image, in bytes: a tenth of the free space remains for other programs.
-fn largest_size(destination: &Path) -> fs::Result<u64> {
-    let free = fs::space(destination)?.free;
-    Ok(free - free / 10)
 }
 
 fn decode(file: &Path, source: io::Error) -> ImageError {

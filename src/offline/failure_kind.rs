@@ -171,7 +171,9 @@ fn of_script(script: &ScriptFailure) -> FailureKind {
 fn is_of_the_machine(error: &ImageError) -> bool {
     match error {
         ImageError::Files(error) => !is_wrong_path(error),
-        ImageError::TooLarge { .. } | ImageError::OfOthers { .. } => true,
+        ImageError::TooLarge { .. }
+        | ImageError::OfOthers { .. }
+        | ImageError::OtherOwner { .. } => true,
         other => is_of_the_system(other),
     }
 }

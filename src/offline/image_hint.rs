@@ -15,6 +15,11 @@ pub(super) fn image_hint(error: &ImageError) -> Option<String> {
             "remove `{}`, or choose another directory with --image-dir",
             path.display()
         )),
+        ImageError::OtherOwner { .. } => Some(
+            "the file system decides about owners, as network file systems and mounted folders of other machines do: choose a directory \
+             on a local disk with --image-dir"
+                .to_owned(),
+        ),
         ImageError::Unpack {
             source: UnpackError::File(error),
             ..

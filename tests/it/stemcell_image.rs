@@ -1,11 +1,14 @@
 //! `--stemcell-image`: scripts run in the root file system of an image, not in that of this machine.
 
+mod stemcell;
+mod unpacking;
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::{
     Agent, LANDLOCK_OF_ROOT, NAMESPACE, NONE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER,
-    in_tiers, run_tool, snapshot, unpacked,
+    in_tiers, oci_architecture, oci_layout, run_tool, snapshot, unpacked,
 };
 
 /// The programs of the image, which are those of this machine.
@@ -70,10 +73,7 @@ fn save(root: &Path, directory: &Path) -> PathBuf {
     std::fs::write(upper.join(".wh.marker"), "").unwrap();
     pack(&directory.join("upper"), &directory.join("two.tar"));
     let digest = |name: &str| run_tool("sha256sum", &[directory.join(name)])[..64].to_owned();
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        _ => "arm64",
-    };
+    let architecture = oci_architecture();
     let config = format!(
         r#"{{"architecture":"{architecture}","os":"linux","rootfs":{{"diff_ids":["sha256:{}","sha256:{}"]}}}}"#,
         digest("one.tar"),
@@ -98,24 +98,27 @@ fn save(root: &Path, directory: &Path) -> PathBuf {
 }
 
 fn agent(place: &Place, image: &Path, out: &str) -> Agent {
+    agent_of(place.bare(), place, image, out)
+}
+
+/// The same, started in another way.
+fn agent_of(bare: Agent, place: &Place, image: &Path, out: &str) -> Agent {
     let directory = |name: &str| place.world.path(name);
-    place
-        .bare()
-        .args(&[
-            "compile",
-            "--isolation",
-            place.tier.flag,
-            "--stemcell-image",
-        ])
-        .arg(image)
-        .arg("--image-dir")
-        .arg(directory("images"))
-        .arg("--logs-dir")
-        .arg(directory("logs"))
-        .arg("--work-dir")
-        .arg(directory("work"))
-        .arg("--output-directory")
-        .arg(directory(out))
+    bare.args(&[
+        "compile",
+        "--isolation",
+        place.tier.flag,
+        "--stemcell-image",
+    ])
+    .arg(image)
+    .arg("--image-dir")
+    .arg(directory("images"))
+    .arg("--logs-dir")
+    .arg(directory("logs"))
+    .arg("--work-dir")
+    .arg(directory("work"))
+    .arg("--output-directory")
+    .arg(directory(out))
 }
 
 /// A release whose second package finds no changes that the first one has made outside its own directories.
@@ -149,8 +152,17 @@ mod bodies {
         pack(&root, &packed);
         let release = release(&place);
         let saved = save(&root, &place.world.path("saved"));
+        let layout = oci_layout(&place.world.path("layout"), std::slice::from_ref(&packed));
+        let packed_layout = place.world.path("layout.tar");
+        pack(&layout, &packed_layout);
         let before = snapshot(&root);
-        let images = [(&packed, "image\n"), (&root, "image\n"), (&saved, "none\n")];
+        let images = [
+            (&packed, "image\n"),
+            (&root, "image\n"),
+            (&saved, "none\n"),
+            (&layout, "image\n"),
+            (&packed_layout, "image\n"),
+        ];
         for (image, marker) in images {
             // A user cannot change the files of another one, not even in a copy.
             if image == &root && tier.name == "userns" {

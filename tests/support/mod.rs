@@ -16,6 +16,7 @@ pub(crate) mod go_release;
 mod hanging;
 mod head;
 mod namespace;
+mod oci;
 pub(crate) mod one_package;
 mod outcome;
 mod play;
@@ -35,6 +36,7 @@ pub(crate) use daemon::Daemon;
 pub(crate) use hanging::Hanging;
 pub(crate) use head::read_head;
 pub(crate) use namespace::NamespaceWorld;
+pub(crate) use oci::{oci_architecture, oci_layout};
 pub(crate) use outcome::{
     Listed, Outcome, compiled_packages, contents, extract, list, manifest_of, mode_of, pack,
     sha1_of, unpacked,
