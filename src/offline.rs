@@ -60,6 +60,7 @@ mod clutter;
 mod command;
 mod compiled_release;
 mod critical_path;
+mod documents;
 mod dot;
 mod dry_run;
 mod durations;
@@ -85,11 +86,13 @@ mod isolation;
 mod jobs;
 mod known;
 mod ledger;
+mod licenses;
 mod local_result;
 mod logs;
 mod lookalike;
 mod machines;
 mod made;
+mod merged_report;
 mod messages;
 mod on_server;
 mod one_package;
@@ -115,6 +118,7 @@ mod report;
 mod report_file;
 mod reuse;
 mod run;
+mod run_once;
 mod scheduling;
 mod script_report;
 mod script_warnings;
@@ -135,6 +139,7 @@ mod timings;
 mod verify;
 mod wanted;
 mod work_directory;
+mod written_file;
 
 #[cfg(test)]
 mod texts;
@@ -145,7 +150,7 @@ pub use claim::Unclaimable;
 pub(crate) use clutter::is_clutter;
 pub use command::Command;
 pub use enter::{KeptPackage, enter};
-pub use error::{Incomplete, OfflineError};
+pub use error::{Incomplete, OfflineError, StemcellFailures};
 pub use failure::{FailureCause, PackageFailure, UnfinishedRelease};
 pub use failure_kind::FailureKind;
 pub(crate) use failure_kind::is_wrong_path;
@@ -157,7 +162,10 @@ pub use messages::Messages;
 pub use one_package::{PackageFiles, compile_package};
 pub(crate) use open::{Holes, first_entry, open_file, path_of as path_of_entry, read_manifest};
 pub(crate) use open_error::OpenError;
-pub use options::{CacheOptions, Options, Purpose, RemoteOptions, SharedCaches, StemcellImage};
+pub use options::{
+    CacheOptions, DocumentOptions, DocumentPath, Options, Purpose, RemoteOptions, SbomFormat,
+    SharedCaches, StemcellImage,
+};
 pub use paint::Paint;
 pub(crate) use peek::manifest as manifest_of;
 pub(crate) use problem::{ContentProblem, Problem};

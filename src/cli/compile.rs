@@ -95,7 +95,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
         }
     };
     // Only a single-threaded process can enter a user namespace.
-    let unpacks = arguments.compilation.stemcell_image.is_some();
+    let unpacks = !arguments.compilation.stemcell_image.is_empty();
     let user_namespace = match arguments.isolation.isolation {
         _ if remote
             .as_ref()
@@ -124,7 +124,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     )
 }
 
-/// The shared caches and the other machines of a run. Also checks the variables of `--env`.
+/// The shared caches and the other machines of a run. Also checks the variables of `--env`, and flags that several stemcell images exclude.
 fn servers(
     arguments: &Compile,
     environment: &Environment,
@@ -132,6 +132,12 @@ fn servers(
     if let Some(name) = arguments.compilation.script.unset(environment) {
         return Err(format!(
             "Error: the variable `{name}` of --env is not set\nHint: pass --env {name}=VALUE"
+        ));
+    }
+    let has_several = arguments.compilation.stemcell_image.len() > 1;
+    if let Some(flag) = arguments.flag_for_one_stemcell().filter(|_| has_several) {
+        return Err(format!(
+            "Error: {flag} cannot be used with several stemcell images"
         ));
     }
     let shared = arguments.cache.shared(environment);

@@ -69,3 +69,15 @@ pub(super) struct Compile {
     #[command(flatten)]
     pub output: OutputFlags,
 }
+
+impl Compile {
+    /// A flag that was given and that makes sense for one stemcell only.
+    pub(super) fn flag_for_one_stemcell(&self) -> Option<&'static str> {
+        let flags = [
+            (self.compilation.stemcell.is_some(), "--stemcell"),
+            (self.inspection.shell.is_some(), "--shell"),
+        ];
+        let mut given = flags.into_iter().filter(|(is_given, _)| *is_given);
+        given.next().map(|(_, flag)| flag)
+    }
+}

@@ -13,7 +13,7 @@ use crate::compile::{
 };
 use crate::config::{Environment, Vcap};
 use crate::offline::{Options, RemoteOptions, SharedCaches};
-use crate::process::{self, ForkServer, Terminal};
+use crate::process::{self, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
 /// The options of a run, with these shared caches and other machines. `user_namespace` is the one that this process has entered, `terminal` that of this
@@ -26,10 +26,10 @@ pub(super) fn options(
     user_namespace: UserNamespace,
     terminal: Option<Terminal>,
 ) -> Options {
-    let cache = flags.cache.options(shared, &environment);
     // The server has its own.
-    let cache = cache.filter(|_| remote.is_none());
-    let stemcell_image = flags.compilation.image(cache.as_ref(), &environment);
+    let cache = (flags.cache.options(shared, &environment)).filter(|_| remote.is_none());
+    let stemcell_images = flags.compilation.images(cache.as_ref(), &environment);
+    let documents = flags.results.documents(&flags.compilation.script);
     let environment = flags
         .compilation
         .script
@@ -43,9 +43,10 @@ pub(super) fn options(
         output_directory: flags.results.output_directory,
         report: flags.results.report,
         timings: flags.results.timings,
+        documents,
         graph: flags.plan.graph,
         stemcell: flags.compilation.stemcell,
-        stemcell_image,
+        stemcell_images,
         scratch: sharing(&flags.directories.work),
         work_directory: flags.directories.work.work_dir,
         logs_directory: flags.directories.logs_dir,
@@ -74,7 +75,7 @@ pub(super) fn options(
         who: who(),
         environment,
         source_dates,
-        agent: ForkServer::default(),
+        ..Options::default()
     }
 }
 

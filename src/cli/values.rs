@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::offline::{DocumentPath, SbomFormat};
+
 /// The accepted forms of a duration.
 const DURATIONS: &str =
     "expected a duration such as `90s`, `20m`, `2h` or `1h30m`, or a number of seconds";
@@ -156,6 +158,40 @@ pub(super) fn timings_file(text: &str) -> Result<PathBuf, String> {
     )
 }
 
+/// Parses the format and the path of an SBOM.
+pub(super) fn sbom(text: &str) -> Result<(SbomFormat, DocumentPath), String> {
+    let (format, path) = text.split_once('=').unwrap_or((text, ""));
+    let format = match format {
+        "cyclonedx" => SbomFormat::CycloneDx,
+        "spdx" => SbomFormat::Spdx,
+        _ => return Err("expected `cyclonedx=PATH` or `spdx=PATH`".to_owned()),
+    };
+    Ok((format, document(path)?))
+}
+
+/// Parses the path of a document.
+pub(super) fn document(text: &str) -> Result<DocumentPath, String> {
+    if text.ends_with('/') {
+        return Ok(DocumentPath::Directory(text.into()));
+    }
+    let otherwise = "the path must end in `.json` or, for a directory, in `/`";
+    file(text, &["json"], otherwise).map(DocumentPath::File)
+}
+
+/// Parses a URI: only its scheme is checked.
+pub(super) fn uri(text: &str) -> Result<String, String> {
+    let (scheme, rest) = text.split_once(':').unwrap_or_default();
+    let is_scheme = scheme.starts_with(|it: char| it.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|it| it.is_ascii_alphanumeric() || b"+-.".contains(&it));
+    let is_rest = !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_graphic());
+    match is_scheme && is_rest {
+        true => Ok(text.to_owned()),
+        false => Err("expected a URI, such as `https://ci.example.com/team`".to_owned()),
+    }
+}
+
 /// Parses the path of a file that the agent writes. A name that ends differently is probably a mistake, such as a forgotten value before
 /// a tarball, and that file is not to be replaced.
 fn file(text: &str, extensions: &[&str], otherwise: &str) -> Result<PathBuf, String> {
@@ -225,6 +261,37 @@ mod tests {
             assert!(report_file(name).is_err(), "{name}");
         }
         assert!(timings_file("r.json").is_err());
+    }
+
+    #[test]
+    fn documents_have_formats_and_names() {
+        let file = |path: &str| DocumentPath::File(path.into());
+        let cyclonedx = sbom("cyclonedx=out/a=b.json");
+        assert_eq!(cyclonedx, Ok((SbomFormat::CycloneDx, file("out/a=b.json"))));
+        let directory = DocumentPath::Directory("out/".into());
+        assert_eq!(sbom("spdx=out/"), Ok((SbomFormat::Spdx, directory)));
+        for text in [
+            "",
+            "spdx",
+            "a.json",
+            "spdx=",
+            "spdx=out",
+            "cdx=a.json",
+            "spdx=a.tgz",
+        ] {
+            assert!(sbom(text).is_err(), "{text}");
+        }
+        assert!(document("release.tgz").is_err());
+    }
+
+    #[test]
+    fn uris_have_schemes() {
+        for text in ["https://ci.example.com/team", "urn:x:y", "a+b:c"] {
+            assert_eq!(uri(text), Ok(text.to_owned()));
+        }
+        for text in ["", "ci", "1:a", "ci.example.com/x:", "https://a b", ":a"] {
+            assert!(uri(text).is_err(), "{text}");
+        }
     }
 
     #[test]

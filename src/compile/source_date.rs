@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,12 @@ impl SourceDate {
     /// The source date as a signed number, as archives and file systems use it.
     pub(super) fn seconds(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+
+    /// The source date as a time.
+    #[must_use]
+    pub fn time(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0)
     }
 
     /// The environment variables that a script gets with this source date.

@@ -10,12 +10,14 @@ use super::assemble;
 use super::call_record::CallRecord;
 use super::call_report::ReleaseStatus;
 use super::checked::CheckedRelease;
+use super::documents::{self, Documented};
 use super::dry_run;
 use super::error::OfflineError;
 use super::expected;
 use super::ids::ReleaseId;
 use super::inputs;
 use super::ledger::ReleaseJob;
+use super::licenses::{self, FoundLicenses};
 use super::machines::Machines;
 use super::options::{Options, Purpose, RemoteOptions};
 use super::outputs::{LAST_RESORT, output_directories};
@@ -50,7 +52,8 @@ pub(super) async fn compile(
     record.set_inputs(&options.inputs);
     let stemcell = expected::stemcell(&options, &progress, cancel).await?;
     if let Some(stemcell) = stemcell.known() {
-        record.set_stemcell(stemcell.to_string());
+        let image = options.image().and_then(|it| it.digest.clone());
+        record.set_stemcell(stemcell.clone(), image);
     }
     let call = Call {
         options,
@@ -117,6 +120,7 @@ impl Call<'_> {
         let wanted_logs = self.options.logs_directory.as_deref();
         let logs =
             work_directory::logs_of_earlier_runs(work_directory, wanted_logs, &self.options.vcap);
+        let logs = self.options.own_logs(logs);
         if let Some(file) = &self.options.graph {
             let of = (tasks.as_slice(), self.options.source_dates);
             dry_run::write_graph(file, of, &logs, (&self.progress, self.cancel)).await?;
@@ -129,6 +133,8 @@ impl Call<'_> {
                 return plan::announce(&tasks, &self.stemcell, &self.options, &logs, to).await;
             }
         };
+        let results = tasks.iter().filter(|it| release_of(it).is_some()).count();
+        documents::check_count(&self.options.documents, results)?;
         if !tasks.iter().any(has_sources) {
             return self
                 .carry_out_all(tasks, stemcell, None, work_directory, written)
@@ -267,6 +273,7 @@ impl Call<'_> {
     ) -> Result<(), OfflineError> {
         let mut releases = BTreeMap::new();
         tasks.iter().for_each(|task| self.record_release(task));
+        self.document_releases(&tasks).await?;
         for task in tasks {
             if let Task::Compile {
                 id,
@@ -287,6 +294,7 @@ impl Call<'_> {
         }
         let target = Target {
             stemcell,
+            one_of_several: self.options.one_of_several(),
             progress: &self.progress,
             record: self.record,
             cancel: self.cancel,
@@ -299,23 +307,45 @@ impl Call<'_> {
 
     /// Records the release of a task for the report.
     fn record_release(&self, task: &Task) {
-        let (id, release, output, status) = match task {
-            Task::Compile {
-                id,
-                release,
-                output,
-            } => (id, release, output, ReleaseStatus::Written),
-            Task::PassOn {
-                id,
-                release,
-                output,
-            } => (id, release, output, ReleaseStatus::Copied),
-            Task::InPlace { id, release } => {
-                (id, release, &release.tarball, ReleaseStatus::Unchanged)
-            }
-            Task::Replaced { .. } | Task::Unselected { .. } => return,
+        let Some((id, release, status)) = release_of(task) else {
+            return;
         };
-        self.record.add_release(*id, release, output, status);
+        let output = match task {
+            Task::Compile { output, .. } | Task::PassOn { output, .. } => output,
+            _ => &release.tarball,
+        };
+        self.record.add_release(id, release, output, status);
+    }
+
+    /// Collects what documents about the results need, while the sources are on the disk.
+    async fn document_releases(&self, tasks: &[Task]) -> Result<(), OfflineError> {
+        let documents = &self.options.documents;
+        if !documents.are_wanted() {
+            return Ok(());
+        }
+        for (id, release, status) in tasks.iter().filter_map(release_of) {
+            let is_compiled = status == ReleaseStatus::Written;
+            if documents.provenance.is_some() && !is_compiled {
+                self.progress.warn(&format!(
+                    "Warning: no provenance is written for {}: it was compiled before this run",
+                    release.tarball.display()
+                ));
+            }
+            let mut documented = Documented {
+                release: Arc::clone(release),
+                is_compiled,
+                licenses: FoundLicenses::default(),
+                compiled: BTreeMap::new(),
+            };
+            if !documents.sboms.is_empty() {
+                let (release, cancel) = (Arc::clone(release), self.cancel.clone());
+                let finding = move || licenses::find(&release, &cancel);
+                documented.licenses = runtime::spawn_blocking("licenses", finding).await?;
+            }
+            self.record.set_documented(id, documented);
+            self.check_canceled()?;
+        }
+        Ok(())
     }
 
     /// Carries out a task without compiling. Returns the result's path, if there is a result.
@@ -399,6 +429,16 @@ impl Call<'_> {
             return Err(OfflineError::Stopped);
         }
         Ok(())
+    }
+}
+
+/// The release of a task that has a result, and its status after the result was written.
+fn release_of(task: &Task) -> Option<(ReleaseId, &Arc<CheckedRelease>, ReleaseStatus)> {
+    match task {
+        Task::Compile { id, release, .. } => Some((*id, release, ReleaseStatus::Written)),
+        Task::PassOn { id, release, .. } => Some((*id, release, ReleaseStatus::Copied)),
+        Task::InPlace { id, release } => Some((*id, release, ReleaseStatus::Unchanged)),
+        Task::Replaced { .. } | Task::Unselected { .. } => None,
     }
 }
 

@@ -10,9 +10,11 @@ use super::call_report::{
     PackageStatus, PhaseName, Release, ReleasePackage, ReleaseStatus,
 };
 use super::checked::CheckedRelease;
+use super::documents::{Documented, DocumentedPart, Shared, blob};
 use super::error::OfflineError;
 use super::failure::PackageFailure;
 use super::failure_kind::{FailureKind, blame};
+use super::graph::PackageNode;
 use super::ids::{NodeId, ReleaseId};
 use super::known::Hit;
 use super::ledger::{Ledger, PackageRecord, PackageState};
@@ -20,11 +22,12 @@ use super::local_result::Times;
 use super::package_events::{LOG_LINES, Listener, PackageEvents, seconds};
 use super::rebuild_differences::PackageDifference;
 use super::summary;
-use super::tarball;
 use crate::cluster::{Fetched, RemoteFailure};
 use crate::compile::{CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::{Status, printable};
+use crate::release::Slug;
+use crate::supply_chain::Origin;
 
 /// The facts of one run.
 #[derive(Debug)]
@@ -36,7 +39,9 @@ pub(super) struct CallRecord {
 
 #[derive(Debug, Default)]
 struct Facts {
-    stemcell: Option<String>,
+    stemcell: Option<Slug>,
+    /// The digest of the stemcell image.
+    image: Option<String>,
     isolation: Option<&'static str>,
     jobs: Option<usize>,
     /// Why the server was given up, if this machine compiled the rest.
@@ -44,6 +49,8 @@ struct Facts {
     inputs: Vec<PathBuf>,
     releases: BTreeMap<ReleaseId, Release>,
     written: Vec<ReleaseId>,
+    /// The releases, if documents are wanted.
+    documented: BTreeMap<ReleaseId, Documented>,
     /// What each package did, by the index of the package.
     runs: BTreeMap<usize, PackageEvents>,
     /// The packages from caches, the last lines of their logs, and the names of the caches, by their indices.
@@ -55,9 +62,20 @@ struct Facts {
 
 impl CallRecord {
     pub(super) fn new() -> Self {
+        Self::begun(Instant::now(), SystemTime::now())
+    }
+
+    /// Records of the parts of one run, whose times are relative to its start.
+    pub(super) fn several(count: usize) -> Vec<Arc<Self>> {
+        let (begun, begun_at) = (Instant::now(), SystemTime::now());
+        let records = (0..count).map(|_| Arc::new(Self::begun(begun, begun_at)));
+        records.collect()
+    }
+
+    fn begun(begun: Instant, begun_at: SystemTime) -> Self {
         Self {
-            begun: Instant::now(),
-            begun_at: SystemTime::now(),
+            begun,
+            begun_at,
             facts: Mutex::default(),
         }
     }
@@ -66,8 +84,10 @@ impl CallRecord {
         self.facts().inputs = inputs.to_vec();
     }
 
-    pub(super) fn set_stemcell(&self, stemcell: String) {
-        self.facts().stemcell = Some(stemcell);
+    /// Records the stemcell, and the digest of its image.
+    pub(super) fn set_stemcell(&self, stemcell: Slug, image: Option<String>) {
+        let mut facts = self.facts();
+        (facts.stemcell, facts.image) = (Some(stemcell), image);
     }
 
     /// The isolation tier, and the number of packages that are compiled concurrently, if anything is compiled.
@@ -100,15 +120,37 @@ impl CallRecord {
             precompiled: !package.is_source(),
             reused_from: package.reused_from.as_deref().map(text),
         });
+        let mut facts = self.facts();
         let release = Release {
             name: release.manifest.name.to_string(),
             version: release.manifest.version.to_string(),
+            stemcell: facts.stemcell.as_ref().map(ToString::to_string),
             input: text(&release.tarball),
             output: text(output),
             status,
             packages: packages.collect(),
         };
-        self.facts().releases.insert(id, release);
+        facts.releases.insert(id, release);
+    }
+
+    /// Records a release for documents about its result.
+    pub(super) fn set_documented(&self, id: ReleaseId, release: Documented) {
+        self.facts().documented.insert(id, release);
+    }
+
+    /// The releases that were written, for documents about their results, in the order of the report's outputs.
+    pub(super) fn take_documented(&self) -> DocumentedPart {
+        let mut facts = self.facts();
+        let mut documented = std::mem::take(&mut facts.documented);
+        let written = facts.written.iter();
+        let written = written.filter(|id| facts.releases.contains_key(id));
+        let releases = written.filter_map(|id| documented.remove(id)).collect();
+        let shared = facts.stemcell.clone().map(|stemcell| Shared {
+            stemcell,
+            image: facts.image.clone(),
+            started: self.begun_at,
+        });
+        (releases, shared)
     }
 
     /// The names of a release's packages that were compiled before the run.
@@ -225,6 +267,7 @@ impl CallRecord {
                 id,
                 name: package.name().to_string(),
                 version: package.version().to_string(),
+                stemcell: facts.stemcell.as_ref().map(ToString::to_string),
                 releases: releases.map(CheckedRelease::label).collect(),
                 status: status(record, is_skipped),
                 precompiled: !package.is_source(),
@@ -253,6 +296,9 @@ impl CallRecord {
                 failure: None,
             });
         }
+        for (package, record) in packages.iter().zip(ledger.packages()) {
+            facts.document(package, &record.node);
+        }
         facts.packages = packages;
     }
 
@@ -270,6 +316,7 @@ impl CallRecord {
     /// The report of the run, without the sizes and digests of files.
     pub(super) fn report(&self, result: &Result<(), OfflineError>, exit_code: u8) -> CallReport {
         let facts = std::mem::take(&mut *self.facts());
+        let stemcell = facts.stemcell.as_ref().map(ToString::to_string);
         let mut releases = facts.releases;
         for (id, release) in &mut releases {
             if !facts.written.contains(id) {
@@ -280,12 +327,17 @@ impl CallRecord {
         let outputs = written.map(|release| Output {
             name: release.name.clone(),
             version: release.version.clone(),
+            stemcell: stemcell.clone(),
             file: unread(release.output.clone()),
         });
         let outputs = outputs.collect();
         let mut packages = facts.packages;
         let error = result.as_ref().err();
-        for failure in error.into_iter().flat_map(OfflineError::failures) {
+        let own = error.and_then(|error| match error {
+            OfflineError::Stemcells(stemcells) => stemcells.of(facts.stemcell.as_ref()?),
+            only => Some(only),
+        });
+        for failure in own.into_iter().flat_map(OfflineError::failures) {
             if let OfflineError::Package(package) = failure {
                 add_failure(&mut packages, package, failure);
             }
@@ -293,7 +345,7 @@ impl CallRecord {
         CallReport {
             format_version: FORMAT_VERSION,
             agent: Agent::this(),
-            stemcell: facts.stemcell,
+            stemcell,
             isolation: facts.isolation,
             jobs: facts.jobs,
             fallback: facts.fallback,
@@ -322,6 +374,25 @@ impl CallRecord {
     }
 }
 
+impl Facts {
+    /// Records a compiled package for the documents of the releases that have it.
+    fn document(&mut self, package: &Package, node: &PackageNode) {
+        let Some(compiled) = &package.compiled else {
+            return;
+        };
+        let origin = match package.cached {
+            true => Origin::Cache,
+            false => Origin::Compiled,
+        };
+        for place in node.uses() {
+            if let Some(release) = self.documented.get_mut(&place.release) {
+                let facts = (compiled.clone(), origin.clone());
+                release.compiled.insert(place.package.name().clone(), facts);
+            }
+        }
+    }
+}
+
 fn status(record: &PackageRecord, is_skipped: bool) -> PackageStatus {
     match record.state() {
         PackageState::Done if record.node.package().is_source() => PackageStatus::Compiled,
@@ -330,14 +401,6 @@ fn status(record: &PackageRecord, is_skipped: bool) -> PackageStatus {
         PackageState::Running | PackageState::Stopped => PackageStatus::Stopped,
         PackageState::Waiting if is_skipped => PackageStatus::Skipped,
         PackageState::Waiting => PackageStatus::NotStarted,
-    }
-}
-
-fn blob(blob: &tarball::Blob) -> Blob {
-    Blob {
-        size: blob.size,
-        sha1: blob.digests.all().sha1().map(str::to_owned),
-        sha256: Some(blob.digests.sha256().to_owned()),
     }
 }
 
@@ -390,7 +453,16 @@ pub(super) fn errors(error: &OfflineError) -> Vec<String> {
         }
         other => vec![Chain(other).to_string()],
     };
-    error.failures().iter().flat_map(of).collect()
+    match error {
+        OfflineError::Stemcells(stemcells) => {
+            let failed = stemcells.failed.iter().flat_map(|(stemcell, error)| {
+                let lines = errors(error).into_iter();
+                lines.map(move |line| format!("stemcell {stemcell}: {line}"))
+            });
+            failed.collect()
+        }
+        other => other.failures().iter().flat_map(of).collect(),
+    }
 }
 
 fn unread(path: String) -> File {

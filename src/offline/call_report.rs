@@ -15,6 +15,7 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 pub(super) struct CallReport {
     pub format_version: u32,
     pub agent: Agent,
+    /// `None` if it is unknown, or if the run has several.
     pub stemcell: Option<String>,
     pub isolation: Option<&'static str>,
     pub jobs: Option<usize>,
@@ -75,6 +76,7 @@ pub(super) struct File {
 pub(super) struct Output {
     pub name: String,
     pub version: String,
+    pub stemcell: Option<String>,
     #[serde(flatten)]
     pub file: File,
 }
@@ -83,6 +85,7 @@ pub(super) struct Output {
 pub(super) struct Release {
     pub name: String,
     pub version: String,
+    pub stemcell: Option<String>,
     pub input: String,
     pub output: String,
     pub status: ReleaseStatus,
@@ -112,12 +115,13 @@ pub(super) struct ReleasePackage {
     pub reused_from: Option<String>,
 }
 
-/// A package of the run. A package that several releases share is listed once.
+/// A package of the run. A package that several releases share is listed once for each stemcell.
 #[derive(Debug, Serialize)]
 pub(super) struct Package {
     pub id: usize,
     pub name: String,
     pub version: String,
+    pub stemcell: Option<String>,
     /// `NAME/VERSION` of each release that has it.
     pub releases: Vec<String>,
     pub status: PackageStatus,
@@ -215,6 +219,7 @@ pub(super) mod fixtures {
             id,
             name: format!("p{id}"),
             version: format!("v{id}"),
+            stemcell: None,
             releases: vec!["demo/1".to_owned()],
             status: PackageStatus::Compiled,
             precompiled: false,

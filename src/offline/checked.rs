@@ -29,6 +29,8 @@ pub(super) struct CheckedPackage {
     pub blob: Blob,
     /// The earlier result from which the package was taken.
     pub reused_from: Option<PathBuf>,
+    /// The source that the package of an earlier result replaces. Its file is removed.
+    pub replaced: Option<Blob>,
 }
 
 /// A package as the manifest lists it.

@@ -15,7 +15,7 @@ use crate::compile::CompileError;
 use crate::diag::Bytes;
 use crate::image::ImageError;
 use crate::package_job::ScriptUser;
-use crate::release::{ManifestProblem, Name};
+use crate::release::{ManifestProblem, Name, Slug};
 use crate::sandbox::SandboxError;
 use crate::{fs, runtime};
 
@@ -28,6 +28,17 @@ pub enum OfflineError {
     /// The stemcell image cannot be used.
     #[error(transparent)]
     Image(Box<ImageError>),
+    /// Two images of a run have the same stemcell, so their results would have the same names.
+    #[error("the images `{}` and `{}` are both of stemcell {stemcell}", images[0].display(), images[1].display())]
+    SameStemcell {
+        /// The stemcell.
+        stemcell: Slug,
+        /// The images.
+        images: [PathBuf; 2],
+    },
+    /// The run failed with some of its stemcell images.
+    #[error("failed with {} of {} stemcells", .0.failed.len(), .0.total)]
+    Stemcells(Box<StemcellFailures>),
     /// The input releases have problems. Nothing has been compiled.
     #[error("nothing was compiled: {} found", count(.0.len()))]
     Input(Vec<InputProblem>),
@@ -76,13 +87,21 @@ pub enum OfflineError {
         /// The input.
         path: PathBuf,
     },
-    /// A run of a single package would write two files to one place.
+    /// A run would write two files to one place.
     #[error("cannot write both `{}` and `{}`: both lead to the same file, or one would be a directory that contains the other", path.display(), other.display())]
     SamePlace {
         /// One file.
         path: PathBuf,
         /// The other file.
         other: PathBuf,
+    },
+    /// The documents of several results cannot be one file.
+    #[error("cannot write {results} documents to the one file `{}`: this run has {results} results", path.display())]
+    OneDocument {
+        /// The file.
+        path: PathBuf,
+        /// How many results the run has.
+        results: usize,
     },
     /// A file of a run of a single package is in a directory that the run empties.
     #[error("`{}` is in `{}`, which --force empties", path.display(), directory.display())]
@@ -178,6 +197,7 @@ impl OfflineError {
     pub(super) fn is_no_space(&self) -> bool {
         match self {
             Self::Incomplete(incomplete) => incomplete.failures.iter().any(Self::is_no_space),
+            Self::Stemcells(stemcells) => stemcells.failed.iter().any(|(_, it)| it.is_no_space()),
             Self::Package(failure) => match &failure.source {
                 FailureCause::Local(error) => error.is_no_space(),
                 FailureCause::Remote(failure) => fs::is_no_space_behind(failure),
@@ -258,6 +278,9 @@ pub enum InputProblemKind {
     /// The input can be read only once, but `--verify-rebuild` needs it for a second compilation.
     #[error("--verify-rebuild would read it twice, but it is not a regular file")]
     NotReadTwice,
+    /// The input can be read only once, but each stemcell image needs it.
+    #[error("it is read once for each --stemcell-image, but it is not a regular file")]
+    NotReadAgain,
     /// The same file is given more than once.
     #[error("it is given twice, first as `{}`", earlier.display())]
     GivenTwice {
@@ -336,6 +359,27 @@ fn listed(sources: &[Name]) -> String {
     match sources.as_slice() {
         [] => ", and no source of another package".to_owned(),
         sources => format!("; its packages are {}", sources.join(", ")),
+    }
+}
+
+/// A run that failed with some of its stemcell images.
+#[derive(Debug)]
+pub struct StemcellFailures {
+    /// The stemcells of these images, each with the failure.
+    pub failed: Vec<(Slug, OfflineError)>,
+    /// The stemcells of the images that were not used because of a failure.
+    pub not_started: Vec<Slug>,
+    /// The number of images.
+    pub total: usize,
+}
+
+impl StemcellFailures {
+    /// The failure with a stemcell.
+    pub(super) fn of(&self, stemcell: &Slug) -> Option<&OfflineError> {
+        let mut failed = self.failed.iter();
+        failed
+            .find(|(it, _)| it == stemcell)
+            .map(|(_, error)| error)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Copies the logs of failed packages to the output directory, because in a container the directory of logs is lost when the run ends.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,22 +8,29 @@ use super::checked::CheckedRelease;
 use crate::compile::first_log;
 use crate::diag::Chain;
 use crate::fs;
-use crate::release::Name;
+use crate::release::{Name, Slug};
 
 /// Where the logs of a release's failed packages are copied to.
 #[derive(Debug, Clone)]
 pub(super) struct FailedLogs {
-    /// `NAME-VERSION.failed` next to the compiled release.
+    /// `NAME-VERSION.failed` next to the compiled release or, if the run has several stemcells, `NAME-VERSION-OS-STEMCELLVERSION.failed`.
     directory: PathBuf,
 }
 
 impl FailedLogs {
-    /// `output` is the path of the compiled release.
-    pub(super) fn new(output: &Path, release: &CheckedRelease) -> Self {
+    /// `output` is the path of the compiled release, and `one_of_several` the stemcell, if the run has several.
+    pub(super) fn new(
+        output: &Path,
+        release: &CheckedRelease,
+        one_of_several: Option<&Slug>,
+    ) -> Self {
         let manifest = &release.manifest;
-        let name = format!("{}-{}.failed", manifest.name, manifest.version);
+        let mut name = format!("{}-{}", manifest.name, manifest.version);
+        if let Some(Slug { os, version }) = one_of_several {
+            let _ = write!(name, "-{os}-{version}");
+        }
         Self {
-            directory: fs::parent(output).join(name),
+            directory: fs::parent(output).join(format!("{name}.failed")),
         }
     }
 

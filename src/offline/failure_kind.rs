@@ -34,6 +34,10 @@ impl FailureKind {
             OfflineError::Incomplete(incomplete) => {
                 incomplete.failures.iter().filter_map(Self::of).min()
             }
+            OfflineError::Stemcells(stemcells) => {
+                let failed = stemcells.failed.iter();
+                failed.filter_map(|(_, error)| Self::of(error)).min()
+            }
             OfflineError::Input(problems) => problems.iter().map(of_problem).min(),
             OfflineError::PackageInput { source, .. } => Some(of_input(source)),
             OfflineError::Image(error) if is_of_the_machine(error) => Some(Self::Machine),
@@ -41,6 +45,8 @@ impl FailureKind {
             | OfflineError::Unknown(_)
             | OfflineError::OverInput { .. }
             | OfflineError::SamePlace { .. }
+            | OfflineError::OneDocument { .. }
+            | OfflineError::SameStemcell { .. }
             | OfflineError::InEmptied { .. } => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),
             OfflineError::Package(failure) => Some(match &failure.source {

@@ -187,6 +187,7 @@ pub(super) mod tests {
                 digests: hasher.finish(),
             },
             reused_from: None,
+            replaced: None,
         }
     }
 

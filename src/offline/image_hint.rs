@@ -1,7 +1,8 @@
-//! What to do about an image that cannot be used.
+//! What to do about an image that cannot be used, and about several that cannot be used together.
 
 use nix::errno::Errno;
 
+use super::error::OfflineError;
 use crate::archive::UnpackError;
 use crate::image::ImageError;
 
@@ -34,6 +35,20 @@ pub(super) fn image_hint(error: &ImageError) -> Option<String> {
     }
 }
 
+/// What the user can do about a run that has several images or results, if that is the error.
+pub(super) fn several_hint(error: &OfflineError) -> Option<String> {
+    match error {
+        OfflineError::SameStemcell { .. } => {
+            Some("compile for them in separate runs, with different output directories".to_owned())
+        }
+        OfflineError::OneDocument { path, .. } => Some(format!(
+            "end the path with `/` to get a directory with one file for each result, such as `{}/`",
+            path.with_extension("").display()
+        )),
+        _ => None,
+    }
+}
+
 /// The error of the system for an owner that the user namespace does not have.
 const OWNER_UNMAPPED: i32 = Errno::EINVAL as i32;
 
@@ -46,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::fs;
-    use crate::offline::{FailureKind, OfflineError};
+    use crate::offline::FailureKind;
 
     #[test]
     fn full_disk_and_unmapped_owners_are_of_the_machine() {

@@ -88,6 +88,7 @@ fn check_package(opened: &Opened, listed: &Listed) -> Result<CheckedPackage, Pro
         path: path.to_owned(),
         blob: blob.clone(),
         reused_from: None,
+        replaced: None,
     })
 }
 

@@ -157,10 +157,11 @@ impl Ledger {
         &self.releases[&release].job
     }
 
-    /// Where the log of a package is copied to if it fails: next to the first release that has it.
-    pub(super) fn failed_logs(&self, node: NodeId) -> FailedLogs {
+    /// Where the log of a package is copied to if it fails: next to the first release that has it. `one_of_several` is the stemcell, if the run
+    /// has several.
+    pub(super) fn failed_logs(&self, node: NodeId, one_of_several: Option<&Slug>) -> FailedLogs {
         let job = self.job(self.record(node).node.first.release);
-        FailedLogs::new(&job.output, &job.release)
+        FailedLogs::new(&job.output, &job.release, one_of_several)
     }
 
     pub(super) fn release_count(&self) -> usize {

@@ -31,12 +31,13 @@ use super::isolation;
 use super::options::Options;
 use super::package_events::PackageEvents;
 use super::progress::Progress;
-use super::report_file::{self, ReportFile};
+use super::report_file::ReportFile;
 use super::run::Outcome;
 use super::script_warnings;
 use super::setup;
 use super::space;
 use super::stemcell;
+use super::written_file::check_target;
 use crate::compile::{self, CompileError, Compiled, Context, Dependency, Job, WorkDirectory};
 use crate::diag::Chain;
 use crate::fs::{self, LeasedFile};
@@ -102,7 +103,7 @@ async fn check_report(
         places.check_report()?;
         if let Some(report) = &files.report {
             // An error now costs less than one at the end.
-            report_file::check_target("write the report to", report)?;
+            check_target("write the report to", report)?;
             fs::remove_abandoned_writes(fs::parent(report));
             fs::remove_file_if_there(report)?;
         }
@@ -174,9 +175,9 @@ impl Call<'_> {
         let (files, record) = (self.files.clone(), Arc::clone(&self.record));
         let keep_failed = self.options.keep_failed.clone();
         let preparing = runtime::spawn_blocking("files", move || {
-            report_file::check_target("write the compiled package to", &files.output)?;
-            report_file::check_target("write the log to", &files.log)?;
-            report_file::check_target("replace the log", &compile::first_log(&files.log))?;
+            check_target("write the compiled package to", &files.output)?;
+            check_target("write the log to", &files.log)?;
+            check_target("replace the log", &compile::first_log(&files.log))?;
             if let Some(directory) = keep_failed {
                 // Create it now, because an error after the compilation would be expensive.
                 fs::create_dir_all(&directory)?;

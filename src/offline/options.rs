@@ -33,8 +33,12 @@ pub struct Options {
     pub output_directory: Option<PathBuf>,
     /// The stemcell to compile for. `None` for the stemcell of this machine.
     pub stemcell: Option<Slug>,
-    /// The image in which scripts run. `None` for the root file system of this machine.
+    /// The images in which scripts run, one after the other. If there are none, they run in the root file system of this machine.
+    pub stemcell_images: Vec<StemcellImage>,
+    /// The image of this part of the run, after the run has begun.
     pub stemcell_image: Option<StemcellImage>,
+    /// Whether the run has several images, so that names in messages and of files need their stemcell.
+    pub is_one_of_several: bool,
     /// Where temporary files go.
     pub work_directory: Option<PathBuf>,
     /// Where logs are kept.
@@ -76,6 +80,8 @@ pub struct Options {
     pub report: Option<PathBuf>,
     /// Where the page with the times of packages goes, if it is wanted.
     pub timings: Option<PathBuf>,
+    /// The documents about the results.
+    pub documents: DocumentOptions,
     /// Where the dependency graph of the packages goes, if it is wanted.
     pub graph: Option<PathBuf>,
     /// The cache of compiled packages, if one is used.
@@ -102,6 +108,44 @@ pub struct Options {
     pub who: String,
 }
 
+/// The documents about the results of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DocumentOptions {
+    /// The SBOMs.
+    pub sboms: Vec<(SbomFormat, DocumentPath)>,
+    /// The provenance.
+    pub provenance: Option<DocumentPath>,
+    /// The URI of the build platform, for provenance.
+    pub builder: String,
+    /// The names of the variables that the user sets for scripts, for provenance.
+    pub variables: Vec<String>,
+}
+
+impl DocumentOptions {
+    /// Whether there are any.
+    pub(super) fn are_wanted(&self) -> bool {
+        !self.sboms.is_empty() || self.provenance.is_some()
+    }
+}
+
+/// The format of an SBOM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SbomFormat {
+    /// CycloneDX 1.6 as JSON.
+    CycloneDx,
+    /// SPDX 2.3 as JSON.
+    Spdx,
+}
+
+/// Where documents go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentPath {
+    /// This file, if the run has one result.
+    File(PathBuf),
+    /// A file for each result in this directory.
+    Directory(PathBuf),
+}
+
 /// A stemcell image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StemcellImage {
@@ -119,6 +163,19 @@ impl Options {
     /// The image in which scripts run, after the run has opened it.
     pub(super) fn image(&self) -> Option<&Unpacked> {
         self.stemcell_image.as_ref()?.unpacked.as_ref()
+    }
+
+    /// The stemcell of this part of the run, if the run has several images.
+    pub(super) fn one_of_several(&self) -> Option<&Slug> {
+        self.stemcell.as_ref().filter(|_| self.is_one_of_several)
+    }
+
+    /// The directory for logs in this one, which all parts of the run share.
+    pub(super) fn own_logs(&self, logs: PathBuf) -> PathBuf {
+        match self.one_of_several() {
+            Some(Slug { os, version }) => logs.join(format!("{os}-{version}")),
+            None => logs,
+        }
     }
 
     /// The variables that scripts inherit.

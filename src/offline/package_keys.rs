@@ -102,12 +102,14 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         scratch,
         second_run,
         source_dates,
-        // The other options affect the user, other parts of the key, or what is compiled and reported, and where. With a shell, nothing is
-        // stored.
+        // The other options affect the user, other parts of the key, or what is compiled and reported, and where. A shell stores nothing.
         purpose: _,
         isolation: _,
         stemcell: _,
+        stemcell_images: _,
         stemcell_image: _,
+        is_one_of_several: _,
+        documents: _,
         vcap: _,
         environment: _,
         inputs: _,
@@ -138,14 +140,13 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         program: _,
         who: _,
     } = options;
-    let is_reproducible = *source_dates == SourceDates::OfEachSource;
     named([
         ("--make-jobserver", switch(*make_jobserver)),
         ("--network", hosts(*network)),
         ("--no-shared-scratch", switch(*scratch == Sharing::Off)),
         ("--protect-host", switch(*protect_host)),
         ("--readonly-deps", switch(*readonly_dependencies)),
-        ("--reproducible", switch(is_reproducible)),
+        ("--reproducible", of_each_source(*source_dates)),
         ("--scratch-dir", scratch_directory(scratch)),
         ("--second-run", when(*second_run)),
         (SCRIPT_USER, user(options)),
@@ -158,6 +159,10 @@ fn named<const COUNT: usize>(values: [(&str, String); COUNT]) -> BTreeMap<String
 
 fn hosts(is_hosts: bool) -> String {
     if is_hosts { "host" } else { "none" }.to_owned()
+}
+
+fn of_each_source(dates: SourceDates) -> String {
+    switch(dates == SourceDates::OfEachSource)
 }
 
 fn switch(is_on: bool) -> String {

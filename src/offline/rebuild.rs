@@ -11,7 +11,7 @@ use super::blob_difference;
 use super::error::{InputProblem, InputProblemKind, OfflineError};
 use super::ids::ReleaseId;
 use super::open;
-use super::options::Options;
+use super::options::{DocumentOptions, Options};
 use super::progress::Progress;
 use super::rebuild_differences::{PackageDifference, RebuildDifferences, RebuildResult};
 use super::tarball::{Blob, Opened, Role};
@@ -33,6 +33,14 @@ const DIFFOSCOPE: &str = "diffoscope";
 
 /// Refuses inputs that can be read only once.
 pub(super) fn check(inputs: &[PathBuf]) -> Result<(), OfflineError> {
+    check_files(inputs, || InputProblemKind::NotReadTwice)
+}
+
+/// Refuses inputs that can be read only once, with this problem.
+pub(super) fn check_files(
+    inputs: &[PathBuf],
+    problem: fn() -> InputProblemKind,
+) -> Result<(), OfflineError> {
     let is_stream =
         |path: &&PathBuf| fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
     let problems: Vec<InputProblem> = inputs
@@ -40,7 +48,7 @@ pub(super) fn check(inputs: &[PathBuf]) -> Result<(), OfflineError> {
         .filter(is_stream)
         .map(|path| InputProblem {
             path: path.clone(),
-            kind: InputProblemKind::NotReadTwice,
+            kind: problem(),
         })
         .collect();
     match problems.is_empty() {
@@ -122,6 +130,7 @@ impl Rebuild {
             cache: None,
             report: None,
             timings: None,
+            documents: DocumentOptions::default(),
             graph: None,
             verify_rebuild: false,
             ..first

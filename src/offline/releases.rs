@@ -6,6 +6,7 @@ mod remote;
 mod server_cache;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::compiled_release::CompiledBlob;
 use super::durations::Durations;
 use super::elsewhere::Elsewhere;
 use super::error::{Incomplete, OfflineError};
+use super::failed_logs::FailedLogs;
 use super::failure::{FailureCause, PackageFailure};
 use super::failures::Failures;
 use super::graph::PackageNode;
@@ -43,6 +45,8 @@ use crate::runtime::TaskSet;
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
+    /// The stemcell, if the run has several.
+    pub one_of_several: Option<&'a Slug>,
     pub progress: &'a Progress,
     /// Collects the facts for the report.
     pub record: &'a CallRecord,
@@ -243,15 +247,19 @@ impl Run<'_> {
         }
         if is_compiled_here {
             record.logs.remove();
-            self.ledger.failed_logs(node).remove(package.name());
+            self.failed_logs(node).remove(package.name());
             // With a single release, do not print its name, which adds no information.
-            let releases = match self.ledger.release_count() {
-                0 | 1 => Vec::new(),
+            let stemcell = self.target.one_of_several;
+            let mut releases = match self.ledger.release_count() {
+                0 | 1 if stemcell.is_none() => Vec::new(),
                 _ => {
                     let releases = self.ledger.releases_of(node);
                     releases.map(|release| release.label()).collect()
                 }
             };
+            if let (Some(stemcell), Some(last)) = (stemcell, releases.last_mut()) {
+                let _ = write!(last, " with stemcell {stemcell}");
+            }
             self.target
                 .progress
                 .start(node.index(), package.name(), package.version(), &releases);
@@ -336,10 +344,13 @@ impl Run<'_> {
         if !self.target.cancel.is_cancelled() {
             self.announce_failure(&failure);
         }
-        let copies = self
-            .copies_failed_logs
-            .then(|| self.ledger.failed_logs(node));
+        let copies = self.copies_failed_logs.then(|| self.failed_logs(node));
         self.failures.push_package(failure, copies);
+    }
+
+    /// Where the log of a package is copied to if it fails.
+    fn failed_logs(&self, node: NodeId) -> FailedLogs {
+        self.ledger.failed_logs(node, self.target.one_of_several)
     }
 
     fn announce_failure(&self, failure: &PackageFailure) {

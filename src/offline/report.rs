@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::annotations::Annotations;
 use super::command::Command;
-use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError};
+use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError, StemcellFailures};
 use super::failure::{FailureCause, PackageFailure};
 use super::failure_kind::is_of_the_system;
-use super::image_hint::image_hint;
+use super::image_hint::{image_hint, several_hint};
 use super::script_report::{error_line, processes, remote_hint, remote_output};
 use super::second_run;
 use super::selection::UnknownName;
@@ -18,7 +18,7 @@ use crate::diag::{Bytes, Chain, Elapsed, printable};
 use crate::fs;
 use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
-use crate::release::Name;
+use crate::release::{Name, Slug};
 
 /// The hint for files of the run that another program changed.
 const TAKEN: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
@@ -27,6 +27,9 @@ const TAKEN: &str = "another program changed files of this run: exclude its work
 /// The lines that report a failure of a command.
 #[must_use]
 pub fn report(error: &OfflineError, annotations: Annotations, command: Command) -> String {
+    if let OfflineError::Stemcells(stemcells) = error {
+        return of_stemcells(stemcells, annotations, command);
+    }
     let mut text = annotations.plain(&rest(error, command)).into_owned();
     let failures = error.failures();
     let mut before = String::new();
@@ -52,6 +55,28 @@ pub fn report(error: &OfflineError, annotations: Annotations, command: Command) 
         if let OfflineError::Package(failure) = failure {
             text.push_str(&annotation(annotations, failure));
         }
+    }
+    text
+}
+
+/// The report of a run with several stemcell images.
+fn of_stemcells(
+    stemcells: &StemcellFailures,
+    annotations: Annotations,
+    command: Command,
+) -> String {
+    let mut text = String::new();
+    for (stemcell, error) in &stemcells.failed {
+        let _ = writeln!(text, "Failed with stemcell {stemcell}:");
+        text.push_str(&report(error, annotations, command));
+    }
+    if !stemcells.not_started.is_empty() {
+        let names: Vec<String> = stemcells.not_started.iter().map(Slug::to_string).collect();
+        let _ = writeln!(
+            text,
+            "Not compiled because of the failure: stemcell {}",
+            names.join(", ")
+        );
     }
     text
 }
@@ -443,6 +468,9 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
+        OfflineError::SameStemcell { .. } | OfflineError::OneDocument { .. } => {
+            hints.extend(several_hint(error));
+        }
         OfflineError::NotReproducible(_) => hints.push(
             "common causes are the current time, random numbers and the order in which parallel jobs end; a package can also differ \
              because a dependency does"
@@ -455,6 +483,7 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         OfflineError::Spool { .. }
         | OfflineError::Files(_)
         | OfflineError::Incomplete(_)
+        | OfflineError::Stemcells(_)
         | OfflineError::Assemble { .. }
         | OfflineError::PackageInput { .. }
         | OfflineError::OverInput { .. }

@@ -1,6 +1,6 @@
-//! Writes the report of a run, with the sizes and digests of its files, as JSON (`--report`) and as an HTML page (`--timings`).
+//! Writes the report of a run, with the sizes and digests of its files, as JSON (`--report`) and as an HTML page (`--timings`), and lets
+//! `documents` write the other documents.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::call_record::CallRecord;
 use super::call_report::{CallReport, CallResult, File};
+use super::documents::{DocumentedPart, Documents};
 use super::error::OfflineError;
 use super::failure_kind::FailureKind;
+use super::merged_report::merge;
 use super::one_package::record::OnePackageRecord;
+use super::options::Options;
 use super::timings;
+use super::written_file::check_target;
 use crate::diag::printable_json;
 use crate::fs::{self, Context};
 use crate::release::{Algorithm, Digests};
@@ -24,11 +28,12 @@ pub struct ReportFile(Contents);
 
 #[derive(Debug)]
 enum Contents {
-    /// A run of releases, as JSON and as a page.
+    /// A run of releases, as JSON and as a page, and documents about its results. It has a record for each stemcell.
     Releases {
         json: Option<PathBuf>,
         page: Option<PathBuf>,
-        record: Arc<CallRecord>,
+        documents: Option<Box<Documents>>,
+        records: Vec<Arc<CallRecord>>,
     },
     /// A run of one package, as JSON.
     Package {
@@ -39,17 +44,16 @@ enum Contents {
 
 impl ReportFile {
     /// The report of a run of releases; `None` if no file is wanted.
-    pub(super) fn new(
-        json: Option<PathBuf>,
-        page: Option<PathBuf>,
-        record: &Arc<CallRecord>,
-    ) -> Option<Self> {
-        let is_wanted = json.is_some() || page.is_some();
+    pub(super) fn new(options: &Options, records: &[Arc<CallRecord>]) -> Option<Self> {
+        let (json, page) = (options.report.clone(), options.timings.clone());
+        let documents = Documents::new(options).map(Box::new);
+        let is_wanted = json.is_some() || page.is_some() || documents.is_some();
         is_wanted.then(|| {
             Self(Contents::Releases {
                 json,
                 page,
-                record: Arc::clone(record),
+                documents,
+                records: records.to_vec(),
             })
         })
     }
@@ -59,8 +63,8 @@ impl ReportFile {
         Self(Contents::Package { json, record })
     }
 
-    /// Writes the files. An existing file stays unchanged until the new one is complete. After a cancellation, sizes and digests of inputs
-    /// are left out.
+    /// Writes the files and the documents. An existing file stays unchanged until the new one is complete. After a cancellation, sizes and
+    /// digests of inputs are left out.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -71,9 +75,21 @@ impl ReportFile {
         cancel: CancellationToken,
     ) -> Result<(), OfflineError> {
         let writing = match self.0 {
-            Contents::Releases { json, page, record } => {
-                let report = record.report(result, exit_code);
-                runtime::spawn_blocking("report", move || write(report, json, page, &cancel))
+            Contents::Releases {
+                json,
+                page,
+                documents,
+                records,
+            } => {
+                let documented = records.iter().map(|it| it.take_documented());
+                let documents = documents.zip(Some(documented.collect()));
+                let reports = records.iter().map(|it| it.report(result, exit_code));
+                let Some(report) = merge(reports.collect()) else {
+                    return Ok(());
+                };
+                runtime::spawn_blocking("report", move || {
+                    write(report, (json, page), documents, &cancel)
+                })
             }
             Contents::Package { json, record } => {
                 let report = record.report(result, exit_code);
@@ -86,8 +102,8 @@ impl ReportFile {
 
 fn write(
     mut report: CallReport,
-    json: Option<PathBuf>,
-    page: Option<PathBuf>,
+    (json, page): (Option<PathBuf>, Option<PathBuf>),
+    documents: Option<(Box<Documents>, Vec<DocumentedPart>)>,
     cancel: &CancellationToken,
 ) -> fs::Result<()> {
     // A stop does not wait for large inputs to be read again.
@@ -97,6 +113,11 @@ fn write(
     let outputs = report.outputs.iter_mut();
     outputs.for_each(|output| examine(&mut output.file, &CancellationToken::new()));
     let page = page.map_or(Ok(()), |path| write_page(&path, &report));
+    let documents = match documents {
+        Some((documents, parts)) => documents.write(&parts, &report),
+        None => Ok(()),
+    };
+    let page = page.and(documents);
     if page.is_err() && report.exit_code == 0 {
         report.exit_code = FailureKind::Machine.exit_code();
         report.result = CallResult::Failed;
@@ -127,30 +148,6 @@ pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> 
     files
         .into_iter()
         .try_for_each(|file| check_target("write the report to", file))
-}
-
-/// Checks that a file can be written, and creates its directory. `action` is what would fail otherwise.
-///
-/// # Errors
-/// The directory is not writable, or there is something other than a file at the path: a device must not be replaced.
-pub(super) fn check_target(action: &'static str, path: &Path) -> fs::Result<()> {
-    let directory = fs::parent(path);
-    fs::create_dir_all(directory)?;
-    fs::check_writable(directory)?;
-    let refusal = match fs::lookup(path)? {
-        Some(found) if !found.is_file() => "it is not a file",
-        Some(_) if is_mount(path)? => "it is a mount, and cannot be replaced: mount its directory",
-        Some(_) | None => return Ok(()),
-    };
-    let refusal = io::Error::other(refusal);
-    Err(fs::Error::new(action, path, refusal))
-}
-
-/// Whether a file is a mount point, as with `docker run -v FILE:FILE`.
-fn is_mount(path: &Path) -> fs::Result<bool> {
-    let path = fs::canonicalize(path)?;
-    // Without /proc, mounts are unknown.
-    Ok(fs::mount_points().is_ok_and(|mounts| mounts.iter().any(|mount| mount.path == path)))
 }
 
 /// Fills in the size and digests of a file. They stay unknown if the file cannot be read, or is a pipe.

@@ -133,7 +133,11 @@ impl EarlierPackages {
             .collect();
         for (package, found) in release.packages.iter_mut().zip(found) {
             let Some(found) = found else { continue };
-            let source = std::mem::replace(package, found);
+            let found = CheckedPackage {
+                replaced: Some(package.blob.clone()),
+                ..found.as_ref().clone()
+            };
+            let source = std::mem::replace(package, Arc::new(found));
             fs::remove_file_if_there(&source.blob.file)?;
             if let Some(tarball) = &package.reused_from {
                 reused

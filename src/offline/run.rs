@@ -1,34 +1,32 @@
 //! One run of `bosh-agent compile`, from the tarballs to the last line of output.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Written, compile};
 use super::call_record::CallRecord;
-use super::error::OfflineError;
-use super::expected;
+use super::documents;
+use super::error::{InputProblemKind, OfflineError, StemcellFailures};
 use super::given;
-use super::ids::ReleaseId;
 use super::image;
-use super::options::{Options, Purpose};
+use super::options::{Options, StemcellImage};
 use super::progress::Progress;
-use super::rebuild::{self, Rebuild, Twice};
+use super::rebuild;
 use super::report_file::{self, ReportFile};
+use super::run_once::run_once;
+use crate::release::Slug;
 use crate::runtime;
 
 /// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// The compiled releases that were written, or that would be if the run is only asked for their names. In the order of the
-    /// inputs.
+    /// inputs; with several stemcell images, those of the first image first.
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.
     pub result: Result<(), OfflineError>,
-    /// The report for other programs and the page of timings, if one of them is wanted.
+    /// The report for other programs, the page of timings and the documents about the results, if one of them is wanted.
     pub report: Option<ReportFile>,
 }
 
@@ -36,115 +34,104 @@ pub struct Outcome {
 ///
 /// Releases that were complete before a failure are written.
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
-    let mut written = BTreeMap::new();
-    let record = Arc::new(CallRecord::new());
+    let records = CallRecord::several(options.stemcell_images.len().max(1));
     // Check now, because an error at the end would waste the compilation.
-    if let Err(error) = report_file::check(options.report.as_deref(), options.timings.as_deref()) {
+    let checked = report_file::check(options.report.as_deref(), options.timings.as_deref());
+    let checked = checked.map_err(OfflineError::from);
+    if let Err(error) = checked.and_then(|()| documents::check(&options)) {
         return Outcome {
             written: Vec::new(),
-            result: Err(error.into()),
+            result: Err(error),
             report: None,
         };
     }
-    let report = ReportFile::new(options.report.clone(), options.timings.clone(), &record);
-    let result = expand_and_run(options, progress, &record, cancel, &mut written).await;
-    record.set_written(written.keys().copied());
+    let report = ReportFile::new(&options, &records);
+    let mut written = Vec::new();
+    let result = expand_and_run(options, &progress, &records, cancel, &mut written).await;
     Outcome {
-        written: written.into_values().collect(),
+        written,
         result,
         report,
     }
 }
 
+/// `records` has one record for each stemcell image, or one without an image.
 async fn expand_and_run(
     mut options: Options,
-    progress: Arc<Progress>,
-    record: &Arc<CallRecord>,
+    progress: &Arc<Progress>,
+    records: &[Arc<CallRecord>],
     cancel: &CancellationToken,
-    written: &mut Written,
+    written: &mut Vec<PathBuf>,
 ) -> Result<(), OfflineError> {
     let inputs = std::mem::take(&mut options.inputs);
     let reuse = std::mem::take(&mut options.reuse);
     let expand = move || (given::expand(inputs), given::expand(reuse));
     (options.inputs, options.reuse) = runtime::spawn_blocking("expand", expand).await?;
-    let options = image::open(options, &progress, cancel).await?;
-    match options.purpose {
-        Purpose::NameResults => {
-            let stemcell = expected::stemcell(&options, &progress, cancel).await?;
-            written.extend(expected::results(&options, &stemcell, &progress, cancel).await?);
-            Ok(())
-        }
-        Purpose::Check | Purpose::DryRun => {
-            compile(options, progress, record, cancel, written).await
-        }
-        Purpose::Compile => {
-            let again = options.verify_rebuild.then(|| options.clone());
-            if again.is_some() {
-                rebuild::check(&options.inputs)?;
-            }
-            let mut result = compile(options, Arc::clone(&progress), record, cancel, written).await;
-            if let Some(options) = again
-                && result.is_ok()
-            {
-                result = compile_again(options, (&progress, record), cancel, written).await;
-            }
-            // Print one line for each release at the end: scripts read the paths from these lines.
-            for output in written.values() {
-                progress.success(&format!(
-                    "Finished archiving compiled tarball {}",
-                    output.display()
-                ));
-            }
-            result
-        }
+    let mut images = std::mem::take(&mut options.stemcell_images);
+    if images.len() > 1 {
+        return run_in_each(options, images, (progress, records), cancel, written).await;
+    }
+    options.stemcell_image = images.pop();
+    let options = image::open(options, progress, cancel).await?;
+    match records {
+        [record, ..] => run_once(options, progress, record, cancel, written).await,
+        [] => Ok(()),
     }
 }
 
-/// Compiles what was written again, and compares the results.
-async fn compile_again(
+/// Compiles in several stemcell images, one after the other.
+async fn run_in_each(
     options: Options,
-    (progress, first_record): (&Arc<Progress>, &CallRecord),
+    images: Vec<StemcellImage>,
+    (progress, records): (&Arc<Progress>, &[Arc<CallRecord>]),
     cancel: &CancellationToken,
-    written: &Written,
+    written: &mut Vec<PathBuf>,
 ) -> Result<(), OfflineError> {
-    let Some(first) = written.values().next().cloned() else {
-        return Ok(());
-    };
-    progress.line("Compiling all packages again, to compare them");
-    // Wait until the next second: archives store times in seconds, and equal times could hide a difference.
-    tokio::select! {
-        () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        () = cancel.cancelled() => return Err(OfflineError::Stopped),
-    }
-    let making = {
-        let (options, cancel) = (options.clone(), cancel.clone());
-        runtime::spawn_blocking("rebuild", move || Rebuild::new(&options, &first, &cancel))
-    };
-    let rebuild = making.await??;
-    let inputs = written
-        .keys()
-        .map(|id| options.inputs[id.position()].clone());
-    let options = rebuild.options(options.clone(), first_record.compiler(), inputs.collect());
-    let (record, mut second) = (Arc::new(CallRecord::new()), BTreeMap::new());
-    let compiled = compile(options, Arc::clone(progress), &record, cancel, &mut second).await;
-    // The inputs of the second compilation are those that were written, in the same order.
-    let results = written.values().enumerate().map(|(position, first)| {
-        let id = ReleaseId::from_position(position);
-        Twice {
-            first: first.clone(),
-            second: second.get(&id).cloned(),
-            precompiled: record.precompiled(id),
+    rebuild::check_files(&options.inputs, || InputProblemKind::NotReadAgain)?;
+    documents::check_count(&options.documents, images.len())?;
+    // Open all images first: a damaged one is reported before anything is compiled.
+    let mut runs: Vec<(Slug, PathBuf, Options)> = Vec::new();
+    for image in images {
+        let path = image.path.clone();
+        let own = Options {
+            stemcell_image: Some(image),
+            is_one_of_several: true,
+            ..options.clone()
+        };
+        let own = image::open(own, progress, cancel).await?;
+        let Some(stemcell) = own.stemcell.clone() else {
+            continue;
+        };
+        if let Some((_, other, _)) = runs.iter().find(|(other, ..)| *other == stemcell) {
+            return Err(OfflineError::SameStemcell {
+                stemcell,
+                images: [other.clone(), path],
+            });
         }
-    });
-    let compared = match compiled {
-        Ok(()) => rebuild.compare(results.collect(), cancel).await,
-        Err(error) => Err(error),
-    };
-    rebuild.remove(progress).await;
-    let found = compared?;
-    if found.packages.is_empty() {
-        progress.line(&found.success());
+        runs.push((stemcell, path, own));
+    }
+    let total = runs.len();
+    let mut failed = Vec::new();
+    let mut runs = runs.into_iter().zip(records).enumerate();
+    for (number, ((stemcell, _, options), record)) in runs.by_ref() {
+        progress.line(&format!("Stemcell {} of {total}: {stemcell}", number + 1));
+        let keep_going = options.keep_going;
+        match run_once(options, progress, record, cancel, written).await {
+            Ok(()) => {}
+            Err(OfflineError::Stopped) => return Err(OfflineError::Stopped),
+            Err(error) => failed.push((stemcell, error)),
+        }
+        if !failed.is_empty() && !keep_going {
+            break;
+        }
+    }
+    if failed.is_empty() {
         return Ok(());
     }
-    Err(OfflineError::NotReproducible(Box::new(found)))
+    let not_started = runs.map(|(_, ((stemcell, ..), _))| stemcell).collect();
+    Err(OfflineError::Stemcells(Box::new(StemcellFailures {
+        failed,
+        not_started,
+        total,
+    })))
 }

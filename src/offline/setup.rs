@@ -133,7 +133,8 @@ fn logs_and_variables(
     work_directory: &WorkDirectory,
 ) -> fs::Result<(PathBuf, Variables)> {
     let wanted = options.logs_directory.as_deref();
-    let logs = work_directory::logs(work_directory, wanted, &options.vcap)?;
+    let logs = options.own_logs(work_directory::logs(work_directory, wanted, &options.vcap)?);
+    fs::create_dir_all(&logs)?;
     Ok((logs, variables(options, work_directory)?))
 }
 

@@ -31,6 +31,10 @@ fn errors() {
             &OfflineError::OverInput {
                 path: path("a.tgz"),
             },
+            &OfflineError::OneDocument {
+                path: path("sbom.json"),
+                results: 2,
+            },
             &OfflineError::SamePlace {
                 path: path("/out/a.json"),
                 other: path("/link/a.json"),

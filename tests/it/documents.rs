@@ -11,7 +11,7 @@ use std::path::Path;
 use markdown::Document;
 
 /// Pages for users. They must explain the flags.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "SECURITY.md",
     "docs/cache.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 10] = [
     "docs/inspect.md",
     "docs/isolation.md",
     "docs/stemcell-image.md",
+    "docs/supply-chain.md",
 ];
 
 fn root() -> &'static Path {

@@ -59,6 +59,7 @@ mod shell;
 mod stemcell_image;
 mod stoppable;
 mod stops;
+mod supply_chain;
 mod texts;
 mod tidy;
 mod tiers;

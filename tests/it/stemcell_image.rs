@@ -1,5 +1,6 @@
 //! `--stemcell-image`: scripts run in the root file system of an image, not in that of this machine.
 
+mod several;
 mod stemcell;
 mod unpacking;
 

@@ -23,9 +23,10 @@ pub(in crate::cli) struct CompilationFlags {
 
     /// Compile in this stemcell image, with its compilers and libraries instead of those of this machine.
     /// IMAGE is a stemcell (.tgz), an archive of a root file system (tar), a file that `docker save`
-    /// wrote, an OCI layout, or a directory with a root file system. Needs the isolation tier `namespace` or `userns`
+    /// wrote, an OCI layout, or a directory with a root file system. Needs the isolation tier `namespace`
+    /// or `userns`. With several images, the releases are compiled in each of them (can be repeated)
     #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
-    pub stemcell_image: Option<PathBuf>,
+    pub stemcell_image: Vec<PathBuf>,
 
     /// Directory for unpacked stemcell images. Each image is unpacked only once [default: `images` in the
     /// directory of --cache-dir or, without a cache, `bosh-agent/images` in $XDG_CACHE_HOME or ~/.cache]
@@ -57,13 +58,12 @@ pub(in crate::cli) struct CompilationFlags {
 }
 
 impl CompilationFlags {
-    /// The stemcell image, if there is one. `environment` is that of this process.
-    pub(in crate::cli) fn image(
+    /// The stemcell images. `environment` is that of this process.
+    pub(in crate::cli) fn images(
         &self,
         cache: Option<&CacheOptions>,
         environment: &Environment,
-    ) -> Option<StemcellImage> {
-        let path = self.stemcell_image.clone()?;
+    ) -> Vec<StemcellImage> {
         let of_image = self
             .script
             .variables(&in_image(environment), cache.is_some());
@@ -73,12 +73,14 @@ impl CompilationFlags {
         let cache = cache.and_then(|it| it.directory.as_deref());
         let directory = self.image_dir.clone();
         let directory = directory.or_else(|| Some(cache?.join("images")));
-        Some(StemcellImage {
-            path,
-            directory: directory.unwrap_or_else(|| usual_directory(environment)),
-            environment: of_image,
+        let directory = directory.unwrap_or_else(|| usual_directory(environment));
+        let image = |path: &PathBuf| StemcellImage {
+            path: path.clone(),
+            directory: directory.clone(),
+            environment: of_image.clone(),
             unpacked: None,
-        })
+        };
+        self.stemcell_image.iter().map(image).collect()
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::compilation::ScriptFlags;
 use crate::cli::values;
+use crate::offline::{DocumentOptions, DocumentPath, SbomFormat};
+use crate::supply_chain::DEFAULT_BUILDER;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
@@ -20,6 +23,21 @@ pub(in crate::cli) struct ResultFlags {
     /// Write a page with a timeline of the packages to this HTML file, also after a failure
     #[arg(long, value_name = "FILE.html", value_parser = values::timings_file, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub timings: Option<PathBuf>,
+
+    /// Write a software bill of materials of each result: its packages with their versions, digests and
+    /// licenses, and the stemcell. FORMAT is `cyclonedx` or `spdx`. PATH is a file that ends in `.json` or,
+    /// with several results, a directory that ends in `/` (can be repeated)
+    #[arg(long, value_name = "FORMAT=PATH", value_parser = values::sbom, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
+    pub sbom: Vec<(SbomFormat, DocumentPath)>,
+
+    /// Write the provenance of each result: from what it was compiled, with which agent, stemcell and
+    /// options, as an in-toto statement with a SLSA predicate. PATH is as in --sbom
+    #[arg(long, value_name = "PATH", value_parser = values::document, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
+    pub provenance: Option<DocumentPath>,
+
+    /// URI of the build platform in the provenance, such as that of your CI system
+    #[arg(long, value_name = "URI", default_value = DEFAULT_BUILDER, value_parser = values::uri, requires = "provenance")]
+    pub builder_id: String,
 
     /// Compile everything twice, and compare the packages file by file. If a package differs, the exit
     /// code is 1. Implies --reproducible
@@ -50,5 +68,15 @@ impl ResultFlags {
     /// Whether the bytes of compiled packages must not depend on the time of the run.
     pub(in crate::cli) fn is_reproducible(&self) -> bool {
         self.packing.reproducible || self.verify_rebuild
+    }
+
+    /// The documents about the results.
+    pub(in crate::cli) fn documents(&self, scripts: &ScriptFlags) -> DocumentOptions {
+        DocumentOptions {
+            sboms: self.sbom.clone(),
+            provenance: self.provenance.clone(),
+            builder: self.builder_id.clone(),
+            variables: scripts.env.iter().map(|it| it.name.clone()).collect(),
+        }
     }
 }

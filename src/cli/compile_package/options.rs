@@ -12,7 +12,7 @@ use crate::compile::{self, SourceDateError};
 use crate::config::{Environment, Vcap};
 use crate::offline::{Options, Purpose, Selection};
 use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings, PackageJob};
-use crate::process::{ForkServer, TimeLimits};
+use crate::process::TimeLimits;
 use crate::sandbox::{Isolation, Sharing};
 
 /// The options of a run. Enters a user namespace if the isolation tier may need one: only a single-threaded process can do that.
@@ -25,7 +25,7 @@ pub(super) fn options(
     let environment = variables(job, environment);
     let source_dates = source_dates(settings.reproducible, &environment)?;
     let isolation = isolation(settings.isolation);
-    // Without `..`: the default of most options, such as no network, is not that of the flags.
+    // Only options of releases are left to `..`: the default of most others, such as no network, is not that of the flags.
     Ok(Options {
         purpose: Purpose::Compile,
         inputs: Vec::new(),
@@ -63,15 +63,12 @@ pub(super) fn options(
         program: program(),
         shell: None,
         log_lines: command.messages.log_lines as usize,
-        cache: None,
-        remote: None,
-        stemcell_image: None,
         compression_level: settings.compression_level,
         keep_going: false,
         who: who(),
         environment,
         source_dates,
-        agent: ForkServer::default(),
+        ..Options::default()
     })
 }
 

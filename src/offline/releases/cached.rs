@@ -40,7 +40,7 @@ impl Run<'_> {
         self.target.record.set_cached(node, hit);
         self.ledger.set_cached(node, &hit.blob);
         self.ledger.record(node).logs.link();
-        self.ledger.failed_logs(node).remove(&name);
+        self.failed_logs(node).remove(&name);
     }
 
     /// Handles the end of a package's fetch: uses the package, or prepares for its compilation.

@@ -47,6 +47,7 @@ fn release(jobs: &str, packages: &str) -> CheckedRelease {
             digests: BlobHasher::new(&[]).finish(),
         },
         reused_from: None,
+        replaced: None,
     });
     CheckedRelease {
         tarball: PathBuf::from("demo.tgz"),

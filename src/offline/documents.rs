@@ -1,0 +1,342 @@
+//! Writes documents about the results of a run: SBOMs (`--sbom`) and provenance (`--provenance`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use super::call_report::{Blob, CallReport, File, Output};
+use super::checked::{CheckedPackage, CheckedRelease, Listed};
+use super::error::OfflineError;
+use super::licenses::FoundLicenses;
+use super::options::{DocumentOptions, DocumentPath, Options, SbomFormat};
+use super::selection::Selection;
+use super::tarball;
+use super::written_file::check_target;
+use crate::compile::{SourceDate, SourceDates};
+use crate::diag::printable_json;
+use crate::fs;
+use crate::release::{Name, Slug};
+use crate::supply_chain::{
+    BuildFacts, Creation, NamedBlob, Origin, PackageFacts, ReleaseFacts, StemcellFacts, cyclonedx,
+    provenance, spdx,
+};
+
+/// The end of the name of a result.
+const RESULT: &str = ".tgz";
+
+/// A release, as documents need it.
+#[derive(Debug)]
+pub(super) struct Documented {
+    pub release: Arc<CheckedRelease>,
+    /// Whether the run compiles the release. Otherwise, it was compiled before.
+    pub is_compiled: bool,
+    pub licenses: FoundLicenses,
+    /// The packages that were compiled in the run or found in a cache.
+    pub compiled: BTreeMap<Name, (Blob, Origin)>,
+}
+
+/// The documents of a run.
+#[derive(Debug)]
+pub(super) struct Documents {
+    options: DocumentOptions,
+    /// The parameters of the run, for provenance.
+    parameters: Value,
+    /// The server whose machines compile, for provenance.
+    server: Option<String>,
+    /// The time for the documents, if it is given.
+    date: Option<SourceDate>,
+}
+
+/// The releases for one stemcell, in the order of the report's outputs. Without a known stemcell, there are none.
+pub(super) type DocumentedPart = (Vec<Documented>, Option<Shared>);
+
+/// What the results for one stemcell share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub stemcell: Slug,
+    /// The digest of the stemcell image.
+    pub image: Option<String>,
+    pub started: SystemTime,
+}
+
+impl Documents {
+    /// The documents that the options ask for; `None` if they ask for none.
+    pub(super) fn new(options: &Options) -> Option<Self> {
+        options.documents.are_wanted().then(|| Self {
+            options: options.documents.clone(),
+            parameters: parameters(options),
+            server: options.remote.as_ref().map(|it| it.location.to_string()),
+            date: match options.source_dates {
+                SourceDates::Given(date) => Some(date),
+                SourceDates::None | SourceDates::OfEachSource => None,
+            },
+        })
+    }
+
+    /// Writes the documents of the releases that were written, which are the outputs of the report.
+    pub(super) fn write(&self, parts: &[DocumentedPart], report: &CallReport) -> fs::Result<()> {
+        let releases = parts.iter().flat_map(|(releases, shared)| {
+            let shared = shared.as_ref();
+            releases.iter().filter_map(move |it| Some((it, shared?)))
+        });
+        for ((documented, shared), output) in releases.zip(&report.outputs) {
+            self.write_of_release(documented, shared, output, report)?;
+        }
+        Ok(())
+    }
+
+    fn write_of_release(
+        &self,
+        documented: &Documented,
+        shared: &Shared,
+        output: &Output,
+        report: &CallReport,
+    ) -> fs::Result<()> {
+        let facts = documented.facts(output, &report.inputs, shared);
+        let result = Path::new(&output.file.path);
+        let time = timestamp(self.date.map_or_else(SystemTime::now, SourceDate::time));
+        let creation = Creation {
+            agent: &report.agent,
+            time: &time,
+        };
+        for (format, path) in &self.options.sboms {
+            let (document, suffix) = match format {
+                SbomFormat::CycloneDx => (cyclonedx(&facts, creation), ".cdx.json"),
+                SbomFormat::Spdx => (spdx(&facts, creation), ".spdx.json"),
+            };
+            write(&path.of_result(result, suffix), &document)?;
+        }
+        if let Some(path) = &self.options.provenance
+            && documented.is_compiled
+        {
+            let build = self.build(report, shared);
+            let statement = provenance(&facts, &build, &report.agent);
+            write(&path.of_result(result, ".provenance.json"), &statement)?;
+        }
+        Ok(())
+    }
+
+    fn build(&self, report: &CallReport, shared: &Shared) -> BuildFacts {
+        let times = (timestamp(shared.started), timestamp(SystemTime::now()));
+        BuildFacts {
+            builder: self.options.builder.clone(),
+            options: self.parameters.clone(),
+            isolation: report.isolation.map(str::to_owned),
+            server: self.server.clone(),
+            jobs: report.jobs,
+            // Another time than that of the run would be wrong, so with a given time there is none.
+            times: self.date.is_none().then_some(times),
+        }
+    }
+}
+
+/// Checks that the documents can be written, and creates their directories.
+///
+/// # Errors
+/// Two files of the run have the same path, a directory cannot be written to, or something other than a file is in the way.
+pub(super) fn check(options: &Options) -> Result<(), OfflineError> {
+    let documents = &options.documents;
+    let mut files: Vec<&Path> = [&options.report, &options.timings]
+        .into_iter()
+        .filter_map(|it| it.as_deref())
+        .collect();
+    let paths = documents.sboms.iter().map(|(_, path)| path);
+    for path in paths.chain(&documents.provenance) {
+        match path {
+            DocumentPath::File(file) => {
+                if let Some(other) = files.iter().find(|it| is_same(it, file)) {
+                    return Err(OfflineError::SamePlace {
+                        path: file.clone(),
+                        other: (*other).to_owned(),
+                    });
+                }
+                check_target("write the document to", file)?;
+                files.push(file);
+            }
+            DocumentPath::Directory(directory) => {
+                fs::create_dir_all(directory)?;
+                fs::check_writable(directory)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file for the documents of several results. `results` is how many results the run has.
+pub(super) fn check_count(options: &DocumentOptions, results: usize) -> Result<(), OfflineError> {
+    let paths = options.sboms.iter().map(|(_, path)| path);
+    let mut files = paths
+        .chain(&options.provenance)
+        .filter_map(|path| match path {
+            DocumentPath::File(file) => Some(file),
+            DocumentPath::Directory(_) => None,
+        });
+    match files.next() {
+        Some(path) if results > 1 => Err(OfflineError::OneDocument {
+            path: path.clone(),
+            results,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths name the same file, which need not exist.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let directory = fs::canonicalize(fs::parent(path));
+        directory.map(|it| it.join(fs::file_name(path)))
+    };
+    one == other || matches!((real(one), real(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+impl DocumentPath {
+    /// The path of the document of a result.
+    fn of_result(&self, result: &Path, suffix: &str) -> PathBuf {
+        match self {
+            Self::File(file) => file.clone(),
+            Self::Directory(directory) => {
+                let name = fs::file_name(result).to_string_lossy();
+                let stem = name.strip_suffix(RESULT).unwrap_or(&name);
+                directory.join(format!("{stem}{suffix}"))
+            }
+        }
+    }
+}
+
+impl Documented {
+    fn facts(&self, output: &Output, inputs: &[File], shared: &Shared) -> ReleaseFacts {
+        let Self {
+            release,
+            is_compiled,
+            licenses,
+            compiled,
+        } = self;
+        let manifest = &release.manifest;
+        let named = |file: &File| NamedBlob {
+            name: fs::file_name(Path::new(&file.path))
+                .to_string_lossy()
+                .into_owned(),
+            blob: Blob {
+                size: file.size.unwrap_or_default(),
+                sha1: file.sha1.clone(),
+                sha256: file.sha256.clone(),
+            },
+        };
+        let mut packages: Vec<PackageFacts> = release
+            .packages
+            .iter()
+            .filter_map(|it| package(it, licenses, compiled))
+            .collect();
+        packages.sort_by(|one, other| one.name.cmp(&other.name));
+        let tarball = release.tarball.to_string_lossy();
+        let input = inputs.iter().find(|it| it.path == tarball);
+        ReleaseFacts {
+            name: manifest.name.to_string(),
+            version: manifest.version.to_string(),
+            commit: manifest.commit_hash.clone().filter(|it| !it.is_empty()),
+            has_uncommitted_changes: manifest.uncommitted_changes,
+            stemcell: StemcellFacts {
+                os: shared.stemcell.os.to_string(),
+                version: shared.stemcell.version.to_string(),
+                image: shared.image.clone(),
+            },
+            source: input.filter(|_| *is_compiled).map(named),
+            result: named(&output.file),
+            licenses: licenses.release.clone(),
+            packages,
+        }
+    }
+}
+
+/// The facts of a package; `None` if it was not compiled.
+fn package(
+    package: &CheckedPackage,
+    licenses: &FoundLicenses,
+    compiled: &BTreeMap<Name, (Blob, Origin)>,
+) -> Option<PackageFacts> {
+    let name = package.name();
+    let source = match &package.listed {
+        Listed::Source(_) => Some(&package.blob),
+        Listed::Compiled(_) => package.replaced.as_ref(),
+    };
+    let (fingerprint, compiled, origin) = match &package.listed {
+        Listed::Source(source) => {
+            let (blob, origin) = compiled.get(name)?.clone();
+            (source.fingerprint.clone(), blob, origin)
+        }
+        Listed::Compiled(compiled) => {
+            let origin = match &package.reused_from {
+                Some(earlier) => {
+                    Origin::EarlierResult(fs::file_name(earlier).to_string_lossy().into_owned())
+                }
+                None => Origin::Release,
+            };
+            (compiled.fingerprint.clone(), blob(&package.blob), origin)
+        }
+    };
+    Some(PackageFacts {
+        name: name.to_string(),
+        version: package.version().to_string(),
+        fingerprint,
+        dependencies: package.dependencies().iter().map(Name::to_string).collect(),
+        source: source.map(blob),
+        compiled,
+        origin,
+        licenses: licenses.packages.get(name).cloned().unwrap_or_default(),
+    })
+}
+
+/// A blob as documents and reports have it.
+pub(super) fn blob(blob: &tarball::Blob) -> Blob {
+    Blob {
+        size: blob.size,
+        sha1: blob.digests.all().sha1().map(str::to_owned),
+        sha256: Some(blob.digests.sha256().to_owned()),
+    }
+}
+
+/// The parameters that affect what is compiled, without those that have their default.
+fn parameters(options: &Options) -> Value {
+    let names = |names: &std::collections::BTreeSet<Name>| -> Vec<String> {
+        names.iter().map(Name::to_string).collect()
+    };
+    let (jobs, packages) = match &options.selection {
+        Selection::Named { jobs, packages } => (names(jobs), names(packages)),
+        Selection::All | Selection::OnlyNeeded => (Vec::new(), Vec::new()),
+    };
+    let source_dates = match options.source_dates {
+        SourceDates::None => None,
+        SourceDates::Given(date) => Some(date.to_string()),
+        SourceDates::OfEachSource => Some("of each source".to_owned()),
+    };
+    let is = |set: bool| set.then_some(true);
+    json!({
+        "base_directory": options.vcap.base().to_string_lossy(),
+        "only_needed": is(options.selection == Selection::OnlyNeeded),
+        "job": jobs,
+        "package": packages,
+        "source_dates": source_dates,
+        "network": if options.network { "host" } else { "none" },
+        "protect_host": is(options.protect_host),
+        "readonly_deps": is(options.readonly_dependencies),
+        "make_jobserver": is(options.make_jobserver),
+        "compression_level": options.compression_level,
+        "env": options.documents.variables,
+    })
+}
+
+fn write(path: &Path, document: &Value) -> fs::Result<()> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|source| fs::Error::new("write", path, source.into()))?;
+    let text = printable_json(&text) + "\n";
+    fs::write_atomic(path, text.as_bytes(), fs::mode_of_results())
+}
+
+/// A time as SBOMs have it: RFC 3339 in UTC, with seconds.
+fn timestamp(time: SystemTime) -> String {
+    let time = chrono::DateTime::<chrono::Utc>::from(time);
+    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
