@@ -6,6 +6,7 @@ mod hostile_scripts;
 mod one_package;
 mod resources;
 mod restricted;
+mod stemcell_image;
 mod ways;
 
 use std::fs;
