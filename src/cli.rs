@@ -10,6 +10,7 @@ mod daemon;
 mod daemon_flags;
 mod enter;
 mod flags;
+mod generated;
 mod inspect;
 mod options;
 mod stopping;
@@ -91,6 +92,7 @@ pub fn main() -> ExitCode {
         Ok(arguments::Command::Enter(directory)) => enter::main(&directory),
         Ok(arguments::Command::Cache(command)) => cache::main(command, &environment),
         Ok(arguments::Command::Inspect(command)) => inspect::main(command),
+        Ok(arguments::Command::Generate(generated)) => generated::main(&generated),
         Ok(arguments::Command::Version { verbose: false }) => print(env!("CARGO_PKG_VERSION")),
         Ok(arguments::Command::Version { verbose: true }) => print(VERSION),
         Ok(arguments::Command::Help(text)) => print(text.trim_end()),

@@ -3,16 +3,17 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{FromArgMatches, Parser};
 
 use super::cache::{self, CacheCommand};
-use super::compile_flags::Compile;
+use super::compile_flags::{Compile, CompileCommand};
 use super::compile_package::{self, CompilePackage};
 use super::daemon_flags::{self, Daemon};
 use super::enter;
 use super::flags;
+use super::generated::{self, Generated};
 use super::inspect::{self, InspectCommand};
 use crate::diag::most_similar;
 use crate::offline::is_tarball;
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Cache(CacheCommand),
     /// Shows what a release holds, and what is wrong with it.
     Inspect(InspectCommand),
+    /// Prints completions or a manual page.
+    Generate(Generated),
     Version {
         /// Also print the commit and the target.
         verbose: bool,
@@ -49,23 +52,12 @@ Usage:
   bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
                                           (-P ubuntu or dummy; -b BASE replaces /var/vcap)
   bosh-agent help COMMAND                 show the flags of a command
+  bosh-agent man [COMMAND]                print a manual page
+  bosh-agent completions bash|zsh|fish    print shell completions
   bosh-agent -v                           print only the version
   bosh-agent --version                    print the version, the commit and the target
   bosh-agent -h                           print this help
 ";
-
-#[derive(Debug, Parser)]
-#[command(
-    name = "bosh-agent compile",
-    args_override_self = true,
-    max_term_width = 110,
-    override_usage = "bosh-agent compile [FLAGS] TARBALL...",
-    disable_version_flag = true
-)]
-struct CompileCommand {
-    #[command(flatten)]
-    compile: Compile,
-}
 
 /// Parses the arguments after the program's name. The error is a text for the user.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
@@ -79,6 +71,14 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
         Some("enter") => enter::parse(rest).map(Command::Enter),
         Some("cache") => cache(rest),
         Some("inspect") => inspect(rest),
+        Some("completions") if flags::help(rest).is_some() => {
+            Ok(Command::Help(generated::HELP_OF_COMPLETIONS.to_owned()))
+        }
+        Some("completions") => generated::parse_completions(rest).map(Command::Generate),
+        Some("man") if flags::help(rest).is_some() => {
+            Ok(Command::Help(generated::HELP_OF_MAN.to_owned()))
+        }
+        Some("man") => generated::parse_man(rest).map(Command::Generate),
         Some("-v" | "--v") => Ok(Command::Version { verbose: false }),
         Some("-version" | "--version") => Ok(Command::Version { verbose: true }),
         Some("help" | "-h" | "--h" | "-help" | "--help") => help(rest),
@@ -101,6 +101,10 @@ fn help(topic: &[OsString]) -> Result<Command, String> {
         Some(topic) if topic == "cache" => cache(&["--help".into()]),
         Some(topic) if topic == "inspect" => inspect(&["--help".into()]),
         Some(topic) if topic == "enter" => Ok(Command::Help(enter::HELP.to_owned())),
+        Some(topic) if topic == "completions" => {
+            Ok(Command::Help(generated::HELP_OF_COMPLETIONS.to_owned()))
+        }
+        Some(topic) if topic == "man" => Ok(Command::Help(generated::HELP_OF_MAN.to_owned())),
         Some(topic) if topic.starts_with('-') => Ok(Command::Help(USAGE.to_owned())),
         Some(topic) => Err(unknown_command(&topic)),
     }
@@ -135,9 +139,11 @@ fn unknown_command(name: &str) -> String {
         "cache",
         "compile",
         "compile-package",
+        "completions",
         "enter",
         "help",
         "inspect",
+        "man",
     ];
     let similar = match most_similar(name, commands) {
         Some(command) => format!("\nHint: did you mean `{command}`?"),
@@ -226,7 +232,15 @@ mod tests {
 
     #[test]
     fn each_command_has_help() {
-        for command in ["cache", "compile", "compile-package", "enter", "inspect"] {
+        for command in [
+            "cache",
+            "compile",
+            "compile-package",
+            "completions",
+            "enter",
+            "inspect",
+            "man",
+        ] {
             let expected = format!("Usage: bosh-agent {command}");
             for arguments in [
                 &["help", command][..],

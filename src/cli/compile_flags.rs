@@ -14,7 +14,7 @@ mod selection;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser};
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
 pub(super) use compilation::{CompilationFlags, JobsFlag, ScriptFlags, stemcell};
@@ -80,4 +80,17 @@ impl Compile {
         let mut given = flags.into_iter().filter(|(is_given, _)| *is_given);
         given.next().map(|(_, flag)| flag)
     }
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bosh-agent compile",
+    args_override_self = true,
+    max_term_width = 110,
+    override_usage = "bosh-agent compile [FLAGS] TARBALL...",
+    disable_version_flag = true
+)]
+pub(super) struct CompileCommand {
+    #[command(flatten)]
+    pub compile: Compile,
 }

@@ -23,6 +23,7 @@ mod error_lines;
 mod faults;
 mod fork_server;
 mod frozen;
+mod generated;
 mod go_release;
 mod hostile;
 mod inspect;
