@@ -1,5 +1,7 @@
 //! Compilation VMs as container CPIs create them, of a stemcell image: their results equal those of `bosh-agent compile`.
 
+mod repacked;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -383,10 +383,25 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(80)..].join("\n")
 }
 
+/// The first process of a container of a stemcell with runit, which starts the agent and keeps its log in [`LOG_OF_RUNIT`].
+pub(crate) const BOOT_WITH_RUNIT: [&str; 6] = [
+    "env",
+    "-i",
+    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    "runsvdir",
+    "-P",
+    "/etc/service",
+];
+
+/// The agent's log in a stemcell with runit.
+const LOG_OF_RUNIT: &str = "/var/vcap/bosh/log/current";
+
 /// A container as a VM. Its supervisor restarts the agent when it ends, as runit does in a stemcell.
 pub(crate) struct ContainerVm {
     container: Container,
     machine: Machine,
+    /// Whether runit of the image started the agent.
+    has_runit: bool,
     /// Mounted into the container.
     _mounted: TempDir,
 }
@@ -409,42 +424,55 @@ impl ContainerVm {
                 sleep 1
             done
         "#;
-        let container = Container::new(label);
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("agent.json");
         let text = agent_config(&format!("/var/vcap/{SETTINGS}")).to_string();
         fs::write(&config, text).unwrap();
         let config = format!("{}:/var/vcap/bosh/agent.json:ro", config.display());
         let program = format!("{}:/var/vcap/bosh/bin/bosh-agent:ro", program.display());
-        let fixed = [
-            "run",
-            "--detach",
-            "--network",
-            "host",
-            "--name",
-            container.name(),
-            "-v",
-            &config,
-            "-v",
-            &program,
-        ];
-        let command = [image, "bash", "-c", SUPERVISE];
-        docker(&[&fixed, options, &command].concat(), LIMIT).expect_code(0, "docker run");
-        let settings = directory.path().join("settings.json");
-        fs::write(&settings, machine.settings().to_string()).unwrap();
+        let options = [&["-v", &config, "-v", &program], options].concat();
         let vm = Self {
-            container,
+            container: Container::new(label),
             machine,
+            has_runit: false,
             _mounted: directory,
         };
-        let target = format!("{}:/var/vcap/{SETTINGS}", vm.container.name());
-        docker(&["cp", settings.to_str().unwrap(), &target], LIMIT).expect_code(0, "docker cp");
+        vm.start(image, &options, &["bash", "-c", SUPERVISE]);
         vm
+    }
+
+    /// Starts a container of an image that contains the agent, by the image's own supervisor.
+    #[track_caller]
+    pub(crate) fn boot(label: &str, image: &str, command: &[&str], machine: Machine) -> Self {
+        let vm = Self {
+            container: Container::new(label),
+            machine,
+            has_runit: true,
+            _mounted: tempfile::tempdir().unwrap(),
+        };
+        vm.start(image, &[], command);
+        vm
+    }
+
+    #[track_caller]
+    fn start(&self, image: &str, options: &[&str], command: &[&str]) {
+        let name = self.container.name();
+        let fixed = ["run", "--detach", "--network", "host", "--name", name];
+        docker(&[&fixed, options, &[image], command].concat(), LIMIT).expect_code(0, "docker run");
+        let directory = tempfile::tempdir().unwrap();
+        let settings = directory.path().join("settings.json");
+        fs::write(&settings, self.machine.settings().to_string()).unwrap();
+        let target = format!("{name}:/var/vcap/{SETTINGS}");
+        docker(&["cp", settings.to_str().unwrap(), &target], LIMIT).expect_code(0, "docker cp");
     }
 
     /// The log of the agent.
     pub(crate) fn log(&self) -> String {
-        let outcome = docker(&["logs", self.container.name()], LIMIT);
+        let arguments = match self.has_runit {
+            true => vec!["exec", self.container.name(), "cat", LOG_OF_RUNIT],
+            false => vec!["logs", self.container.name()],
+        };
+        let outcome = docker(&arguments, LIMIT);
         outcome.stdout + &outcome.stderr
     }
 
