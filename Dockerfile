@@ -7,6 +7,15 @@
 ARG STEMCELL_IMAGE=ghcr.io/cloudfoundry/ubuntu-noble-stemcell:latest
 FROM ${STEMCELL_IMAGE}
 
+ARG STEMCELL_IMAGE
+# For example --build-arg VERSION="$(dist/bosh-agent -v)".
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="bosh-agent" \
+      org.opencontainers.image.description="A BOSH stemcell that compiles releases with bosh-agent" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${STEMCELL_IMAGE}"
+
 # Any other path must also be in dist/: .dockerignore excludes everything else.
 ARG BINARY=dist/bosh-agent
 COPY ${BINARY} /usr/local/bin/bosh-agent

@@ -15,6 +15,13 @@ ZIGBUILD_VERSION := 0.24.0
 ZIGLANG_VERSION := 0.17.0
 GLIBC := 2.17
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ZIGBUILD = PATH="$(CURDIR)/$(ZIG_TOOLS)/bin:$(CURDIR)/$(ZIG_TOOLS)/ziglang:$$PATH" PYTHONPATH="$(CURDIR)/$(ZIG_TOOLS)" \
+  cargo zigbuild --locked --release --target
+
+# The names of published binaries: VERSION and the architecture as Debian and Go call it.
+VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
+PUBLISHED := dist/bosh-agent-$(VERSION)-linux
+ARCHITECTURE := $(if $(filter aarch64-%,$(TARGET)),arm64,amd64)
 
 # The test runner, built where it is missing. Its own speed does not matter, so it is built quickly instead of optimized.
 NEXTEST_VERSION := 0.9.143
@@ -36,7 +43,9 @@ export CARGO_TERM_COLOR ?= auto
 # A text that differs from its snapshot fails. `make texts` accepts it.
 export INSTA_UPDATE ?= no
 
-.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist example deny clean
+.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist deb example deny clean
+# A binary that fails its checks is not kept.
+.DELETE_ON_ERROR:
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -106,14 +115,24 @@ fuzz: ## Fuzz archives, deflate streams, manifests, requests and sandbox reports
 	    -max_total_time=$${FUZZ_SECONDS:-600} -timeout=20 -rss_limit_mb=1024 -print_final_stats=1; \
 	done
 
-dist: $(DIST) ## Build the portable binary: needs glibc 2.17 and no other shared library
+dist: $(DIST) $(PUBLISHED)-$(ARCHITECTURE).sha256 ## Build the portable binary: needs glibc 2.17 and no other shared library
 
-$(DIST): $(ZIG_TOOLS)/.installed-$(ZIGBUILD_VERSION)-$(ZIGLANG_VERSION) $(shell find src -name '*.rs') Cargo.toml Cargo.lock
-	PATH="$(CURDIR)/$(ZIG_TOOLS)/bin:$(CURDIR)/$(ZIG_TOOLS)/ziglang:$$PATH" PYTHONPATH="$(CURDIR)/$(ZIG_TOOLS)" \
-	  cargo zigbuild --locked --release --target $(TARGET).$(GLIBC)
-	mkdir -p dist
-	install -m 0755 target/$(TARGET)/release/bosh-agent $@
-	integration/glibc-version --at-most $(GLIBC) $@
+SOURCES := $(ZIG_TOOLS)/.installed-$(ZIGBUILD_VERSION)-$(ZIGLANG_VERSION) $(shell find src -name '*.rs') build.rs Cargo.toml Cargo.lock
+
+$(DIST): $(SOURCES)
+	$(ZIGBUILD) $(TARGET).$(GLIBC)
+	install -D -m 0755 target/$(TARGET)/release/bosh-agent $@
+	integration/portable-binary $@ $(TARGET)
+
+$(PUBLISHED)-$(ARCHITECTURE): $(DIST)
+	ln -f $< $@
+
+deb: dist ## Build a Debian package in dist, with manual pages and completions
+	packaging-scripts/deb $(DIST) dist
+
+# The checksum has the name without a directory, for `sha256sum --check` next to the file.
+dist/%.sha256: dist/%
+	cd $(@D) && sha256sum $* >$(@F)
 
 $(ZIG_TOOLS)/.installed-%:
 	rm -rf $(ZIG_TOOLS)

@@ -1,6 +1,7 @@
 //! The documents agree with the repository and the program: their links lead somewhere, their flags exist, and they explain every flag
 //! of `compile`. Each rule is a function of texts, tested with planted violations.
 
+mod commands;
 mod flags;
 mod links;
 mod markdown;
@@ -10,17 +11,21 @@ use std::path::Path;
 
 use markdown::Document;
 
+use crate::support::require_root;
+
 /// Pages for users. They must explain the flags.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "SECURITY.md",
     "docs/cache.md",
+    "docs/ci.md",
     "docs/cluster.md",
     "docs/compile.md",
     "docs/daemon.md",
     "docs/failures.md",
     "docs/inspect.md",
     "docs/isolation.md",
+    "docs/operators.md",
     "docs/stemcell-image.md",
     "docs/supply-chain.md",
 ];
@@ -112,4 +117,30 @@ fn page_of_the_daemon_names_every_method() {
         .map(|(_, name)| name)
         .filter(|name| !page.code.iter().any(|(_, code)| code == name));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn commands_of_the_guides_work() {
+    if !require_root() {
+        return;
+    }
+    let documents = documents();
+    for page in ["docs/ci.md", "docs/operators.md"] {
+        commands::run(page, &documents[page]);
+    }
+}
+
+#[test]
+fn messages_in_the_troubleshooting_table_exist() {
+    let page = std::fs::read_to_string(root().join("docs/operators.md")).unwrap();
+    let sources = files(".rs")
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("src/"));
+    let texts: String = files(".snap")
+        .into_iter()
+        .chain(sources)
+        .map(|(_, text)| text)
+        .collect();
+    let missing = commands::unknown_messages(&page, &texts);
+    assert_eq!(missing, Vec::<String>::new());
 }

@@ -13,6 +13,8 @@ pub(super) struct Document {
     pub(super) code: Vec<(usize, String)>,
     /// The lines of code blocks. Continued lines are joined.
     pub(super) commands: Vec<String>,
+    /// Those of them that are in blocks for a shell.
+    pub(super) shell: Vec<String>,
 }
 
 impl Document {
@@ -20,13 +22,18 @@ impl Document {
         let mut page = Self::default();
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let mut in_block = false;
+        let mut is_shell = false;
         let mut prose = String::new();
         for line in text.lines() {
             if line.trim_start().starts_with("```") {
                 in_block = !in_block;
+                is_shell = line.trim_start() == "```sh";
                 prose.push('\n');
             } else if in_block {
-                page.command(line);
+                command(&mut page.commands, line);
+                if is_shell {
+                    command(&mut page.shell, line);
+                }
                 prose.push('\n');
             } else {
                 if let Some(heading) = line.trim_start_matches('#').strip_prefix(' ')
@@ -46,16 +53,6 @@ impl Document {
         }
         page.inline(&prose);
         page
-    }
-
-    fn command(&mut self, line: &str) {
-        match self.commands.last_mut().filter(|it| it.ends_with('\\')) {
-            Some(last) => {
-                last.pop();
-                last.push_str(line);
-            }
-            None => self.commands.push(line.to_owned()),
-        }
     }
 
     /// Finds code and links. Both may continue on the next line.
@@ -79,6 +76,17 @@ impl Document {
     }
 }
 
+/// Appends a line, or continues the last one.
+fn command(commands: &mut Vec<String>, line: &str) {
+    match commands.last_mut().filter(|it| it.ends_with('\\')) {
+        Some(last) => {
+            last.pop();
+            last.push_str(line);
+        }
+        None => commands.push(line.to_owned()),
+    }
+}
+
 /// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
@@ -92,7 +100,7 @@ fn anchor(heading: &str) -> String {
 fn page_is_taken_to_its_parts() {
     let page = Document::parse(
         "# The `x` flag, twice\n\n## More\n## More\nSee [a\nb](c.md#d), `[no](link)` and `two\nwords`.\n\
-         ```sh\n# no heading\nrun \\\n  --flag\n```\n[e](f)\n",
+         ```sh\n# no heading\nrun \\\n  --flag\n```\n[e](f)\n```json\n{}\n```\n",
     );
     assert_eq!(page.anchors, ["the-x-flag-twice", "more", "more-1"]);
     let links = [(6, "c.md#d".to_owned()), (13, "f".to_owned())];
@@ -100,5 +108,6 @@ fn page_is_taken_to_its_parts() {
     let code = page.code.iter().map(|(line, text)| (*line, text.as_str()));
     let expected = [(1, "x"), (6, "[no](link)"), (6, "two words")];
     assert_eq!(code.collect::<Vec<_>>(), expected);
-    assert_eq!(page.commands, ["# no heading", "run   --flag"]);
+    assert_eq!(page.commands, ["# no heading", "run   --flag", "{}"]);
+    assert_eq!(page.shell, ["# no heading", "run   --flag"]);
 }
