@@ -1,6 +1,8 @@
 //! Starts processes, reads their output and stops them; measures the CPUs and memory available to
-//! them. The *child* of this process is the *parent* of a packaging script and of all its
-//! descendants. A *fork server* forks the child.
+//! them.
+//!
+//! Packaging scripts are not direct children of this process. A *fork server* forks a *child* for
+//! each script. The child is the parent of the script, and owns all the script's descendants.
 //!
 //! ```text
 //!   this process                         fork server (this program again, `sandbox::server`)

@@ -13,7 +13,7 @@ use super::supervise::{Child, Connected, SuperviseError, Supervised, connect, re
 /// A child that has ended, with or without an answer.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// The report of the child. Its output is empty.
+    /// The child's report, with an empty summary of its output.
     pub(crate) ended: Supervised,
     /// The bytes that the child has written to its standard output.
     pub(crate) answer: Vec<u8>,

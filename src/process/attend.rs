@@ -54,7 +54,8 @@ pub(crate) async fn attend(
         ended = report_or_kill(&child, number, (from_child, to_child), cancel, never) => ended,
         never = direct(sender, cancel) => match never {},
     };
-    // `direct` has told the relay to end. Give it time to copy the last output.
+    // Dropping `direct` closed the relay's pipe, which ends the relay. Give the relay time to copy
+    // the last output.
     let _ = timeout(OUTPUT_PATIENCE, relaying).await;
     Ok(Supervised {
         report,

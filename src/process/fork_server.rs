@@ -52,9 +52,9 @@ pub(crate) const DESCRIPTORS: usize = 3;
 
 /// A handle to the fork server. Clones share one server.
 ///
-/// The server starts at the first use and again when it has died. It ends when the last clone is
-/// dropped and its children have ended; when the agent dies, its end of the socket closes, which
-/// the server and its children treat as a stop.
+/// The server starts at the first use, and is restarted if it has died. It ends when the last clone
+/// is dropped and the server's children have ended. If the agent dies, its sockets close; the
+/// server and its children then stop.
 #[derive(Debug, Clone)]
 pub struct ForkServer(Arc<Inner>);
 
@@ -265,7 +265,7 @@ pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
 }
 
 /// Encodes what a script's parent reads first: the script's environment and the parent's orders,
-/// preceded by their lengths.
+/// preceded by their total length.
 #[must_use]
 pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; size_of::<u32>()];

@@ -1,5 +1,5 @@
-//! Finds and kills the processes that hold a lock (`flock`) on a file. These are left from a run
-//! that was killed.
+//! Finds and kills the processes that hold a lock (`flock`) on a file. A run that was killed may
+//! leave such processes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ pub(crate) fn other_holder(file: &Path, name: &str) -> Option<String> {
     Some(description(&other))
 }
 
-/// Describes a process that holds a lock on a file and whose PID is not mentioned in `text`.
+/// Describes a process that holds a lock on a file. Returns `None` if `text` already contains the
+/// PID of such a process.
 pub(crate) fn holder_except(file: &Path, text: &str) -> Option<String> {
     let holders: Vec<_> = holders(file)
         .into_iter()

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::processors::processors;
 use crate::fs;
 
-/// The time that all CPUs of the machine have spent since boot, in clock ticks (proc_stat(5)).
+/// The CPU time of the whole machine since boot, in clock ticks (proc_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Times {
     idle: u64,
@@ -20,8 +20,8 @@ pub(crate) struct IdleMeter {
 
 impl IdleMeter {
     /// The idle share since the previous call, from 0 to 1. `None` in the first call and without
-    /// `/proc/stat`. Also `None` if this process may not use all CPUs of the machine, because the
-    /// idle ones may be those that it may not use.
+    /// `/proc/stat`. Also `None` if this process may use only some of the machine's CPUs, because
+    /// the idle CPUs may be unavailable to this process.
     pub(crate) fn idle_share(&mut self) -> Option<f64> {
         let text = fs::read_lossy(Path::new("/proc/stat")).ok()?;
         if cpus(&text) > processors().get() {
@@ -42,11 +42,11 @@ impl IdleMeter {
 
 /// The number of CPUs that are online.
 fn cpus(stat: &str) -> usize {
-    let is_one = |line: &&str| {
+    let is_cpu = |line: &&str| {
         let number = line.strip_prefix("cpu");
         number.is_some_and(|rest| rest.starts_with(|it: char| it.is_ascii_digit()))
     };
-    stat.lines().filter(is_one).count()
+    stat.lines().filter(is_cpu).count()
 }
 
 fn times(stat: &str) -> Option<Times> {

@@ -96,7 +96,8 @@ pub(crate) fn inherited(environment: &Environment) -> Vec<i32> {
         .collect()
 }
 
-/// A pool that was made accessible to one script.
+/// A pool that was made accessible to one script. Contains the path of the FIFO if the FIFO has no
+/// link in the script's directory.
 #[derive(Debug)]
 pub struct Offered(Option<PathBuf>);
 

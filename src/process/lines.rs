@@ -25,7 +25,7 @@ impl Lines {
         self.open.push(stream, chunk, |line| sink(shown(&line)));
     }
 
-    /// Passes on the last lines of the streams that do not end with a newline.
+    /// Passes on the last line of each stream that does not end with a newline.
     pub(super) fn finish(mut self) {
         for (_, line) in self.open.finish() {
             (self.sink)(shown(&line));

@@ -13,8 +13,8 @@ pub(crate) fn out_of_memory_kills() -> Option<u64> {
     kills_in(&fs::read_lossy(Path::new("/proc/vmstat")).ok()?)
 }
 
-/// The available memory in bytes: that of the machine, or less if a cgroup has a limit. The page
-/// cache counts as available. `None` if unknown.
+/// The available memory in bytes: the available memory of the machine, or less if a cgroup has a
+/// limit. The page cache counts as available. `None` if unknown.
 #[must_use]
 pub(crate) fn available_memory() -> Option<u64> {
     let machine = fs::read_lossy(Path::new("/proc/meminfo"))

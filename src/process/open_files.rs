@@ -21,7 +21,7 @@ use crate::fs;
 /// limit, the program and its arguments follow.
 pub(crate) const LIMITED_ARGUMENT: &str = "__limited";
 
-/// The soft limit that this process inherited, if it was raised.
+/// The soft limit that this process inherited, if this process has raised its limit.
 static INHERITED: OnceLock<rlim_t> = OnceLock::new();
 
 /// Raises the soft limit to the hard limit. The inherited soft limit may be too low for the
@@ -43,10 +43,12 @@ pub(super) fn inherited_limit_of_open_files() -> Option<OsString> {
     INHERITED.get().map(|soft| soft.to_string().into())
 }
 
-/// A command that runs a program with the inherited limit and with empty stdin. If this process has
-/// raised its limit, the command first runs this program again, because only a new process can
-/// lower its limit without affecting others. Then `spawn` does not report whether the program could
-/// be executed, but the returned [`Execution`] does.
+/// A command that runs a program with the inherited limit and with empty stdin.
+///
+/// If this process has raised its limit, the command starts a second process of this executable,
+/// which lowers its own limit and then executes the program (see [`become_limited`]). In this case,
+/// `spawn` does not report whether the program could be executed, but the returned [`Execution`]
+/// does.
 #[expect(
     clippy::disallowed_methods,
     reason = "makes a command for one of the places that start processes"

@@ -40,7 +40,7 @@ impl OpenLines {
         &self.0[stream].bytes
     }
 
-    /// The last lines of the streams that do not end with a newline.
+    /// The last line of each stream that does not end with a newline, with the stream's number.
     pub(super) fn finish(self) -> impl Iterator<Item = (usize, Line)> {
         let lines = self.0.into_iter().enumerate();
         lines.filter(|(_, line)| !line.bytes.is_empty())

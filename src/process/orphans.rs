@@ -12,7 +12,7 @@ use super::tree;
 /// The supervised children.
 static SUPERVISED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// An entry in the list of supervised children; dropping it removes the child.
+/// An entry in the list of supervised children. Dropping it removes the child from the list.
 #[derive(Debug)]
 pub(super) struct Known(Option<Pid>);
 

@@ -18,7 +18,7 @@ use crate::fs;
 /// The minimum interval between two notifications about the last line of output.
 const NOTIFY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The capacity of a pipe in bytes.
+/// The size of the read buffer in bytes. It is the capacity of a pipe.
 const BUFFER: usize = 64 * 1024;
 
 /// The number of bytes that are kept from the end of each stream. The Go agent reports the same
@@ -70,7 +70,7 @@ pub struct OutputSummary {
     pub tail: LastLines,
     /// The number of bytes printed.
     pub bytes: u64,
-    /// The reason if the log is incomplete.
+    /// Why the log is incomplete; `None` if it is complete.
     pub log_failure: Option<String>,
     /// The end of each stream: one for a shared pipe, or one for stdout and one for stderr.
     pub endings: Vec<Ending>,
@@ -164,10 +164,10 @@ impl Output {
         let mut pending: Option<usize> = None;
         let mut open: Vec<(usize, R)> = pipes.into_iter().enumerate().collect();
         while !open.is_empty() {
-            let rest = notified.map_or(Duration::ZERO, |notified| {
+            let pause = notified.map_or(Duration::ZERO, |notified| {
                 NOTIFY_INTERVAL.saturating_sub(notified.elapsed())
             });
-            let Some(at) = ready(&open, pending.map(|_| rest)) else {
+            let Some(at) = ready(&open, pending.map(|_| pause)) else {
                 let line = pending
                     .take()
                     .and_then(|stream| collected.last_line(stream));

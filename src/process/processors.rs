@@ -12,14 +12,14 @@ use super::cgroup;
 /// quota limits its CPU time. A fraction of a CPU counts as a whole one.
 #[must_use]
 pub(crate) fn processors() -> NonZeroUsize {
-    let most = allowed().unwrap_or_else(|| {
-        // This machine has more CPUs than a `CpuSet` can hold.
+    let in_mask = allowed().unwrap_or_else(|| {
+        // The mask is unknown if the machine has more CPUs than a `CpuSet` can hold.
         std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
     });
-    let least = cgroup::each("cpu", quota)
+    let available = cgroup::each("cpu", quota)
         .into_iter()
-        .fold(most, usize::min);
-    NonZeroUsize::new(least).unwrap_or(NonZeroUsize::MIN)
+        .fold(in_mask, usize::min);
+    NonZeroUsize::new(available).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn allowed() -> Option<usize> {

@@ -51,7 +51,7 @@ impl Relay {
 
     /// Copies until the end of `orders`, or until one of the terminals hangs up.
     pub(super) fn run(mut self) {
-        // Ignore the error: the end of a terminal is reported as one.
+        // Ignore the error: it usually means that a terminal has hung up.
         let _ = self.copy();
     }
 

@@ -79,8 +79,8 @@ pub enum SuperviseError {
     Output(#[source] runtime::TaskFailed),
 }
 
-/// Starts a child and supervises it to its end. `held` is dropped as soon as the child has
-/// reported.
+/// Starts a child and supervises it to its end. Drops the caller's resource `held` as soon as the
+/// child has reported or was killed.
 ///
 /// After a cancellation, and when a time limit is exceeded, the child stops its script within the
 /// grace time and reports the script's status. Dropping this future closes the socket, which also
@@ -142,7 +142,8 @@ struct Started {
     readers: Vec<io::PipeReader>,
 }
 
-/// Makes the fork server fork a child whose output goes to this many pipes.
+/// Makes the fork server fork a child whose output goes to one pipe, or to two pipes if `streams`
+/// is 2.
 fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
     let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
     let connected = connect(child, [stdout.into(), stderr.into()])?;
@@ -172,8 +173,7 @@ pub(super) fn connect(
     // Send the orders before the child starts, so that it does not have to wait for them.
     let sent = ours.write(&orders).unwrap_or(0);
     let socket = UnixStream::from_std(ours).map_err(SuperviseError::Channels)?;
-    // These descriptors are closed at the end of this function, so only the child has them open
-    // then.
+    // This process closes its copies of the descriptors at the end of this function.
     let descriptors = [theirs.into(), stdout, stderr];
     let number = child
         .server
@@ -190,7 +190,7 @@ pub(super) fn connect(
 }
 
 /// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops
-/// the child. Kills it if it does not report in time; then the fork server reports instead.
+/// the child. If the child does not report in time, kills it; the fork server then sends a report.
 pub(super) async fn report_or_kill(
     child: &Child,
     number: u32,

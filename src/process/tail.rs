@@ -17,8 +17,8 @@ pub(super) struct Tail {
     limit: usize,
     complete: VecDeque<Vec<u8>>,
     open: OpenLines,
-    /// Recognizes traced commands in each stream, which are left out. Empty if they are kept like
-    /// other lines.
+    /// Recognizes the traced commands of each stream, to leave them out. Empty if traced commands
+    /// are kept like other lines.
     traces: Vec<Trace>,
     /// The last traced command with its prefix, if nothing was printed after it.
     command: Option<Vec<u8>>,

@@ -37,7 +37,7 @@ impl TimeLimits {
         let silence = async {
             match self.silence {
                 Some(limit) => {
-                    is_silent(collected, limit).await;
+                    wait_for_silence(collected, limit).await;
                     Exceeded::Silence(limit)
                 }
                 None => std::future::pending().await,
@@ -51,7 +51,7 @@ impl TimeLimits {
 }
 
 /// Waits until there has been no output for `limit`.
-async fn is_silent(collected: &Collected, limit: Duration) {
+async fn wait_for_silence(collected: &Collected, limit: Duration) {
     loop {
         let left = limit.saturating_sub(collected.silent_for());
         if left.is_zero() {

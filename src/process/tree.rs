@@ -14,8 +14,8 @@ use crate::fs;
 /// The pause between two rounds of killing. It is long enough for a killed process to disappear.
 const ROUND: Duration = Duration::from_millis(1);
 
-/// How long to wait after the last process has ended. Some killed processes remain longer: those
-/// that wait in the kernel for a disk or a server, and those that this user may not kill.
+/// How long to wait for killed processes while none of them ends. A process remains longer if it
+/// waits in the kernel for a disk or a server, or if this user may not kill it.
 pub(crate) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The children of all threads of this process.
@@ -54,6 +54,7 @@ pub(super) fn descendants_of(processes: &[Pid]) -> Vec<Pid> {
     processes.iter().flat_map(below).collect()
 }
 
+/// The children of `root` or, if `all` is true, all its descendants.
 fn below(root: Pid, parents: &HashMap<Pid, Pid>, all: bool) -> Vec<Pid> {
     let mut found: Vec<Pid> = Vec::new();
     let mut level = vec![root];
@@ -110,7 +111,8 @@ pub(crate) struct Killed {
     pub left: usize,
 }
 
-/// Kills all descendants and waits until none is left. Gives up if none has ended for `limit`.
+/// Kills all descendants and waits until none is left. Gives up if no process has ended for
+/// `limit`.
 ///
 /// Each round kills the children of this process. Their orphans become children, so repeated rounds
 /// reach all descendants. SIGSTOP is sent before SIGKILL, so that a process that forks in a loop
@@ -166,7 +168,7 @@ pub(crate) fn kill_orphans(known: &[Pid]) {
         }
         kill_once(&orphans);
         for orphan in orphans {
-            // Reap only this child, because other tasks wait for the known ones.
+            // Reap only this child, because other tasks wait for the children in `known`.
             let _ = waitpid(orphan, Some(WaitPidFlag::WNOHANG));
         }
         std::thread::sleep(ROUND);

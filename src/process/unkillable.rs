@@ -33,9 +33,11 @@ pub struct Unkillable {
 }
 
 impl Unkillable {
-    /// The unkillable descendants of this process, without those that this user may not kill.
+    /// Describes the descendants of this process, except those that this user may not kill. Call
+    /// this after all descendants were killed.
+    ///
     /// `helper`, the first process of a PID namespace, is included only if no other process is
-    /// found: the kernel delays its end until all others in the namespace have ended.
+    /// found: the kernel delays its end until all other processes in the namespace have ended.
     #[must_use]
     pub fn below_this_process(helper: Option<Pid>) -> Vec<Self> {
         let processes = tree::descendants();
@@ -46,7 +48,7 @@ impl Unkillable {
             .filter_map(|process| Self::look(*process))
             .collect();
         if found.is_empty() {
-            // The helper represents processes that are not visible here.
+            // The helper is left because of processes that are not visible here.
             found.extend(
                 helper
                     .filter(|it| processes.contains(it))
