@@ -131,7 +131,7 @@ pub(crate) fn read_end(path: &Path, limit: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Reads a text file in blocks of whole lines; a line that is longer than a block is divided. Bytes that are not UTF-8 are replaced.
+/// Reads a text file in blocks of whole lines. A line that is longer than 64 KiB is divided. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As [`open_file`].
@@ -184,7 +184,7 @@ pub(crate) fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()
     file.persist(path)
 }
 
-/// Removes the temporary files of [`write_atomic`] in a directory whose processes are gone.
+/// Removes the temporary files that dead processes left in a directory during [`write_atomic`].
 pub(crate) fn remove_abandoned_writes(directory: &Path) {
     remove_abandoned(directory, WRITE_PREFIX, None);
 }
@@ -200,7 +200,7 @@ pub(crate) fn temporary_next_to(path: &Path) -> Result<NamedTempFile> {
         .at("create a temporary file next to", path)
 }
 
-/// Renames a temporary file to its final name; replaces an existing file.
+/// Renames a temporary file to its final name `path`, replacing an existing file.
 ///
 /// # Errors
 /// The error of the system; the temporary file is then removed, and `path` is unchanged.
@@ -447,8 +447,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Sets the owner of a file or link, if that is allowed: only root may change owners, and in a user namespace only to owners that exist
-/// there.
+/// Sets the owner of a file or link, if this process may do that. Only root may change owners. In a user namespace, the new owner must
+/// exist there.
 ///
 /// # Errors
 /// As `std::os::unix::fs::lchown`, except that missing privileges are not an error.

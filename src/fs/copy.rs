@@ -21,8 +21,8 @@ const PATH_PIECE: usize = 4000;
 
 /// Copies a tree with its modes, times, links, hard links, holes and FIFOs, and with its owners if that is allowed.
 ///
-/// `to` must be missing or an empty directory. Sockets and devices are omitted, as they are not in archives that are unpacked. Mounts below
-/// `from` are copied, too.
+/// `to` must be missing or an empty directory. Sockets and devices are omitted, because unpacking an archive creates none either. Files on
+/// mounts below `from` are copied, too.
 ///
 /// # Errors
 /// The error of the system, with the path of the entry.

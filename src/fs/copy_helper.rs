@@ -1,6 +1,6 @@
 //! A second thread that copies the contents of files, while the first thread creates the entries of
-//! a tree. This shortens copies of large trees, such as a Go toolchain, during which often nothing
-//! else can run.
+//! a tree. This shortens copies of large trees, such as a Go toolchain. Often nothing else can run
+//! until such a copy is complete.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ const FEW_FILES: usize = 64;
 /// The maximum number of files that wait for the second thread. Each has two open descriptors.
 const WAITING: usize = 32;
 
-/// The interval of calls of `stop` while the first thread waits for the second.
+/// The interval between calls of `stop` while the first thread waits for the second.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The handle to the second thread, which is started when a tree has many files.

@@ -70,8 +70,8 @@ pub(super) struct Descent {
 }
 
 impl Descent {
-    /// Opens the root of a tree; a link is followed. If the mode of a directory lacks the
-    /// permissions `need`, they are added while the descent is in it.
+    /// Opens the root of a tree; a link is followed. If the mode of a directory lacks permissions
+    /// in `need`, they are added to the mode while the descent is in the directory.
     pub(super) fn open(root: &Path, need: Mode) -> Result<Self> {
         let name = root.as_os_str();
         let opening = Opening {
@@ -99,7 +99,7 @@ impl Descent {
     fn open_without_change(at: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Self> {
         let open = |flags| openat(at, name, flags | OFlags::CLOEXEC, Mode::empty());
         let current = match open(DIRECTORY) {
-            // Without the permission to list the directory, it can still be opened as a path.
+            // Without the permission to list the directory, it can still be opened with `O_PATH`.
             Err(Errno::ACCESS) => open(OFlags::PATH | OFlags::DIRECTORY),
             other => other,
         }
@@ -177,7 +177,7 @@ impl Descent {
         found.is_on_other_mount(&self.root)
     }
 
-    /// Enters a directory in the current one. Returns `None` if it is a mount and `cross` is not set.
+    /// Enters a directory in the current one. Returns `None` if it is a mount and `cross` is false.
     pub(super) fn enter(&mut self, name: &OsStr, cross: bool) -> Result<Option<Found>> {
         let opening = Opening {
             flags: DIRECTORY | OFlags::NOFOLLOW,
@@ -254,8 +254,8 @@ impl Descent {
         }
     }
 
-    /// The entries of the current directory, unsorted. May be called once after each time the
-    /// directory is entered.
+    /// The entries of the current directory, unsorted. Call this at most once after each
+    /// [`enter`](Self::enter), because the descriptor is read to its end.
     pub(super) fn entries(&mut self) -> Result<Vec<(OsString, FileType)>> {
         let mut entries = Vec::new();
         let mut unknown = false;
@@ -324,12 +324,12 @@ impl Drop for Descent {
     }
 }
 
-/// Clears the immutable and the append-only flag of an open file, if the file system supports them. Returns whether one was set.
+/// Clears the immutable and the append-only flag of an open file, if the file system supports them. Returns whether a flag was set.
 pub(super) fn clear_flags_of(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
-    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
+    let protecting = IFlags::IMMUTABLE | IFlags::APPEND;
     match rustix::fs::ioctl_getflags(file) {
-        Ok(flags) if flags.intersects(locks) => {
-            rustix::fs::ioctl_setflags(file, flags - locks)?;
+        Ok(flags) if flags.intersects(protecting) => {
+            rustix::fs::ioctl_setflags(file, flags - protecting)?;
             Ok(true)
         }
         Ok(_) | Err(_) => Ok(false),

@@ -9,7 +9,7 @@ pub(super) const UNMOUNT: &str = "unmount";
 /// The action in errors about files below a mount that a script left.
 pub(super) const CROSS_MOUNT: &str = "read through the mount at";
 
-/// The action in errors about trees that contain their copies.
+/// The action in errors about a tree that would contain its own copy.
 pub(super) const COPY_INTO_ITSELF: &str = "copy a tree into itself at";
 
 /// The action in errors about files that `chattr` protects.
@@ -62,7 +62,8 @@ impl Error {
         is_no_space(&self.source)
     }
 
-    /// What the user can do about the error, if the file alone determines that.
+    /// What the user can do about the error. `None` if that depends on more than the operation and
+    /// the path.
     #[must_use]
     pub(crate) fn hint(&self) -> Option<String> {
         let path = self.path.display();

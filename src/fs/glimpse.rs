@@ -46,7 +46,8 @@ impl Glimpse {
         super::if_there(Self::at(path, AtFlags::empty()))
     }
 
-    /// Whether the file was certainly created before `time`.
+    /// Whether the file was certainly created before `time`. Without a creation time, the time of
+    /// the last change is used.
     pub(crate) fn is_older_than(&self, time: (i64, u32)) -> bool {
         self.born.unwrap_or(self.changed) < time
     }
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_told_from_directories() {
+    fn mounts_are_distinguished_from_directories() {
         let scratch = tempfile::tempdir().unwrap();
         assert!(!is_mount_point(scratch.path()).unwrap());
         assert!(!is_mount_point(&scratch.path().join("none")).unwrap());

@@ -19,7 +19,7 @@ use crate::diag::Chain;
 /// The name of the locked file inside a leased directory.
 const LOCK: &str = ".lock";
 
-/// How many mounts on top of each other to unmount.
+/// The maximum number of mounts on one directory that are unmounted.
 const MOST_MOUNTS: usize = 100;
 
 /// The interval between attempts to lock a file that is locked.
@@ -70,14 +70,15 @@ impl LeasedFile {
     /// Renames the file to its final name, replacing an existing file, and flushes the directory to the disk.
     ///
     /// # Errors
-    /// The error of the system. If the rename failed, the file is removed and `target` is unchanged; the flush comes after it.
+    /// The error of the system. If the rename failed, the file is removed and `target` is unchanged. If the flush failed, the file is at
+    /// `target`.
     pub(crate) fn persist(self, target: &Path) -> Result<()> {
         self.rename(target)?;
         super::sync(super::parent(target))
     }
 
-    /// Renames the file to its final name as [`persist`](Self::persist) does, but does not flush the directory: the caller does it, and
-    /// can tell a file that was not renamed from one that a crash of the machine may undo.
+    /// Like [`persist`](Self::persist), but does not flush the directory. The caller flushes it, and can thus distinguish a failed rename
+    /// from a failed flush. After a failed flush, a crash of the machine may undo the rename.
     ///
     /// # Errors
     /// The error of the system: the file is removed, and `target` is unchanged.
@@ -162,7 +163,7 @@ impl Drop for LeasedDirectory {
 }
 
 /// Creates and locks a file or directory with a new random name. Another process that runs
-/// [`remove_abandoned`] may lock it first; then the next name is tried.
+/// [`remove_abandoned`] may lock the new lease first; then the next name is tried.
 fn create_locked(
     directory: &Path,
     prefix: &str,
@@ -273,8 +274,9 @@ pub(crate) fn wait_until_free(
 /// If a lease cannot be removed, only a warning is logged; the lease may get another name, and the
 /// next run tries again.
 ///
-/// `processes` is the name of a file in leased directories that the owner's child processes keep
-/// locked. They may outlive the owner for a short time; see [`wait_until_free`].
+/// `processes` is for leased directories with a file that the owner's child processes keep locked.
+/// It contains the file's name, and the limit and stop function for [`wait_until_free`]: the child
+/// processes may outlive the owner for a short time.
 pub(crate) fn remove_abandoned(
     directory: &Path,
     prefix: &str,
@@ -352,8 +354,8 @@ fn warn(error: &Error) {
     );
 }
 
-/// Locks an abandoned lease. Returns `None` for a lease in use and for a FIFO or link, which no
-/// lease is.
+/// Locks an abandoned lease. Returns `None` for a lease in use, and for a FIFO or link, which is not
+/// a lease.
 fn lock_abandoned(path: &Path) -> Option<File> {
     uncover(path)?;
     let kind = super::lookup(path).ok()??.file_type();
@@ -383,7 +385,7 @@ fn lock_abandoned(path: &Path) -> Option<File> {
     is_still_there(&lock, &file).ok()?.then_some(file)
 }
 
-/// Unmounts what a script has mounted over a leased directory: the file to lock is not in that file system. `None` if that fails.
+/// Unmounts file systems that a script has mounted over a leased directory, because they hide the lock file. `None` if that fails.
 fn uncover(path: &Path) -> Option<()> {
     for _ in 0..MOST_MOUNTS {
         if !super::is_mount_point(path).ok()? {

@@ -42,8 +42,8 @@ impl MadeDirectories {
     /// Removes the created directories that are empty and not locked.
     pub(crate) fn remove_empty(&self) {
         for directory in self.made.iter().rev() {
-            // A process that has locked the directory has mounted something on it. Removing the
-            // directory would unmount that.
+            // A process that has locked the directory has mounted a file system on it. Removing the
+            // directory would unmount this file system.
             let is_unlocked = super::open(directory).is_ok_and(|file| file.try_lock().is_ok());
             if is_unlocked {
                 // A script may have made the directory immutable.

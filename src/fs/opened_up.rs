@@ -87,9 +87,9 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Opens the directory with its present mode. With `cross` unset, the kernel refuses a mount
+    /// Opens the directory with its present mode. If `cross` is false, the kernel refuses a mount
     /// point before it accesses the mounted file system, which may not respond. Older kernels and
-    /// some system call filters do not support that, so a mount point is opened there.
+    /// some system call filters do not support that; then a mount point is opened.
     fn open(self, at: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
         static IS_SUPPORTED: AtomicBool = AtomicBool::new(true);
         if !self.cross && IS_SUPPORTED.load(Ordering::Relaxed) {
@@ -105,8 +105,8 @@ impl Opening {
 /// Opens a directory. The returned metadata has the original mode.
 ///
 /// # Errors
-/// The error of the system; [`Errno::XDEV`] if the directory is on another mount and
-/// [`Opening::cross`] is not set, as far as the system detects that.
+/// The error of the system. [`Errno::XDEV`] if [`Opening::cross`] is false and the system detects
+/// that the directory is on another mount.
 pub(super) fn open_directory(
     at: BorrowedFd<'_>,
     name: &OsStr,
@@ -198,7 +198,7 @@ fn with_original_mode(opened: &BTreeMap<DirectoryId, Original>, mut found: Found
     found
 }
 
-/// Whether `need` contains permissions that the owner lacks. Root lacks none.
+/// Whether this process lacks permissions in `need`. Root lacks none.
 fn lacks(directory: &OwnedFd, found: &Found, need: Mode) -> bool {
     if found.permissions().contains(need) {
         return false;

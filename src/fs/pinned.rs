@@ -1,5 +1,5 @@
-//! Remembers directories that scripts may move or replace, so that the change can be detected and
-//! undone.
+//! Remembers directories that scripts may move or replace, so that such a change can be detected
+//! and undone.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -109,11 +109,11 @@ impl Pinned {
     }
 
     /// Removes a link or a file in the place of the directory, and moves the directory back if it
-    /// still exists. Call this for the outer directories first.
+    /// still exists. Call this for outer directories before inner ones.
     ///
     /// # Errors
-    /// If the path still leads elsewhere, for example because of a link above it. The caller must
-    /// then not use the path.
+    /// If the path still leads elsewhere, for example because a parent directory was replaced by a
+    /// link. The caller must then not use the path.
     pub(crate) fn put_back(&self) -> Result<()> {
         let is_in_the_way = match super::lookup(&self.path)? {
             Some(metadata) if metadata.is_symlink() => {

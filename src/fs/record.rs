@@ -3,7 +3,8 @@
 //! The kernel updates the change time (`ctime`) of a file when its contents, mode, owner, times,
 //! attributes or number of names change, and programs cannot set it. A file with the same inode and
 //! the same change time is therefore unchanged. In two cases, the change time changes although the
-//! file does not; then the modification time and, for files, the contents are compared instead:
+//! file does not. In these cases, the modification time and the contents of files are compared
+//! instead:
 //!
 //! - A walk changes the mode of a file or directory that its owner may not read (see `opened_up`).
 //! - A hard link outside the tree is removed.
@@ -33,7 +34,8 @@ static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub struct Record {
     /// The entries in the order of a walk.
     items: Vec<Item>,
-    /// The inodes of files that also have names outside the tree. Their contents are compared.
+    /// The inodes of files that also have names outside the tree. The contents of these files are
+    /// compared.
     shared: HashSet<u64>,
 }
 
@@ -42,8 +44,8 @@ pub struct Record {
 struct Item {
     /// A hash of the entry's path.
     path: u64,
-    /// A hash of mode, owners and times, and for files also of the inode and size, or of the
-    /// contents if these are compared.
+    /// A hash of mode, owners and times, and for files also of inode and size. If the change time
+    /// may change by itself, it is left out, and a hash of the file's contents is included.
     identity: u64,
     /// The length of a file modulo 2^32, or the number of entries of a directory.
     size: u32,
@@ -230,8 +232,8 @@ fn contents(walk: &Walk, name: &OsStr) -> Result<Option<u64>> {
     }
 }
 
-fn hash(of: &impl Hash) -> u64 {
-    KEY.hash_one(of)
+fn hash(value: &impl Hash) -> u64 {
+    KEY.hash_one(value)
 }
 
 #[cfg(test)]

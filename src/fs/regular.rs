@@ -11,9 +11,9 @@ use nix::fcntl::OFlag;
 use super::glimpse::{is_mount_point, is_mounted};
 use super::{Context, Error, Result};
 
-/// Opens a file. `options` must not truncate it. Returns `None` for anything but a regular file: a
+/// Opens a regular file. `options` must not truncate the file. Returns `None` for anything else: a
 /// link, because its target must not be changed; a FIFO, because it would block; and a file over
-/// which another one is mounted.
+/// which another file is mounted.
 ///
 /// # Errors
 /// As `std::fs::OpenOptions::open`.
@@ -65,7 +65,7 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
     }
 }
 
-/// Creates a file, or truncates an existing one. Removes a FIFO, a socket or a device in its place, or a link to one.
+/// Creates a file, or truncates an existing one. A FIFO, a socket or a device at the path, or a link to one of these, is removed first.
 ///
 /// # Errors
 /// As `std::fs::File::create`.

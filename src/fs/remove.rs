@@ -13,7 +13,7 @@ use super::descent::{Descent, clear_flags_of};
 use super::mounts::unmount_at;
 use super::{Context, Error, Result, if_there};
 
-/// How often a directory is emptied again if a process keeps creating files in it.
+/// The maximum number of times that directories are emptied again because processes create files in them.
 const ROUNDS: usize = 100;
 
 /// The maximum number of mounts at one path that are unmounted.
@@ -22,12 +22,12 @@ const STACKED: usize = 1000;
 /// Removes a file, a link or a whole tree, if it exists. Links are not followed. File systems that are mounted on or below the tree are
 /// unmounted; no file on another mount is removed.
 ///
-/// The tree may have any depth. Immutable and append-only flags are cleared, and missing permissions are added to modes of directories,
-/// because scripts may leave both.
+/// The tree may have any depth. Immutable and append-only flags, which scripts may set, are cleared. Permissions that are missing in the
+/// modes of directories are added.
 ///
 /// # Errors
-/// The error of the system, with the path of the entry. If a mount cannot be unmounted, the error has its path, and files below it are
-/// not removed.
+/// The error of the system, with the path of the entry. If a mount cannot be unmounted, the error has the path of the mount, and files
+/// below the mount are not removed.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let Some(name) = path.file_name() else {
         let no_name = io::ErrorKind::InvalidInput.into();
@@ -71,7 +71,7 @@ pub(crate) fn remove_each<T>(
     items.into_iter().map(remove).fold(Ok(()), Result::and)
 }
 
-/// Clears the immutable and the append-only flag of a file or directory, if it exists. Other kinds of files have no flags.
+/// Clears the immutable and the append-only flag of a file or directory, if it exists. Other kinds of files have no such flags.
 ///
 /// # Errors
 /// If the file has a flag that cannot be cleared.
@@ -81,7 +81,7 @@ pub(crate) fn clear_flags(path: &Path) -> Result<()> {
         Some(metadata) if metadata.is_file() || metadata.is_dir() => {}
         _ => return Ok(()),
     }
-    // A file that cannot be opened has unknown flags.
+    // The flags are unknown if the file cannot be opened.
     let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
         return Ok(());
     };
@@ -189,8 +189,8 @@ impl Removal {
         }
     }
 
-    /// Removes an entry. If that fails, removes the cause (a flag, a missing permission or a mount)
-    /// and tries again.
+    /// Calls `remove`, which removes the entry `name`. If that fails, removes the cause (a flag, a
+    /// missing permission or a mount) and calls `remove` again.
     fn retrying(
         &self,
         name: &OsStr,
@@ -201,16 +201,16 @@ impl Removal {
                 Err(error @ (Errno::BUSY | Errno::PERM | Errno::ACCESS)) => error,
                 removed => return Ok(removed),
             };
-            let is_removed = match error {
+            let is_cause_removed = match error {
                 Errno::BUSY => self.unmount_if_mounted(name)?,
                 // A flag of the parent directory prevents the removal, too.
                 Errno::PERM => {
-                    let of_directory = self.descent.clear_flags(OsStr::new(""))?;
-                    self.descent.clear_flags(name)? || of_directory
+                    let parent_was_flagged = self.descent.clear_flags(OsStr::new(""))?;
+                    self.descent.clear_flags(name)? || parent_was_flagged
                 }
                 _ => self.add_permissions()?,
             };
-            if !is_removed {
+            if !is_cause_removed {
                 return Ok(Err(error));
             }
         }

@@ -95,7 +95,8 @@ pub(crate) fn is_volatile_or_overlay(path: &Path) -> Result<bool> {
     Ok(NOT_A_DISK.contains(&kind_of(&existing)?))
 }
 
-/// Whether the kernel makes up the files of `path` when they are read, as in `/proc`: they have no end, or block.
+/// Whether the kernel generates the contents of files at `path` when they are read, as in `/proc`. Reading such a file may never end or
+/// may block.
 #[must_use]
 pub(crate) fn is_of_kernel(path: &Path) -> bool {
     const OF_KERNEL: [FsType; 8] = [
@@ -136,7 +137,7 @@ pub(crate) fn noexec(path: &Path) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
-/// How much disk a tree takes, in bytes. Files with several names count once, and what is not readable does not count.
+/// The disk space that a tree uses, in bytes. A file with several hard links is counted once. Entries that cannot be read are not counted.
 #[must_use]
 pub(crate) fn disk_usage(tree: &Path) -> u64 {
     let mut seen = HashSet::new();

@@ -11,7 +11,7 @@ static INHERITED: OnceLock<Mode> = OnceLock::new();
 
 /// Sets the umask so that others cannot write to the agent's files. Some supervisors and container
 /// entry points set the umask to 0. If the caller's umask lets the group write, but not others, the
-/// group keeps that permission, because it may share a cache.
+/// group keeps that permission, because its members may share a cache.
 pub(crate) fn forbid_writing_by_others() {
     let inherited = umask(USUAL);
     umask(match inherited.contains(Mode::S_IWOTH) {
@@ -22,7 +22,7 @@ pub(crate) fn forbid_writing_by_others() {
     let _ = INHERITED.set(inherited);
 }
 
-/// The mode for result files: 0666 without the bits of the inherited umask. It may let others
+/// The mode for result files: 0666 without the bits of the inherited umask. The mode may let others
 /// write.
 pub(crate) fn mode_of_results() -> u32 {
     let inherited = INHERITED.get().copied();

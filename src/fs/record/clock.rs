@@ -1,8 +1,8 @@
 //! The clock from which the kernel takes change times.
 //!
 //! The clock advances in ticks, and two changes within one tick get the same time. Since Linux
-//! 6.13, many file systems store a finer time for the first change after a file was examined, so
-//! the two times differ.
+//! 6.13, many file systems store a finer time for the first change after a file was examined. The
+//! times before and after such a change differ even within one tick.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -44,8 +44,8 @@ fn wait_for_tick() {
     }
 }
 
-/// Tests on the root of a tree whether two consecutive changes get different times. `None` if the
-/// root has another owner.
+/// Tests on the root of a tree whether two consecutive changes get different times. `None` if this
+/// process may not change the root's times, for example because the root has another owner.
 fn is_fine(tree: &Path) -> Option<bool> {
     let root = crate::fs::open(tree).ok()?;
     let found = root.metadata().ok()?;

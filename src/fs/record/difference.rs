@@ -10,7 +10,7 @@ use super::Item;
 use crate::diag::Chain;
 use crate::fs::Error;
 
-/// The number of changed paths in a message. Further ones are only counted.
+/// The maximum number of changed paths in a message. Further paths are only counted.
 const SHOWN: usize = 5;
 
 /// The difference between a tree and its record. `Display` writes one line.
@@ -40,13 +40,13 @@ pub(crate) enum Aspect {
     Removed(usize),
     /// The kind of the file, for example from a directory to a link.
     Kind,
-    /// The contents, because the length has changed.
+    /// The contents and their length.
     Contents,
     /// The permissions.
     Mode,
     /// The user or group.
     Owner,
-    /// The contents, with the same length, or only times or attributes.
+    /// The contents, but not their length; or only times or attributes.
     ContentsOrTimes,
     /// The file can no longer be read, for this reason.
     Unreadable(String),
@@ -114,8 +114,8 @@ impl Difference {
     }
 }
 
-/// The differences between two items of one path. A directory with only a changed time has none.
-/// `added` is the number of new entries in the directory.
+/// The differences between two items of one path. A directory of which only the time has changed
+/// has no differences. `added` is the number of new entries in the directory.
 fn aspects(old: &Item, new: &Item, added: usize) -> Vec<Aspect> {
     if old.kind() != new.kind() {
         return vec![Aspect::Kind];
