@@ -35,9 +35,9 @@ use crate::sandbox;
 
 /// Exit code for success.
 const DONE: u8 = 0;
-/// Exit code for a failure of the daemon, of this program itself, and for a problem that `inspect` finds.
+/// Exit code for a failure of the daemon, an internal error of this program, and a problem that `inspect` finds.
 const FAILED: u8 = 1;
-/// Exit code if the machine is to blame, as [`FailureKind::Machine`](crate::offline::FailureKind::Machine) has it.
+/// Exit code if the machine is to blame; the same as that of [`FailureKind::Machine`](crate::offline::FailureKind::Machine).
 const MACHINE: u8 = 4;
 /// Exit code for a usage error.
 const USAGE: u8 = 2;
@@ -46,7 +46,7 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // First of all: the fork server must be single-threaded and have no open files.
+    // Do this first: the fork server must be single-threaded and have no open files.
     if arguments
         .first()
         .is_some_and(|first| first == process::SERVER_ARGUMENT)
@@ -103,7 +103,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Version, commit with its date, target.
+/// The version, the commit with its date, and the target.
 const VERSION: &str = concat!(
     "bosh-agent ",
     env!("CARGO_PKG_VERSION"),
@@ -118,8 +118,8 @@ const KEEP: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Starts a tokio runtime with `workers` worker threads and one blocking thread.
 ///
-/// tokio panics if it cannot start its first blocking thread, but queues work if it cannot start
-/// another one. The first one is therefore started here and kept.
+/// If tokio cannot start its first blocking thread, it panics. If it cannot start a further one, it
+/// queues the work. The first blocking thread is therefore started here and kept.
 fn start_threads(workers: usize) -> io::Result<Runtime> {
     // If the system refuses a thread or a descriptor, tokio panics and then waits for threads that
     // never end: exit in the panic hook instead.
@@ -170,7 +170,7 @@ fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) ->
 fn print(text: &str) -> u8 {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => DONE,
-        // A pager has shown enough.
+        // The reader, for example a pager, has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
         Err(_) => FAILED,
     }
@@ -178,8 +178,8 @@ fn print(text: &str) -> u8 {
 
 /// Prints a text to stderr, for people.
 fn print_error(text: &str) {
-    // If stderr is closed, there is nowhere to report that.
     let text = printable_lines(text.trim_end());
     let text = colors::for_errors().labels(&text);
+    // If stderr is closed, there is nowhere to report that.
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

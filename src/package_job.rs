@@ -3,7 +3,7 @@
 //!
 //! [`PackageJob`] is the input of `bosh-agent compile-package`, from flags or from the file of
 //! `--job`. `--report` writes the [`PackageReport`]. Another program, or this program on another
-//! machine, may write jobs and read reports. No I/O here.
+//! machine, may write jobs and read reports. This module does no I/O.
 
 mod job;
 mod report;

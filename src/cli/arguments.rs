@@ -92,7 +92,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Command, String> {
     }
 }
 
-/// `help`, `help compile`.
+/// Parses the arguments after `help`: nothing, or the name of a command.
 fn help(topic: &[OsString]) -> Result<Command, String> {
     match topic.first().map(|topic| topic.to_string_lossy()) {
         None => Ok(Command::Help(USAGE.to_owned())),
@@ -156,7 +156,7 @@ fn unknown_command(name: &str) -> String {
 }
 
 fn compile(arguments: &[OsString]) -> Result<Command, String> {
-    // `--help` is accepted after the tarballs, too, where other flags are refused.
+    // Other flags are refused after the tarballs, but `--help` is accepted.
     let arguments = flags::help(arguments).unwrap_or(arguments);
     let command = <CompileCommand as clap::CommandFactory>::command();
     let mut built = command.clone();

@@ -24,7 +24,7 @@ pub(super) enum Color {
 /// The colors of errors before a run and after it.
 static FOR_ERRORS: OnceLock<Paint> = OnceLock::new();
 
-/// Sets the colors of errors, also of one in these arguments.
+/// Sets the colors of errors, including errors about these arguments.
 pub(super) fn set_for_errors(arguments: &[OsString], environment: &Environment) {
     // Called once per process.
     let _ = FOR_ERRORS.set(paint(wanted(arguments), environment));
@@ -45,7 +45,7 @@ pub(super) fn paint(color: Color, environment: &Environment) -> Paint {
     Paint { has_colors }
 }
 
-/// Whether stderr is a terminal on which lines can be drawn again.
+/// Whether stderr is a terminal on which lines can be redrawn.
 pub(super) fn is_terminal(environment: &Environment) -> bool {
     environment.get("TERM").is_none_or(|term| term != "dumb") && io::stderr().is_terminal()
 }
@@ -62,7 +62,7 @@ fn automatic<'a>(variable: impl Fn(&str) -> Option<&'a OsStr>, is_terminal: bool
     is_on("CLICOLOR_FORCE") || (is_terminal && can_show && !is_off)
 }
 
-/// The value of `--color` in arguments that may be invalid otherwise.
+/// The value of `--color` in arguments that were not checked yet.
 fn wanted(arguments: &[OsString]) -> Color {
     let mut arguments = arguments.iter().filter_map(|it| it.to_str());
     let mut wanted = Color::default();

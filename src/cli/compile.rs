@@ -26,17 +26,18 @@ use crate::runtime::{self, Signals, StopSignal};
 use crate::sandbox::{self, UserNamespace};
 use crate::tls::SystemCertificates;
 
-/// One worker thread: with two, each event also wakes the other one, which then looks for work.
+/// One worker thread: with two threads, each event would also wake the other thread, which then looks for work.
 const WORKERS: usize = 1;
 
-/// How long the last messages may take at least before the process exits after a signal.
+/// How long the process waits, after a signal, until its last messages are printed. After the first signal, it waits for the grace time
+/// if that is longer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The error without `/proc`.
+/// The error if `/proc` is missing.
 pub(super) const NO_PROC: &str =
     "`/proc` is not mounted, and bosh-agent needs it to start and stop packaging scripts";
 
-/// The error without a terminal for a shell.
+/// The error if there is no terminal for a shell.
 pub(super) const NO_TERMINAL: &str =
     "a shell needs a terminal, and stdin or stderr is not a terminal";
 
@@ -46,7 +47,7 @@ pub(super) const NO_TERMINAL_HINT: &str = "in a container, use `docker run -it`"
 /// The hint to [`NO_PROC`].
 pub(super) const NO_PROC_HINT: &str = "run `mount -t proc proc /proc` as root first";
 
-/// Mounts `/proc` for this process if it is missing. Reports an error, and returns `false` then.
+/// Mounts `/proc` for this process if it is missing. If that fails, prints an error and returns `false`.
 pub(super) fn has_proc() -> bool {
     if sandbox::has_proc() {
         return true;
@@ -68,7 +69,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
     if !has_proc() {
         return MACHINE;
     }
-    // These include the variables of `--env`. A cache does not hide the source date.
+    // The source date may be a variable of `--env`. Scripts inherit it with and without a cache.
     let variables = arguments.compilation.script.variables(&environment, false);
     let source_dates = match source_dates(arguments.results.is_reproducible(), &variables) {
         Ok(dates) => dates,
@@ -157,8 +158,8 @@ fn servers(
     Ok((shared, remote))
 }
 
-/// Runs `work` until its end or a signal, prints its results, and returns the exit code. `grace` is the time between SIGTERM and SIGKILL
-/// for scripts.
+/// Runs `work`, which a signal cancels, to its end. Prints the results, and returns the exit code. `grace` is the time between SIGTERM and
+/// SIGKILL for scripts.
 pub(super) async fn supervised<F>(
     grace: Duration,
     messages: Messages,
@@ -214,18 +215,18 @@ where
         deadline: OnceLock::new(),
         messages,
     };
-    // A second signal ends the process while the report is written, too.
+    // Keep `stopping` until the report is written, so that a second signal ends the process.
     let code = end.finish(outcome, signal).await;
     drop(stopping);
     code
 }
 
-/// What the end of a run needs.
+/// What is needed to print the results of a run and to write its report.
 struct End<'a> {
     progress: &'a Progress,
     cancel: &'a CancellationToken,
     grace: Duration,
-    /// Until when the last messages may be printed after a signal.
+    /// After a signal, the time at which the wait for the last messages ends.
     deadline: OnceLock<Instant>,
     messages: Messages,
 }
@@ -238,7 +239,7 @@ impl End<'_> {
             result,
             report,
         } = outcome;
-        // A terminal shows the paths below the last messages.
+        // Print all messages first: a terminal then shows the paths below them.
         self.flush().await;
         let printed = self.print_paths(&written);
         let code = match (&result, signal) {
@@ -263,7 +264,7 @@ impl End<'_> {
         code
     }
 
-    /// Prints the path of each result to stdout, one a line, for other programs. Returns the exit code.
+    /// Prints the path of each result to stdout, one per line, for other programs. Returns the exit code.
     fn print_paths(&self, paths: &[PathBuf]) -> u8 {
         let mut stdout = io::stdout().lock();
         let printed = paths.iter().try_for_each(|path| {
@@ -284,7 +285,7 @@ impl End<'_> {
         }
     }
 
-    /// Waits until all messages are printed; after a signal for a limited time, as stderr may accept nothing.
+    /// Waits until all messages are printed. After a signal, the wait has a limit, because a write to stderr may block forever.
     async fn flush(&self) {
         let limit = async {
             self.cancel.cancelled().await;

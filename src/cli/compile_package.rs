@@ -22,7 +22,7 @@ use crate::package_job::JobDependency;
 use crate::release::{Name, Slug, Version};
 use crate::sandbox;
 
-/// The flags whose values `--job` gives.
+/// The flags that cannot be combined with `--job`, because the job file contains their values.
 const IN_JOB: [&str; 17] = [
     "source",
     "name",
@@ -43,7 +43,7 @@ const IN_JOB: [&str; 17] = [
     "scratch_dir",
 ];
 
-/// The help of `--env`. Without `--env`, this command passes on fewer variables than `compile` without a cache.
+/// The help of `--env`. It differs from that of `compile`: this command passes on only few variables, as `compile` does with a cache.
 const ENV: &str = "Set a variable for the script to VALUE or, without VALUE, to its value in the environment of bosh-agent. The script \
                    inherits only those other variables that docs/compile-package.md lists (can be repeated)";
 
@@ -149,7 +149,7 @@ struct PackageFlags {
     report: Option<PathBuf>,
 }
 
-/// Parses the arguments after `compile-package`. The error is a text for the user, or the help if its second part is true.
+/// Parses the arguments after `compile-package`. The error is a text for the user. Its second part is true if the text is the help.
 pub(super) fn parse(arguments: &[OsString]) -> Result<CompilePackage, (String, bool)> {
     let command = <CompilePackage as clap::CommandFactory>::command();
     let program = OsString::from("bosh-agent compile-package");
@@ -195,7 +195,7 @@ pub(super) fn main(command: CompilePackage, environment: Environment) -> u8 {
     )
 }
 
-/// The files of a run except the blobs that it reads, as absolute paths.
+/// The absolute paths of the job file and of the files that the run writes.
 fn files(flags: &PackageFlags) -> PackageFiles {
     let log = flags.log.clone().unwrap_or_else(|| {
         let mut log = flags.output.clone().into_os_string();

@@ -18,13 +18,14 @@ use crate::runtime::{Signals, StopSignal};
 use crate::sandbox::{self, Isolation, UserNamespace};
 use crate::tls::SystemCertificates;
 
-/// Two worker threads: requests are answered even while one of them is blocked.
+/// Two worker threads: requests are answered even while one thread is blocked.
 const WORKERS: usize = 2;
 
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
     SystemCertificates::of(&environment).use_for_process();
-    // The NATS client loads the system's certificates at every connect, even if it has been given
-    // its own, and refuses to connect if one of them is malformed. Hide them from it.
+    // The NATS client loads the system's certificates at every connect, even if the agent passes
+    // other certificates to it, and refuses to connect if one of the system's certificates is
+    // malformed. These variables hide the system's certificates from the client.
     sandbox::set_variable_before_threads("SSL_CERT_FILE", "/dev/null");
     sandbox::set_variable_before_threads("SSL_CERT_DIR", "");
     let isolation = Isolation::Auto;
@@ -112,7 +113,7 @@ fn exit_code(result: Result<(), DaemonError>, signal: Option<StopSignal>) -> u8 
         StopSignal::HangUp => "hangup",
         StopSignal::Terminate => "terminated",
     };
-    // The Go agent's message and exit code, which supervisors may look for.
+    // Supervisors may look for this message and exit code of the Go agent.
     tracing::error!("Agent exited with error: received signal ({signal}): stopping now");
     FAILED
 }

@@ -1,5 +1,5 @@
-//! The daemon's command line: the Go agent's flags, in Go's syntax. Unknown flags are ignored, as
-//! stemcells of several generations start the agent with different ones.
+//! The daemon's command line: the Go agent's flags, in Go's syntax. Unknown flags are ignored,
+//! because stemcells of several generations start the agent with different flags.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub(super) struct Daemon {
     pub platform: String,
     /// The path of `agent.json`.
     pub config: Option<PathBuf>,
-    /// The supervisor of BOSH jobs. Accepted and not used: a compilation VM has none.
+    /// The supervisor of BOSH jobs. It is not used, because a compilation VM runs no BOSH jobs.
     pub supervisor: String,
     /// The base directory.
     pub base: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Daemon {
 /// Flags that take a value.
 const VALUES: [&str; 4] = ["P", "C", "M", "b"];
 
-/// Flags of the Go agent without an effect here.
+/// Flags of the Go agent that have no effect here. They take no value.
 const SILENT: [&str; 2] = ["r", "no-alerts"];
 
 /// Parses the flags. `-x value`, `-x=value` and the same with two dashes are equivalent.
@@ -56,7 +56,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
         }
         if !VALUES.contains(&name) {
             daemon.ignored.push(shown.into_owned());
-            // Also ignore its value, as in `-I warden` of old stemcells.
+            // Also ignore the flag's value, as in `-I warden` of old stemcells.
             if value.is_none()
                 && let Some(next) = rest.next_if(|next| !is_flag(next))
             {

@@ -49,7 +49,7 @@ pub(super) fn normalize(
         };
         let takes_value = long_flag(command, name);
         normal.push(match takes_value {
-            // No flag has one letter, so `-abc` is the name of a long flag, even if it is misspelled.
+            // `-abc` is one long flag, perhaps misspelled, and not a group of flags with one letter.
             _ if !bytes.starts_with(b"--") && name.len() > 2 => {
                 OsString::from_vec([b"-".as_slice(), bytes].concat())
             }

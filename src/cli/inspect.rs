@@ -42,7 +42,7 @@ pub(super) struct InspectCommand {
     source: Option<PathBuf>,
 }
 
-/// Parses the arguments after `inspect`. The error is a text for the user, or the help if its second part is true.
+/// Parses the arguments after `inspect`. The error is a text for the user. Its second part is true if the text is the help.
 pub(super) fn parse(arguments: &[OsString]) -> Result<InspectCommand, (String, bool)> {
     let command = <InspectCommand as clap::CommandFactory>::command();
     let with_name = std::iter::once(OsString::from("bosh-agent inspect")).chain(arguments.to_vec());

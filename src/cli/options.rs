@@ -16,8 +16,8 @@ use crate::offline::{Options, RemoteOptions, SharedCaches};
 use crate::process::{self, Terminal};
 use crate::sandbox::{self, UserNamespace};
 
-/// The options of a run, with these shared caches and other machines. `user_namespace` is the one that this process has entered, `terminal` that of this
-/// process.
+/// The options of a run. `shared` and `remote` are the shared caches and the remote execution server. `user_namespace` is the user
+/// namespace that this process has entered.
 pub(super) fn options(
     flags: Compile,
     (shared, remote): (SharedCaches, Option<RemoteOptions>),
@@ -53,7 +53,7 @@ pub(super) fn options(
         vcap: Vcap::new(&flags.compilation.script.base_directory),
         isolation: tier(flags.isolation.isolation),
         user_namespace,
-        jobs: most(flags.compilation.jobs),
+        jobs: max_jobs(flags.compilation.jobs),
         memory_per_job: flags.compilation.memory_per_job,
         make_jobserver: flags.compilation.script.make_jobserver,
         readonly_dependencies: flags.isolation.readonly_deps,
@@ -94,7 +94,7 @@ pub(super) fn source_dates(
     }
 }
 
-fn most(jobs: JobsFlag) -> Option<NonZeroUsize> {
+fn max_jobs(jobs: JobsFlag) -> Option<NonZeroUsize> {
     match jobs {
         JobsFlag::Auto => None,
         JobsFlag::Most(jobs) => Some(jobs),

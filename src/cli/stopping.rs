@@ -25,7 +25,7 @@ pub(super) struct SignalHandler {
 }
 
 impl SignalHandler {
-    /// On the first signal, cancels `cancel`, then calls `announce`. On the second, calls
+    /// On the first signal, cancels `cancel`, then calls `announce`. On the second signal, calls
     /// `killing`, kills all descendants of this process, and exits with the code that `exiting`
     /// returns.
     pub(super) fn start(
@@ -46,7 +46,7 @@ impl SignalHandler {
                 announce(signal);
                 let signal = signals.next_again().await;
                 let _ = second.set(signal);
-                // A shell may have the terminal.
+                // The terminal is in raw mode while an interactive shell uses it.
                 process::restore_terminal();
                 killing(signal);
                 process::kill_all_below(KILL_WITHIN);
@@ -60,7 +60,8 @@ impl SignalHandler {
         }
     }
 
-    /// The first signal, if there was one. Does not return after a second one: the process exits.
+    /// The first signal, if there was one. After a second signal, does not return, because the
+    /// process exits.
     pub(super) async fn signal(&mut self) -> Option<StopSignal> {
         if self.second.get().is_some() {
             let _ = (&mut self.task).await;
@@ -75,7 +76,7 @@ fn exit(code: u8) {
     std::process::exit(code.into());
 }
 
-/// The line for the first signal: what the run waits for, and for how long.
+/// The message after the first signal: what the run waits for, and for how long.
 pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Duration) -> String {
     let (on, again) = match signal {
         StopSignal::Interrupt => (String::new(), "Ctrl-C"),
@@ -92,8 +93,8 @@ pub(super) fn announcement(signal: StopSignal, scripts: &[String], grace: Durati
     format!("Stopping{on}: {names} {seconds} s to end ({again} again to kill at once)")
 }
 
-/// The last line of a run that was stopped. `compiled` is how many packages were compiled, and of how many, if the compilation had
-/// begun.
+/// The last line of a run that was stopped. `compiled` is the number of compiled packages and the number of all packages to compile;
+/// `None` if the compilation had not begun.
 pub(super) fn stopped(
     signal: StopSignal,
     compiled: Option<(usize, usize)>,

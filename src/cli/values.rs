@@ -1,4 +1,4 @@
-//! Values of flags: durations and sizes.
+//! Parsers for the values of flags.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -97,11 +97,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
-/// A variable that scripts are to have.
+/// A variable that `--env` sets for scripts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Variable {
     pub name: String,
-    /// `None` for the value in the environment.
+    /// `None` if the value comes from the environment of this process.
     pub value: Option<OsString>,
 }
 
@@ -149,7 +149,7 @@ pub(super) fn report_file(text: &str) -> Result<PathBuf, String> {
     file(text, &["json"], "the name of a report must end in `.json`")
 }
 
-/// Parses the path of a page of timings.
+/// Parses the path of an HTML page with timings.
 pub(super) fn timings_file(text: &str) -> Result<PathBuf, String> {
     file(
         text,

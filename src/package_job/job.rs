@@ -26,7 +26,8 @@ pub struct PackageJob {
     /// The direct dependencies, in any order.
     #[serde(default)]
     pub dependencies: Vec<JobDependency>,
-    /// The stemcell that the package is compiled for. It is only copied to the report.
+    /// The stemcell that the package is compiled for. It appears in the report, and has no other
+    /// effect.
     #[serde(default)]
     pub stemcell: Option<Slug>,
     /// The user that must run the script; `None` if any user may.
@@ -49,7 +50,7 @@ pub struct JobDependency {
     pub blob: PathBuf,
 }
 
-/// The flags that affect the result of a compilation. The defaults are those of the flags.
+/// The settings that affect the result of a compilation. Each has a flag, with the same default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
@@ -69,7 +70,8 @@ pub struct JobSettings {
     pub shared_scratch: bool,
     /// Whether the script gets a make jobserver.
     pub make_jobserver: bool,
-    /// Whether the modification times of installed files are at most the source date.
+    /// Whether modification times of installed files that are later than the source date are
+    /// replaced by it.
     pub reproducible: bool,
     /// The gzip level of the compiled package, from 1 to 9.
     pub compression_level: u32,
@@ -103,7 +105,7 @@ impl Default for JobSettings {
     }
 }
 
-/// An isolation tier, as `--isolation` names it.
+/// An isolation tier: a value of `--isolation`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobIsolation {
@@ -119,7 +121,7 @@ pub enum JobIsolation {
     None,
 }
 
-/// When a script runs a second time, as `--second-run` says.
+/// When a script runs a second time: a value of `--second-run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobSecondRun {
@@ -131,7 +133,7 @@ pub enum JobSecondRun {
     Never,
 }
 
-/// The network of a script, as `--network` says.
+/// The network of a script: a value of `--network`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobNetwork {
@@ -200,8 +202,8 @@ impl PackageJob {
         Ok(job)
     }
 
-    /// Checks what the types do not ensure. Several blobs may have the same path, because packages
-    /// with equal contents share one file in a store of blobs by digest.
+    /// Checks what the types do not ensure. Several blobs may have the same path: packages with
+    /// equal contents share one file if the files are named after their digests.
     ///
     /// # Errors
     /// See [`JobProblem`].

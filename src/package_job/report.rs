@@ -46,8 +46,8 @@ pub struct PackageReport {
     pub dependencies: Vec<ReportedDependency>,
     /// The compiled blob, if it was written.
     pub compiled: Option<CompiledBlob>,
-    /// Whether the package was compiled without restrictions or despite a denied access. Another
-    /// run may then give another result.
+    /// Whether the package was compiled without restrictions, or although an access was denied. In
+    /// both cases, another run may give another result.
     pub unrestricted: bool,
     /// The phases of the compilation, in order.
     pub phases: Vec<Phase>,

@@ -48,7 +48,7 @@ impl CacheFlags {
     /// The shared caches that the flags ask for.
     ///
     /// # Errors
-    /// If a location cannot be used; with the flag.
+    /// If a location cannot be used. The error contains the flag.
     pub(in crate::cli) fn shared(
         &self,
         environment: &Environment,
@@ -80,7 +80,7 @@ impl CacheFlags {
     }
 }
 
-/// The directory of the cache: that of the flag or of the environment.
+/// The directory of the cache, from the flag or from the environment.
 pub(in crate::cli) fn directory(
     flag: Option<PathBuf>,
     environment: &Environment,

@@ -16,7 +16,7 @@ pub(in crate::cli) struct DirectoryFlags {
     pub logs_dir: Option<PathBuf>,
 }
 
-// Flags for the directories of packages, also of a single one.
+// Flags for the directories of packages. `compile-package` has them, too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct WorkFlags {

@@ -1,4 +1,4 @@
-//! Flags of `compile`: looking into packages that fail.
+//! Flags of `compile`: how to examine packages that fail.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(in crate::cli) struct InspectionFlags {
     pub shell_on_failure: bool,
 }
 
-// Flags for a failed package, also of a single one.
+// Flags for failed packages. `compile-package` has them, too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct KeepFlags {

@@ -1,4 +1,4 @@
-//! Flags of `compile`: runs that compile nothing and say what a compilation would do, and the graph of packages.
+//! Flags of `compile`: runs that only print what a compilation would do, and the graph of packages.
 
 use std::path::PathBuf;
 

@@ -174,7 +174,7 @@ impl RemoteFlags {
     /// The machines that the flags ask for.
     ///
     /// # Errors
-    /// If the URL or a variable cannot be used; the lines of the message.
+    /// If the URL or a variable cannot be used. The error is the complete message.
     pub(in crate::cli) fn options(
         &self,
         (scripts, takes_unrestricted): (&ScriptFlags, bool),
@@ -248,7 +248,7 @@ fn certificate(
     }
 }
 
-/// The variables of `--env`. Those of this machine say nothing about the others.
+/// The variables of `--env`. Other variables of this machine are not passed on, because they may be wrong on other machines.
 fn variables(
     scripts: &ScriptFlags,
     environment: &Environment,

@@ -48,7 +48,7 @@ pub(in crate::cli) struct ResultFlags {
     pub packing: PackingFlags,
 }
 
-// Flags for the bytes of compiled packages, also of a single one.
+// Flags that affect the bytes of compiled packages. `compile-package` has them, too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub(in crate::cli) struct PackingFlags {

@@ -19,7 +19,7 @@ use crate::package_job::{
 /// An error text and its exit code.
 type Problem = (String, u8);
 
-/// The job, with absolute paths.
+/// The job from the flags or from the file of `--job`, with absolute paths.
 pub(super) fn of(
     command: &CompilePackage,
     environment: &Environment,
@@ -31,15 +31,23 @@ pub(super) fn of(
 }
 
 fn from_file(file: &Path) -> Result<PackageJob, Problem> {
-    let wrong = FailureKind::Input.exit_code();
+    let input_error = FailureKind::Input.exit_code();
     let file = absolute(file);
     let json = read(&file).map_err(|error| {
-        let is_missing = is_wrong_path(&error) || error.source.raw_os_error().is_none();
-        let code = if is_missing { wrong } else { MACHINE };
+        // The error about a file that is not a regular file does not come from the system.
+        let is_irregular = error.source.raw_os_error().is_none();
+        let code = match is_wrong_path(&error) || is_irregular {
+            true => input_error,
+            false => MACHINE,
+        };
         (Chain(&error).to_string(), code)
     })?;
-    let job = PackageJob::parse(&json)
-        .map_err(|error| (format!("invalid job `{}`: {error}", file.display()), wrong))?;
+    let job = PackageJob::parse(&json).map_err(|error| {
+        (
+            format!("invalid job `{}`: {error}", file.display()),
+            input_error,
+        )
+    })?;
     Ok(job.below(fs::parent(&file)))
 }
 
@@ -54,7 +62,7 @@ fn from_flags(command: &CompilePackage, environment: &Environment) -> Result<Pac
     let flags = &command.package;
     let (Some(source), Some(name), Some(version)) = (&flags.source, &flags.name, &flags.version)
     else {
-        // clap requires them.
+        // Not reachable: clap requires these flags if there is no `--job`.
         return Err("--source, --name and --version are missing".to_owned());
     };
     let dependencies = flags.dependency.iter().map(|it| JobDependency {
@@ -125,13 +133,13 @@ fn variables(
         let value = value
             .to_str()
             .ok_or_else(|| format!("the value of the variable `{name}` is not valid UTF-8"))?;
-        // Of several values for one variable, the last one counts.
+        // If a variable is given several times, the last value replaces the others.
         variables.insert(name.clone(), value.to_owned());
     }
     Ok(variables)
 }
 
-/// The error about an invalid `SOURCE_DATE_EPOCH`: of the job's file, of `--env` or of the environment.
+/// The error about an invalid `SOURCE_DATE_EPOCH`. If the job file sets the variable, the error names the file.
 pub(super) fn wrong_source_date(
     job: &PackageJob,
     files: &PackageFiles,
@@ -147,35 +155,35 @@ pub(super) fn wrong_source_date(
     }
 }
 
-/// The error about a path that is given for two purposes, of which one is to be written, or about a written file below another one. Links
-/// are not resolved: this is about the command line.
+/// The error text if the path of a file to write is also given for another purpose, or if a file to write is below another such file.
+/// Compares paths without resolving links.
 pub(super) fn given_twice(job: &PackageJob, files: &PackageFiles) -> Option<String> {
     let read = job.dependencies.iter().map(|it| (&it.blob, "--dependency"));
     let read = std::iter::once((&job.source, "--source")).chain(read);
     let read: BTreeMap<&PathBuf, &str> = read
         .chain(files.job.iter().map(|it| (it, "--job")))
         .collect();
-    let first = compile::first_log(&files.log);
+    let first_run_log = compile::first_log(&files.log);
     let report = files.report.iter().map(|it| (it, "--report"));
     let written = [
         (&files.output, "--output"),
         (&files.log, "--log"),
-        (&first, "the log of a first run"),
+        (&first_run_log, "the log of a first run"),
     ];
     let written: Vec<(&PathBuf, &str)> = written.into_iter().chain(report).collect();
     for (number, (path, flag)) in written.iter().enumerate() {
-        let mut others = written[..number].iter();
-        let same = others.clone().find(|(other, _)| other == path);
-        if let Some(first) = read.get(path).or(same.map(|(_, flag)| flag)) {
+        let mut earlier = written[..number].iter();
+        let same = earlier.clone().find(|(other, _)| other == path);
+        if let Some(other_flag) = read.get(path).or(same.map(|(_, flag)| flag)) {
             return Some(format!(
-                "`{}` is given for {first} and for {flag}",
+                "`{}` is given for {other_flag} and for {flag}",
                 path.display()
             ));
         }
         let is_nested = |other: &Path| path.starts_with(other) || other.starts_with(path.as_path());
-        if let Some((other, first)) = others.find(|(other, _)| is_nested(other)) {
+        if let Some((other, other_flag)) = earlier.find(|(other, _)| is_nested(other)) {
             return Some(format!(
-                "`{}` is given for {first} and `{}` for {flag}: one of them would be a directory",
+                "`{}` is given for {other_flag} and `{}` for {flag}: one of them would be a directory",
                 other.display(),
                 path.display()
             ));

@@ -15,7 +15,8 @@ use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings, Pa
 use crate::process::TimeLimits;
 use crate::sandbox::{Isolation, Sharing};
 
-/// The options of a run. Enters a user namespace if the isolation tier may need one: only a single-threaded process can do that.
+/// The options of a run. Enters a user namespace if the isolation tier may need one. Call this before threads are started, because only a
+/// single-threaded process can enter a user namespace.
 pub(super) fn options(
     command: &CompilePackage,
     job: &PackageJob,
@@ -43,7 +44,7 @@ pub(super) fn options(
         vcap: Vcap::new(Path::new(&settings.base_directory)),
         isolation,
         user_namespace: isolation.enter_user_namespace(),
-        // Otherwise several packages are expected.
+        // There is only one package.
         jobs: Some(NonZeroUsize::MIN),
         memory_per_job: 0,
         make_jobserver: settings.make_jobserver,
@@ -92,7 +93,7 @@ fn sharing(command: &CompilePackage, is_shared: bool) -> Sharing {
     }
 }
 
-/// The variables of the script: those that shape no package or that `compile` has in the keys of its cache, and those of the job.
+/// The variables of the script: those that scripts inherit when `compile` uses a cache, and those of the job.
 fn variables(job: &PackageJob, environment: &Environment) -> Environment {
     let variables = job.settings.variables.iter();
     let variables: Vec<_> = variables
