@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rustix::fs::{IFlags, Mode, OFlags, mkdirat, openat};
 
-/// Whether a test can run here. If not, prints the reason and the test is to return, except with `BOSH_AGENT_TEST_REQUIRE_ALL`, set where
-/// everything is available: then the test fails.
+/// Whether a test can run on this machine. If it cannot, prints the reason, and the test must return. If the variable
+/// `BOSH_AGENT_TEST_REQUIRE_ALL` is set, as in CI, the test fails instead.
 #[track_caller]
 pub(crate) fn require(is_there: bool, what: &str) -> bool {
     if !is_there {
@@ -23,12 +23,12 @@ pub(crate) fn require_root() -> bool {
     require(nix::unistd::geteuid().is_root(), "root's privileges")
 }
 
-/// A directory for deep trees, in memory if possible: on a disk their removal is slow.
+/// A directory for deep trees, in memory if possible, because removing such trees from a disk is slow.
 pub(crate) fn scratch_for_deep_trees() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-/// Creates nested directories, with a file in the innermost one. From a depth of 2,048 on, its path is too long for the kernel.
+/// Creates nested directories, with a file in the innermost one. If `depth` is 2,048 or more, the file's path is too long for the kernel.
 pub(crate) fn make_deep(directory: &Path, depth: usize) {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let mut at = openat(rustix::fs::CWD, directory, flags, Mode::empty()).unwrap();

@@ -132,7 +132,8 @@ pub(crate) fn start_holder(name: &str, file: &Path) -> std::process::Child {
     let locked = fs::open(file).unwrap();
     locked.lock_shared().unwrap();
     let mut command = std::process::Command::new(program);
-    // The kernel names the process after the link; the program may depend on this argument.
+    // The kernel names the process after the link. The program itself may require the name `sleep`
+    // in its first argument.
     command.arg0("sleep").arg("1000").stdin(locked);
     command.spawn().unwrap()
 }

@@ -295,7 +295,8 @@ impl Collected {
     }
 }
 
-/// Waits for a readable pipe and returns its index; `None` after `limit`.
+/// Waits for a readable pipe and returns its index. `None` after `limit`, or if a signal interrupts
+/// the wait. A single pipe without a limit is returned at once, because reading it also waits.
 fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize> {
     if open.len() == 1 && limit.is_none() {
         return Some(0);
@@ -309,7 +310,6 @@ fn ready<R: AsFd>(open: &[(usize, R)], limit: Option<Duration>) -> Option<usize>
         .collect();
     match poll(&mut sources, limit) {
         Ok(_) => {}
-        // A signal interrupted the wait: try again.
         Err(Errno::EINTR) => return None,
         // If `poll` does not work, read from the first pipe and block.
         Err(_) => return Some(0),

@@ -289,8 +289,7 @@ mod tests {
         assert!(matches!(ended, Err(RunError::Stopped)));
         assert!(start.elapsed() < Duration::from_secs(500));
         for pid in fs::read_lossy(&pids).unwrap().split_whitespace() {
-            // An orphan's entry stays until its new parent hears of its end: a zombie is as good as
-            // gone.
+            // A killed orphan may remain as a zombie until its new parent reaps it.
             let stat = format!("/proc/{pid}/stat");
             while fs::read_lossy(stat.as_ref()).is_ok_and(|stat| !stat.contains(") Z ")) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -204,7 +204,7 @@ mod tests {
     fn added_lines_of_a_diff_are_printed() {
         let diff = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1,3 +1,4 @@ fn\n one\n-two\n+ 2\n+ 3\n three\n";
         let text = format!("+ git diff --exit-code\n{diff}+ exit 1\n");
-        // The line `+++ b/x` is not shown: it looks like a traced command of three levels.
+        // The line `+++ b/x` is mistaken for a traced command, whose depth has three levels.
         let shown: Vec<&str> = diff.lines().filter(|it| !it.starts_with("+++")).collect();
         assert_eq!(printed(&text), shown);
         assert_eq!(

@@ -110,7 +110,7 @@ fn all_kinds_of_changes_are_reported() {
     );
     assert_eq!(
         after(|it| {
-            // One of the names of the first file becomes a name of the second, which has the same length.
+            // `bin/same` was a link to `bin/tool`, and becomes a link to `bin/other`, which has the same length.
             fs::remove_file(&it.path("bin/same")).unwrap();
             fs::hard_link(&it.path("bin/other"), &it.path("bin/same")).unwrap();
         }),
