@@ -137,10 +137,10 @@ fn prune(cache: &LocalCache, max_size: Option<u64>) -> fs::Result<Printed> {
     Ok((text, DONE))
 }
 
-fn warn(damaged: &[Damage], what: &str) {
+fn warn(damaged: &[Damage], remark: &str) {
     for damage in damaged {
         print_error(&format!(
-            "Warning: the file of the cache {}. {what}",
+            "Warning: the file of the cache {}. {remark}",
             printable(&Chain(damage))
         ));
     }

@@ -22,10 +22,10 @@ pub(super) struct Daemon {
 }
 
 /// Flags that take a value.
-const VALUES: [&str; 4] = ["P", "C", "M", "b"];
+const WITH_VALUE: [&str; 4] = ["P", "C", "M", "b"];
 
 /// Flags of the Go agent that have no effect here. They take no value.
-const SILENT: [&str; 2] = ["r", "no-alerts"];
+const WITHOUT_EFFECT: [&str; 2] = ["r", "no-alerts"];
 
 /// Parses the flags. `-x value`, `-x=value` and the same with two dashes are equivalent.
 ///
@@ -51,10 +51,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
             Some((name, value)) => (name, Some(OsString::from(value))),
             None => (flag, None),
         };
-        if SILENT.contains(&name) {
+        if WITHOUT_EFFECT.contains(&name) {
             continue;
         }
-        if !VALUES.contains(&name) {
+        if !WITH_VALUE.contains(&name) {
             daemon.ignored.push(shown.into_owned());
             // Also ignore the flag's value, as in `-I warden` of old stemcells.
             if value.is_none()

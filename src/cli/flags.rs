@@ -47,7 +47,7 @@ pub(super) fn normalize(
             Some(end) => (&bytes[..end], true),
             None => (bytes, false),
         };
-        let takes_value = long_flag(command, name);
+        let takes_value = flag_takes_value(command, name);
         normal.push(match takes_value {
             // `-abc` is one long flag, perhaps misspelled, and not a group of flags with one letter.
             _ if !bytes.starts_with(b"--") && name.len() > 2 => {
@@ -78,7 +78,7 @@ fn is_flag(argument: &OsStr) -> bool {
 }
 
 /// Whether the flag with this name (dashes included) takes a value; `None` if it does not exist.
-fn long_flag(command: &Command, name: &[u8]) -> Option<bool> {
+fn flag_takes_value(command: &Command, name: &[u8]) -> Option<bool> {
     let name = name.strip_prefix(b"--").or(name.strip_prefix(b"-"))?;
     command
         .get_arguments()

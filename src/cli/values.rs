@@ -127,7 +127,7 @@ pub(super) fn variable(text: &str) -> Result<Variable, String> {
 
 /// Parses the path of a graph.
 pub(super) fn graph_file(text: &str) -> Result<PathBuf, String> {
-    file(
+    file_with_extension(
         text,
         &["dot", "gv"],
         "the name of a graph must end in `.dot` or `.gv`",
@@ -146,12 +146,12 @@ pub(super) fn written_file(path: OsString) -> Result<PathBuf, String> {
 
 /// Parses the path of a report.
 pub(super) fn report_file(text: &str) -> Result<PathBuf, String> {
-    file(text, &["json"], "the name of a report must end in `.json`")
+    file_with_extension(text, &["json"], "the name of a report must end in `.json`")
 }
 
 /// Parses the path of an HTML page with timings.
 pub(super) fn timings_file(text: &str) -> Result<PathBuf, String> {
-    file(
+    file_with_extension(
         text,
         &["html", "htm"],
         "the name of a page of timings must end in `.html`",
@@ -200,7 +200,7 @@ fn file(text: &str, extensions: &[&str], otherwise: &str) -> Result<PathBuf, Str
     let extension = path.extension().filter(|_| is_file);
     match extension.is_some_and(|it| extensions.iter().any(|wanted| it == *wanted)) {
         true => Ok(path),
-        false => Err(otherwise.to_owned()),
+        false => Err(error.to_owned()),
     }
 }
 

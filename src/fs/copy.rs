@@ -192,12 +192,12 @@ impl Copy<'_> {
 
     /// Copies the contents of a file in this thread, or passes the file to the second thread.
     fn file(&mut self, file: CopiedFile, path: &Path) -> Result<()> {
-        let own = match &mut self.helper {
+        let not_taken = match &mut self.helper {
             Some(helper) => helper.take(file)?,
             None => Some(file),
         };
         let stop = || (self.stop)(path);
-        own.map_or(Ok(()), |file| file.copy(&mut self.buffer, &stop))
+        not_taken.map_or(Ok(()), |file| file.copy(&mut self.buffer, &stop))
     }
 
     /// Remembers where a file with several names was first copied to.

@@ -82,7 +82,7 @@ impl Descent {
         let (current, found, visit) = opened_up::open_directory(CWD, name, opening)
             .map_err(io::Error::from)
             .at("open the directory", root)?;
-        Ok(Self::at(root, current, found, visit, need))
+        Ok(Self::new(root, current, found, visit, need))
     }
 
     /// Opens the directory that contains `tree`. Its mode is not changed.
@@ -108,10 +108,10 @@ impl Descent {
         let found = Found::of(current.as_fd(), OsStr::new(""))
             .map_err(io::Error::from)
             .at("examine", path)?;
-        Ok(Self::at(path, current, found, None, WRITE))
+        Ok(Self::new(path, current, found, None, WRITE))
     }
 
-    fn at(path: &Path, current: OwnedFd, found: Found, visit: Option<Visit>, need: Mode) -> Self {
+    fn new(path: &Path, current: OwnedFd, found: Found, visit: Option<Visit>, need: Mode) -> Self {
         Self {
             current,
             entered: Entered {

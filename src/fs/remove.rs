@@ -17,7 +17,7 @@ use super::{Context, Error, Result, if_there};
 const ROUNDS: usize = 100;
 
 /// The maximum number of mounts at one path that are unmounted.
-const STACKED: usize = 1000;
+const MAX_MOUNTS: usize = 1000;
 
 /// Removes a file, a link or a whole tree, if it exists. Links are not followed. File systems that are mounted on or below the tree are
 /// unmounted; no file on another mount is removed.
@@ -130,7 +130,7 @@ impl Removal {
 
     /// Enters a directory. Returns `false` if it no longer exists or is not a directory.
     fn enter(&mut self, name: &OsStr) -> Result<bool> {
-        for _ in 0..STACKED {
+        for _ in 0..MAX_MOUNTS {
             match self.descent.enter(name, false) {
                 Ok(Some(_)) => return Ok(true),
                 Ok(None) => self.unmount(name)?,
@@ -196,7 +196,7 @@ impl Removal {
         name: &OsStr,
         remove: impl Fn() -> rustix::io::Result<()>,
     ) -> Result<rustix::io::Result<()>> {
-        for _ in 0..STACKED {
+        for _ in 0..MAX_MOUNTS {
             let error = match remove() {
                 Err(error @ (Errno::BUSY | Errno::PERM | Errno::ACCESS)) => error,
                 removed => return Ok(removed),

@@ -177,8 +177,8 @@ impl Server {
         self.send(FORK, number, &descriptors.each_ref().map(AsFd::as_fd))
     }
 
-    fn send(&self, order: u8, number: u32, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        send(&self.socket, order, number, descriptors)
+    fn send(&self, operation: u8, number: u32, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(&self.socket, operation, number, descriptors)
     }
 }
 
@@ -186,7 +186,7 @@ impl Server {
 /// that it is always sent and received as a whole.
 fn send(
     socket: &UnixStream,
-    order: u8,
+    operation: u8,
     number: u32,
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
@@ -196,7 +196,7 @@ fn send(
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     let [first, second, third, fourth] = number.to_le_bytes();
-    let request = [order, first, second, third, fourth];
+    let request = [operation, first, second, third, fourth];
     sendmsg(
         socket,
         &[IoSlice::new(&request)],
@@ -255,9 +255,9 @@ pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
             found.extend(descriptors);
         }
     }
-    let [order, first, second, third, fourth] = request;
+    let [operation, first, second, third, fourth] = request;
     let number = u32::from_le_bytes([first, second, third, fourth]);
-    match (order, found.try_into()) {
+    match (operation, found.try_into()) {
         (FORK, Ok(descriptors)) => Ok(Some(Request::Fork(number, descriptors))),
         (KILL, _) => Ok(Some(Request::Kill(number))),
         _ => Err(io::ErrorKind::InvalidData.into()),

@@ -12,7 +12,7 @@ use crate::diag::Elapsed;
 use crate::fs;
 
 /// The maximum number of processes in the list.
-const MOST: usize = 40;
+const MAX_PROCESSES: usize = 40;
 
 /// The maximum length of a command line in characters.
 const COMMAND_LIMIT: usize = 100;
@@ -69,23 +69,23 @@ pub(crate) fn running_below_this_process(hidden: &'static str) -> Vec<RunningPro
     let (sender, receiver) = mpsc::channel();
     let reading = std::thread::Builder::new().spawn(move || {
         // Sending fails if the receiver no longer waits.
-        let _ = sender.send(look(own, hidden, command_line));
+        let _ = sender.send(processes_below(own, hidden, command_line));
     });
     match reading {
         Ok(_) => {
             let read = receiver.recv_timeout(READ_LIMIT);
-            read.unwrap_or_else(|_| look(own, hidden, |_| None))
+            read.unwrap_or_else(|_| processes_below(own, hidden, |_| None))
         }
         // Read directly if no thread can be started: a process whose children are in another PID
         // namespace cannot create threads (pid_namespaces(7)).
-        Err(_) => look(own, hidden, |stat| {
+        Err(_) => processes_below(own, hidden, |stat| {
             let stat = (!waits_uninterruptibly(stat.process)).then_some(stat);
             stat.and_then(command_line)
         }),
     }
 }
 
-fn look(
+fn processes_below(
     root: Pid,
     hidden: &str,
     command_line: impl Fn(&Stat) -> Option<String>,
@@ -110,7 +110,11 @@ fn look(
         elapsed: now.saturating_sub(stat.started),
         waits_in: waits_in(stat.process),
     };
-    shown.into_iter().take(MOST).map(describe).collect()
+    shown
+        .into_iter()
+        .take(MAX_PROCESSES)
+        .map(describe)
+        .collect()
 }
 
 fn is_number(name: &str) -> bool {
@@ -276,7 +280,7 @@ mod tests {
     #[test]
     fn own_process_is_below_its_parent() {
         let own = Pid::this();
-        let found = look(Pid::parent(), "", command_line);
+        let found = processes_below(Pid::parent(), "", command_line);
         let found = found.iter().find(|it| it.process == own.as_raw());
         // Another test may have many processes.
         if let Some(found) = found {

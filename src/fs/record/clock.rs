@@ -23,12 +23,12 @@ const LONGEST_TICK: Duration = Duration::from_millis(20);
 const SHORTEST_TICK: Duration = Duration::from_micros(500);
 
 /// The devices whose file systems are known to use finer times.
-static FINE: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
+static FINE_DEVICES: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
 
 /// Waits until any later change of a file in `tree` is guaranteed to get a later change time than
 /// the file has now. The caller must examine the files after this wait.
 pub(super) fn wait_for_later(tree: &Path) {
-    if !is_fine(tree).unwrap_or(false) {
+    if !has_fine_times(tree).unwrap_or(false) {
         wait_for_tick();
     }
 }
@@ -46,12 +46,12 @@ fn wait_for_tick() {
 
 /// Tests on the root of a tree whether two consecutive changes get different times. `None` if this
 /// process may not change the root's times, for example because the root has another owner.
-fn is_fine(tree: &Path) -> Option<bool> {
+fn has_fine_times(tree: &Path) -> Option<bool> {
     let root = crate::fs::open(tree).ok()?;
     let found = root.metadata().ok()?;
-    let mut fine = FINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let fine = fine.get_or_insert_default();
-    if fine.contains(&found.dev()) {
+    let mut fine_devices = FINE_DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let fine_devices = fine_devices.get_or_insert_default();
+    if fine_devices.contains(&found.dev()) {
         return Some(true);
     }
     let same = Timestamps {
@@ -66,7 +66,7 @@ fn is_fine(tree: &Path) -> Option<bool> {
     };
     let start = Instant::now();
     let mut last = (found.ctime(), found.ctime_nsec());
-    // Try several times, because a tick may end between the two changes.
+    // Try several times: if a tick ends between two changes, their times differ on every file system.
     for _ in 0..3 {
         rustix::fs::futimens(&root, &same).ok()?;
         let found = root.metadata().ok()?;
@@ -76,7 +76,7 @@ fn is_fine(tree: &Path) -> Option<bool> {
         }
         last = time;
     }
-    fine.insert(found.dev());
+    fine_devices.insert(found.dev());
     Some(true)
 }
 

@@ -66,18 +66,19 @@ impl Difference {
 
     /// Compares the items of a tree `before` and `after`. `paths` are the paths of `after`.
     pub(super) fn between(before: &[Item], after: &[Item], paths: &[PathBuf]) -> Self {
-        let known: HashMap<u64, &Item> = before.iter().map(|item| (item.path, item)).collect();
+        let old_items: HashMap<u64, &Item> = before.iter().map(|item| (item.path, item)).collect();
+        // The number of added entries in each directory.
         let mut added: HashMap<&Path, usize> = HashMap::new();
         for (item, path) in after.iter().zip(paths) {
-            if !known.contains_key(&item.path)
+            if !old_items.contains_key(&item.path)
                 && let Some(parent) = path.parent()
             {
                 *added.entry(parent).or_default() += 1;
             }
         }
-        let (mut changes, mut touched) = (Vec::new(), Vec::new());
+        let (mut changes, mut only_times) = (Vec::new(), Vec::new());
         for (item, path) in after.iter().zip(paths) {
-            let Some(old) = known.get(&item.path) else {
+            let Some(old) = old_items.get(&item.path) else {
                 changes.push((path, vec![Aspect::Added]));
                 continue;
             };
@@ -92,13 +93,14 @@ impl Difference {
                 // reported.
                 aspects if aspects.is_empty() && added > 0 => {}
                 aspects if aspects.is_empty() => {
-                    touched.push((path, vec![Aspect::ContentsOrTimes]))
+                    only_times.push((path, vec![Aspect::ContentsOrTimes]))
                 }
                 aspects => changes.push((path, aspects)),
             }
         }
+        // A directory whose only change is its time is reported only if nothing else has changed.
         if changes.is_empty() {
-            changes = touched;
+            changes = only_times;
         }
         let others = changes.len().saturating_sub(SHOWN);
         let shown = changes.into_iter().take(SHOWN);
