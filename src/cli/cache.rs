@@ -146,7 +146,7 @@ fn warn(damaged: &[Damage], remark: &str) {
     }
 }
 
-/// The exit code: that of a damaged release if a file of the cache is damaged.
+/// The exit code. A damaged cache has the same code as a damaged release.
 fn code_of(damaged: &[Damage]) -> u8 {
     match damaged {
         [] => DONE,

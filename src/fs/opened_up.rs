@@ -198,7 +198,7 @@ fn with_original_mode(opened: &BTreeMap<DirectoryId, Original>, mut found: Found
     found
 }
 
-/// Whether this process lacks permissions in `need`. Root lacks none.
+/// Whether `need` contains permissions that this process lacks. Root lacks none.
 fn lacks(directory: &OwnedFd, found: &Found, need: Mode) -> bool {
     if found.permissions().contains(need) {
         return false;

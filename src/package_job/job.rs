@@ -70,8 +70,7 @@ pub struct JobSettings {
     pub shared_scratch: bool,
     /// Whether the script gets a make jobserver.
     pub make_jobserver: bool,
-    /// Whether modification times of installed files that are later than the source date are
-    /// replaced by it.
+    /// Whether the source date replaces later modification times of installed files.
     pub reproducible: bool,
     /// The gzip level of the compiled package, from 1 to 9.
     pub compression_level: u32,
