@@ -53,7 +53,7 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, if the task is resumed after a restart of the agent. It may contain secrets.
+    /// The request, if the agent starts the task again after a restart. It may contain secrets. A task without it is then reported as failed.
     pub request: Option<Hidden<Vec<u8>>>,
     /// Whether `cancel_task` can stop the task.
     pub cancellation: Cancellation,

@@ -10,7 +10,8 @@ use crate::release::Algorithm;
 use crate::release::digest::Hasher;
 
 /// The version of the format of keys and entries. Entries with another version are never used.
-/// Increase it if a change of the agent may give another package for the same parts.
+/// Increase it if a changed agent may compile another package from equal parts, or hashes equal parts
+/// to another key.
 pub const FORMAT: u32 = 2;
 
 /// The name in [`KeyParts::options`] under which the user that runs scripts is stored.
@@ -65,8 +66,9 @@ pub struct KeyParts {
     /// The package's version, which the script sees.
     pub version: String,
     /// The digest of the files in the source archive. In two cases, the digest of the archive
-    /// instead: if the order of its entries affects the files, or if packages have source dates
-    /// (`--reproducible`, `SOURCE_DATE_EPOCH`), so that the times in the archive affect the package.
+    /// instead: if the extracted files depend on the order of its entries, for example because two
+    /// entries have the same name, or if packages have source dates (`--reproducible`,
+    /// `SOURCE_DATE_EPOCH`), so that the times in the archive affect the package.
     pub source: String,
     /// For each direct dependency, by name: its key or, if the run got it in compiled form, the
     /// digest of its blob.
@@ -245,8 +247,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn key_of_known_parts_never_changes() {
-        // If the agent computes another key for these parts, increase FORMAT.
+    fn key_of_known_parts_changes_only_with_the_format() {
+        // If this key has changed, although FORMAT has not, increase FORMAT and then change the key here.
         assert_eq!(FORMAT, 2);
         assert_eq!(
             parts().key().as_str(),

@@ -131,8 +131,9 @@ struct PackageFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     stemcell: Option<Slug>,
 
-    /// Read the package, and the settings that affect the result, from this file instead of flags
-    /// (docs/compile-package.md). Relative paths in the file start at the file's directory
+    /// Read --source, --name, --version, --dependency and all other values that affect the result from
+    /// this JSON file instead of flags (docs/compile-package.md). It is not a job of BOSH. Relative paths
+    /// in the file start at the file's directory
     #[arg(long, value_name = "FILE.json", conflicts_with_all = IN_JOB)]
     job: Option<PathBuf>,
 

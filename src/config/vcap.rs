@@ -29,7 +29,7 @@ const RESERVED: [&str; 14] = [
 /// Whether scripts can see a path below the base directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// The path and everything below it are visible.
+    /// The path is visible, and so is everything below it, except what is in the agent's own directory (`bosh`).
     Full,
     /// The path is a directory, and each entry has its own visibility.
     Partial,
@@ -206,7 +206,7 @@ impl Vcap {
         self.etc().join(format!("blobstore-{provider}.json"))
     }
 
-    /// The directory for data about the machine that jobs read.
+    /// The directory in which jobs find data about their machine.
     #[must_use]
     pub fn instance(&self) -> PathBuf {
         self.base.join("instance")
@@ -272,7 +272,7 @@ impl Vcap {
 pub struct PackagePaths {
     /// The working directory of the script, with the sources.
     pub compile: PathBuf,
-    /// The directory that contains all versions of the package.
+    /// The directory that contains all installed versions of the package.
     pub packages: PathBuf,
     /// The installation directory, whose contents become the compiled package.
     pub install: PathBuf,

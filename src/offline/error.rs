@@ -269,7 +269,7 @@ pub enum InputProblemKind {
     Release(Problem),
     /// The input is a compiled release that can be read only once, such as a pipe. Compiled releases are read twice.
     #[error(
-        "it is already compiled, and only a regular file can be copied to the output directory"
+        "it is not a regular file: a release that is already compiled can only be copied from a regular file"
     )]
     NotAFile,
     /// An earlier result from which packages are to be taken has no compiled packages.

@@ -48,7 +48,7 @@ pub enum VerifyError {
     #[error("the contents of `{0}` have changed")]
     Content(String),
     /// The tarball was changed between the check and the copy.
-    #[error("the tarball was changed between the check and the copy")]
+    #[error("the input tarball was changed after it was checked")]
     Copy,
 }
 

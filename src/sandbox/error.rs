@@ -188,7 +188,7 @@ impl SandboxError {
                 Some(format!("{first}, or {}", self.without_namespaces()))
             }
             Self::NoReport { .. } | Self::NoServer => Some(
-                "if the machine ran out of memory, the kernel killed it: run `dmesg` to check. Otherwise, another program killed it"
+                "if the machine ran out of memory, the kernel killed these processes: run `dmesg` to check. Otherwise, another program killed them"
                     .to_owned(),
             ),
             Self::Scratch { .. } => Some(
@@ -237,7 +237,7 @@ const OWN_BASE: &str = "compile as root or in a container, or pass a --base-dire
 /// What to do if something is mounted over a directory that a killed run has noted.
 fn to_uncover(directory: &Path, marker: &Path) -> String {
     format!(
-        "unmount `{}`; if you have attached another volume there since that run, keep it, and remove `{}`, in which that run left its notes",
+        "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove `{}` instead, in which the run recorded what was there",
         directory.display(),
         marker.display()
     )

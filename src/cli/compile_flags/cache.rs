@@ -37,8 +37,8 @@ pub(in crate::cli) struct CacheFlags {
 
     /// With `landlock`, also store and take packages whose scripts ran a second time without
     /// restrictions, packages whose scripts succeeded although an access was denied (see --second-run),
-    /// and all packages that depend on these. Also use a cache that scripts can read and change, because
-    /// it is in a directory that every script can access, such as /tmp. Pass this flag only if you trust
+    /// and all packages that depend on these. This flag permits a cache directory to which scripts have
+    /// access, such as one in /tmp, where they can change the cached packages. Pass this flag only if you trust
     /// the scripts: without restrictions, they can change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,

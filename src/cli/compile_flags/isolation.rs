@@ -42,8 +42,8 @@ pub(in crate::cli) enum IsolationFlag {
     Userns,
     /// The real BASE, restricted by Landlock rules; needs Linux 5.19, but no privileges
     Landlock,
-    /// The real BASE without isolation, as with the Go agent; `bosh-agent compile` then runs one script
-    /// at a time, unless it is started with --jobs
+    /// The real BASE without isolation, as with the Go agent; `compile` then runs one script at a time,
+    /// unless --jobs is given
     None,
 }
 

@@ -54,8 +54,8 @@ pub(in crate::cli) struct ResultFlags {
 pub(in crate::cli) struct PackingFlags {
     /// Make compiled packages independent of the time of the run. Each package gets a source date: the
     /// newest time in its source. Installed files with a later time are packed with the source date, and
-    /// scripts get it as SOURCE_DATE_EPOCH. If bosh-agent itself is started with SOURCE_DATE_EPOCH, that
-    /// is the source date of all packages
+    /// scripts get it as SOURCE_DATE_EPOCH. If SOURCE_DATE_EPOCH is set for
+    /// bosh-agent or with --env, it is the source date of all packages, with and without this flag
     #[arg(long)]
     pub reproducible: bool,
 

@@ -3,6 +3,7 @@
 //! An invalid field does not end the parsing, so that the user sees all problems at once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::problem::{FieldProblem, ManifestPart, ManifestProblem};
 use super::{CompiledPackage, Job, License, MAX_BYTES, Manifest, Package};
@@ -15,7 +16,7 @@ impl Manifest {
     /// Parses the contents of a `release.MF`.
     ///
     /// # Errors
-    /// All problems of the manifest in field order, or the one problem that prevents parsing.
+    /// All problems of the manifest, in the order in which its fields are read, or the one problem that prevents parsing.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<ManifestProblem>> {
         if bytes.len() > MAX_BYTES {
             let bytes = bytes.len();
@@ -141,7 +142,7 @@ impl Problems {
     }
 }
 
-/// The fields of one mapping. Reading an invalid field records a problem and returns `None`.
+/// The fields of one mapping. Reading an invalid field records a problem, and returns `None` or a default.
 struct Fields<'m, 'p> {
     mapping: &'m Mapping,
     part: ManifestPart,
@@ -297,10 +298,14 @@ impl<'m> Fields<'m, '_> {
                 },
                 problems: self.problems,
             };
-            if let Some(name) = name
-                && let Some(first) = seen.insert(&name.text, name.line)
-            {
-                fields.add(name.line, FieldProblem::DuplicateName { first });
+            if let Some(name) = name {
+                match seen.entry(&name.text) {
+                    Entry::Vacant(entry) => _ = entry.insert(name.line),
+                    Entry::Occupied(entry) => {
+                        let first = *entry.get();
+                        fields.add(name.line, FieldProblem::DuplicateName { first });
+                    }
+                }
             }
             items.extend(read(&mut fields));
         }

@@ -230,6 +230,14 @@ fn problems_name_the_item_and_the_line() {
     ] {
         assert_eq!(problems_with(line), [expected]);
     }
+    let item = "- {name: a, version: 1, sha1: 0}\n";
+    assert_eq!(
+        problems_with(&format!("jobs:\n{}", item.repeat(3))),
+        [
+            "line 5: job `a`: duplicate name; the first is on line 4",
+            "line 6: job `a`: duplicate name; the first is on line 4",
+        ]
+    );
     assert_eq!(
         problems(""),
         ["line 1: the manifest is empty; expected a mapping"]
