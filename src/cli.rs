@@ -160,7 +160,7 @@ fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) ->
         }
     };
     let code = tokio.block_on(async { runtime::spawn("main", run).await });
-    // A blocking task that reads a pipe without an end must not delay the exit.
+    // A blocking task that reads from a pipe that is never closed must not delay the exit.
     tokio.shutdown_background();
     // The panic hook has already reported a panic.
     code.unwrap_or(FAILED)

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::AttemptError;
 use crate::runtime::{self, GivenUp};
 
-/// The number of attempts, as in the Go agent.
+/// The default number of attempts, as in the Go agent. A DAV blobstore can set another.
 pub(super) const ATTEMPTS: u32 = 3;
 
 /// The pauses between attempts.

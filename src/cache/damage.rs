@@ -16,6 +16,14 @@ pub struct Damage {
     pub kind: DamageKind,
 }
 
+impl Damage {
+    /// Whether verification sets the file aside: it is there, and is itself damaged.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        self.kind.is_lasting() && !matches!(self.kind, DamageKind::Missing)
+    }
+}
+
 impl DamageKind {
     /// Whether the file itself is damaged and must be set aside. Other failures concern the
     /// process, the machine or the privileges of this user.

@@ -1,7 +1,9 @@
-//! Lists, verifies and prunes a local cache. *Pruning* removes the least recently used packages.
+//! Lists, verifies and prunes a local cache. A cached package is an *entry* in JSON, which names the SHA-256 of its files, the *contents*;
+//! several entries can name the same content. *Pruning* removes contents that no entry names and, with a size limit, also the least
+//! recently used packages.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +18,7 @@ use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
-/// How long the digests of unused source archives, and damaged files that were set aside, are kept.
+/// How long the recorded digest of a source archive is kept after its last use, and a damaged file after it was set aside.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The maximum time for searching a shared directory for contents that no package names.
@@ -42,6 +44,26 @@ pub struct Verified {
     pub bytes: u64,
     /// The damaged files, which were set aside, and the files that could not be read.
     pub damaged: Vec<Damage>,
+}
+
+/// The state of a content. The order is that in which states determine what happens to a package: a package with an unreadable content stays,
+/// because it may be readable for another user or at another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Intact,
+    Damaged,
+    Unreadable,
+}
+
+/// The contents that were checked. Several packages can have the same content.
+#[derive(Debug, Default)]
+struct Checked(HashMap<Content, State>);
+
+impl Checked {
+    fn intact_bytes(&self) -> u64 {
+        let intact = self.0.iter().filter(|(_, state)| **state == State::Intact);
+        intact.map(|(content, _)| content.size).sum()
+    }
 }
 
 /// The result of pruning.
@@ -119,41 +141,61 @@ impl LocalCache {
     /// If a directory cannot be read, or after a cancellation.
     pub fn verify(&self, cancel: &CancellationToken) -> fs::Result<Verified> {
         let (listed, mut damaged) = self.list()?;
-        let (mut intact, mut verified) = (HashSet::new(), Verified::default());
+        let mut checked = Checked::default();
+        let mut verified = Verified::default();
         for Listed { entry, file, .. } in listed {
-            let mut is_intact = true;
+            let mut found = Vec::new();
+            let mut worst = State::Intact;
             for content in entry.contents() {
-                if intact.contains(content) {
-                    continue;
-                }
-                match self.verify_content(content, cancel)? {
-                    None => {
-                        intact.insert(content.clone());
-                    }
-                    Some(kind) => {
-                        is_intact = false;
-                        let file = self.content(&content.sha256);
-                        damaged.push(Damage { file, kind });
-                    }
-                }
+                let state = match checked.0.get(content) {
+                    Some(state) => *state,
+                    None => self.check_content(content, cancel, &mut checked, &mut found)?,
+                };
+                worst = worst.max(state);
             }
-            if is_intact {
+            if worst == State::Intact {
                 verified.intact += 1;
-            } else if fs::lookup(&file)?.is_some() {
-                if damaged.iter().all(|it| it.kind.is_lasting()) {
-                    self.set_aside(&file)?;
-                }
-            } else {
-                // Another process has removed the package meanwhile.
-                damaged.retain(|it| !matches!(it.kind, DamageKind::Missing));
+            } else if fs::lookup(&file)?.is_none() {
+                // Another process has removed the package meanwhile, and may have removed its contents.
+                found.retain(|it| !matches!(it.kind, DamageKind::Missing));
+            } else if worst == State::Damaged {
+                self.set_aside(&file)?;
             }
+            // Several packages can lack the same content.
+            found.retain(|it| damaged.iter().all(|other| other.file != it.file));
+            damaged.extend(found);
         }
         for damage in damaged.iter().filter(|it| it.kind.is_lasting()) {
             self.set_aside(&damage.file)?;
         }
-        verified.bytes = intact.iter().map(|content: &Content| content.size).sum();
+        verified.bytes = checked.intact_bytes();
         verified.damaged = damaged;
         Ok(verified)
+    }
+
+    /// Checks a content that was not checked before. Adds its damage, if there is any, to `found`.
+    fn check_content(
+        &self,
+        content: &Content,
+        cancel: &CancellationToken,
+        checked: &mut Checked,
+        found: &mut Vec<Damage>,
+    ) -> fs::Result<State> {
+        let Some(kind) = self.verify_content(content, cancel)? else {
+            checked.0.insert(content.clone(), State::Intact);
+            return Ok(State::Intact);
+        };
+        let state = match kind.is_lasting() {
+            true => State::Damaged,
+            false => State::Unreadable,
+        };
+        // A missing content of a removed package may be stored again before the next package is checked.
+        if !matches!(kind, DamageKind::Missing) {
+            checked.0.insert(content.clone(), state);
+        }
+        let file = self.content(&content.sha256);
+        found.push(Damage { file, kind });
+        Ok(state)
     }
 
     /// Reads a content and returns the damage, if there is any.
@@ -237,7 +279,7 @@ impl LocalCache {
                     return Err(error);
                 }
                 kind if self.is_shared && kind.may_be_newer() => {
-                    tracing::debug!(file = %file.display(), "no unused files are removed: an unknown description may name them");
+                    tracing::debug!(file = %file.display(), "not removing unused files: this entry, perhaps of a newer agent, may name some of them");
                     are_known = false;
                 }
                 _ => self.set_aside(&file)?,
@@ -323,7 +365,7 @@ impl LocalCache {
             let away = moved.path().join(&content.sha256);
             let back = fs::if_there(fs::hard_link(&away, &self.content(&content.sha256)));
             if let Err(error) = back {
-                tracing::debug!(%error, "could not move a content back, which was stored again meanwhile");
+                tracing::debug!(%error, "could not move a content back; probably another process has stored it again");
             }
         }
         moved.remove()?;
@@ -352,11 +394,11 @@ impl LocalCache {
     }
 
     /// Removes digests of sources that were not used for a long time, and damaged files that were
-    /// set aside longer than `aside` ago.
-    fn remove_unused_files(&self, aside: Duration) -> fs::Result<()> {
+    /// set aside longer than `aside_limit` ago.
+    fn remove_unused_files(&self, aside_limit: Duration) -> fs::Result<()> {
         let sources = paths_in(&self.sources())?;
         let sources = sources.into_iter().map(|directory| (directory, UNUSED));
-        for (directory, limit) in sources.chain([(self.aside(), aside)]) {
+        for (directory, limit) in sources.chain([(self.aside(), aside_limit)]) {
             for file in paths_in(&directory)? {
                 let used = fs::lookup(&file)?.and_then(|metadata| metadata.modified().ok());
                 if used.is_some_and(|used| used.elapsed().unwrap_or_default() > limit) {

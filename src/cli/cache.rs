@@ -16,10 +16,10 @@ use crate::diag::{self, Bytes, Chain, Elapsed, printable, printable_json};
 use crate::fs;
 use crate::offline::FailureKind;
 
-/// The maximum number of characters of a version or key in the table.
+/// How much of a digest is shown.
 const SHORT: usize = 12;
 
-/// How long `prune` keeps files that no package uses: another process may be about to store their package.
+/// How long `prune` keeps contents that no package names: another process may be about to store their package.
 const GRACE: Duration = Duration::from_secs(600);
 
 /// Lists, verifies and prunes the cache of compiled packages.
@@ -63,7 +63,7 @@ enum CacheAction {
 /// The result of a command: what it prints to stdout, and its exit code.
 type Printed = (String, u8);
 
-/// Parses the arguments after `cache`. The error is a text for the user. Its second part is true if the text is the help.
+/// Parses the arguments after `cache`. The error is a text for the user, or the help if its second part is true.
 pub(super) fn parse(arguments: &[OsString]) -> Result<CacheCommand, (String, bool)> {
     let command = <CacheCommand as clap::CommandFactory>::command();
     let with_name = std::iter::once(OsString::from("bosh-agent cache")).chain(arguments.to_vec());
@@ -103,7 +103,9 @@ pub(super) fn main(command: CacheCommand, environment: &Environment) -> u8 {
 
 fn list(cache: &LocalCache, as_json: bool) -> fs::Result<Printed> {
     let (listed, damaged) = cache.list()?;
-    warn(&damaged, "Run `bosh-agent cache verify` to set it aside");
+    warn(&damaged, |_| {
+        Some("Run `bosh-agent cache verify` to set it aside")
+    });
     let code = code_of(&damaged);
     match as_json {
         true => {
@@ -116,7 +118,9 @@ fn list(cache: &LocalCache, as_json: bool) -> fs::Result<Printed> {
 
 fn verify(cache: &LocalCache) -> fs::Result<Printed> {
     let verified = cache.verify(&CancellationToken::new())?;
-    warn(&verified.damaged, "It was set aside");
+    warn(&verified.damaged, |damage| {
+        damage.is_set_aside().then_some("It was set aside")
+    });
     let text = format!(
         "{} good: {}",
         packages(verified.intact),
@@ -137,16 +141,19 @@ fn prune(cache: &LocalCache, max_size: Option<u64>) -> fs::Result<Printed> {
     Ok((text, DONE))
 }
 
-fn warn(damaged: &[Damage], remark: &str) {
+/// Warns about damaged files. `more` returns a second sentence for the message.
+fn warn(damaged: &[Damage], more: impl Fn(&Damage) -> Option<&'static str>) {
     for damage in damaged {
+        let what = printable(&Chain(damage));
+        let more = more(damage).map(|more| format!(". {more}"));
         print_error(&format!(
-            "Warning: the file of the cache {}. {remark}",
-            printable(&Chain(damage))
+            "Warning: the file of the cache {what}{}",
+            more.unwrap_or_default()
         ));
     }
 }
 
-/// The exit code. A damaged cache has the same code as a damaged release.
+/// A damaged cache has the exit code of a damaged release.
 fn code_of(damaged: &[Damage]) -> u8 {
     match damaged {
         [] => DONE,
@@ -161,7 +168,7 @@ fn packages(count: usize) -> String {
     }
 }
 
-/// A table of packages, and a line with their number and total size.
+/// A table of packages, and a line with their sum.
 fn table(directory: &Path, listed: &[Listed]) -> String {
     let head = [
         "package",
@@ -194,7 +201,7 @@ fn table(directory: &Path, listed: &[Listed]) -> String {
     );
     match listed {
         [] => sum,
-        // Right-align the columns of sizes and times.
+        // Sizes and times are numbers.
         [..] => diag::table(&rows, &[3, 4]) + &sum,
     }
 }
@@ -211,7 +218,7 @@ fn date(time: SystemTime, format: &str) -> String {
     time.format(format).to_string()
 }
 
-/// The list of packages as JSON, for other programs.
+/// The list for other programs.
 #[derive(Serialize)]
 struct Json<'a> {
     directory: String,

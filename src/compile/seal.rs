@@ -1,7 +1,7 @@
 //! Seals an installed tree: makes it equal to the tree that results from unpacking the compiled blob as root. Dependents can then not
 //! distinguish a package that was just compiled from one that was installed from its blob.
 //!
-//! In a sealed tree, everything belongs to root, times are whole seconds, and there are no extended attributes, sockets or devices.
+//! In a sealed tree, everything below the top directory belongs to root, times are whole seconds, and there are no extended attributes, sockets or devices.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -82,7 +82,7 @@ pub(super) fn examine(tree: &Path) -> fs::Result<Examined> {
     Ok(examined)
 }
 
-/// Seals a tree that was not changed since it was examined. The root directory keeps its owner, as in unpacking. Immutable and append-only
+/// Seals a tree that was not changed since it was examined. The top directory keeps its owner, as in unpacking. Immutable and append-only
 /// flags are cleared, because archives have none. Times after `newest` become `newest`, as in packing.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ pub struct Inspection {
     pub(super) contents: Contents,
     /// The manifest; `None` if it is missing or invalid.
     pub(super) manifest: Option<Manifest>,
-    /// The prediction for the stemcell of the request.
+    /// Whether a Director would use the packages on the stemcell of the request.
     pub(super) target: Option<Target>,
     /// The comparison with the source release of the request.
     pub(super) source: Option<Source>,

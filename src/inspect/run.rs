@@ -37,7 +37,7 @@ pub struct InspectError {
 }
 
 impl InspectError {
-    /// Whether the user gave a wrong path. If `false`, the file system has failed.
+    /// Whether the user gave a wrong path. If `false`, the file could not be read.
     #[must_use]
     pub fn is_wrong_path(&self) -> bool {
         match &self.source {

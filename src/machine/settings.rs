@@ -164,7 +164,7 @@ impl SettingsStore {
                 round >= self.limits.tries || errors.0.iter().all(SourceError::is_missing);
             if may_use_saved && let Some((settings, path)) = self.saved() {
                 let path = path.display().to_string();
-                tracing::warn!(reason = %errors, path, "no source has settings; using those of an earlier start");
+                tracing::warn!(reason = %errors, path, "no settings could be loaded; using those of an earlier start");
                 return Ok((settings, path));
             }
             let all_unsupported = !errors.0.iter().any(SourceError::may_change);

@@ -332,7 +332,7 @@ pub enum InputProblemKind {
         /// The packages of which the release has sources.
         sources: Vec<Name>,
     },
-    /// The selection contains nothing of any input.
+    /// `--only-needed` selects nothing, because no job needs a package.
     #[error("it has no jobs, so no package is needed (--only-needed)")]
     NothingSelected,
     /// The user selected a part of a compiled release.
@@ -357,7 +357,7 @@ pub enum InputProblemKind {
 fn listed(sources: &[Name]) -> String {
     let sources: Vec<&str> = sources.iter().map(Name::as_str).collect();
     match sources.as_slice() {
-        [] => ", and no source of another package".to_owned(),
+        [] => ": it contains no sources of packages".to_owned(),
         sources => format!("; its packages are {}", sources.join(", ")),
     }
 }
@@ -396,7 +396,7 @@ impl std::fmt::Display for Incomplete {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.failures.as_slice() {
             [only] => write!(f, "{only}"),
-            [first, others @ ..] => write!(f, "{first}, and {} more failed", others.len()),
+            [first, others @ ..] => write!(f, "{first} (and {} other failures)", others.len()),
             [] => write!(f, "not every release was written"),
         }
     }

@@ -237,7 +237,7 @@ const OWN_BASE: &str = "compile as root or in a container, or pass a --base-dire
 /// What to do if something is mounted over a directory that a killed run has noted.
 fn to_uncover(directory: &Path, marker: &Path) -> String {
     format!(
-        "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove `{}` instead, in which the run recorded what was there",
+        "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove `{}` instead, which only records what that run found there",
         directory.display(),
         marker.display()
     )

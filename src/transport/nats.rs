@@ -137,7 +137,7 @@ impl Nats {
             .await;
     }
 
-    /// Rejects new requests, waits a few seconds for the replies to running ones, and closes the connection.
+    /// Stops receiving requests, waits a few seconds for the replies to those that have arrived, and closes the connection.
     pub async fn stop(self) {
         let Self {
             client,

@@ -39,8 +39,8 @@ pub(super) struct CompilerState {
 }
 
 impl CompilerState {
-    /// Removes the work directory of a killed agent, and creates a new one. `cancel` ends the wait
-    /// for processes of the killed agent.
+    /// Waits until the processes of a killed agent have ended, or until `cancel`. Removes its work
+    /// directory, and creates a new one.
     pub(super) async fn make(
         options: &CompilerOptions,
         cancel: &CancellationToken,

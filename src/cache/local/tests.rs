@@ -272,6 +272,26 @@ fn verification_finds_what_is_damaged() {
 }
 
 #[test]
+fn content_of_two_packages_is_reported_once() {
+    for is_removed in [false, true] {
+        let world = World::new();
+        let both = ["one", "two"].map(|source| world.store(source, b"blob", b"log"));
+        let file = world.cache.content(&both[0].blob.sha256);
+        match is_removed {
+            true => fs::remove_file(&file).unwrap(),
+            false => change(&file, |bytes| bytes[0] ^= 1),
+        }
+        let verified = world.cache.verify(&CancellationToken::new()).unwrap();
+        assert_eq!((verified.intact, verified.bytes), (0, 3));
+        let damaged = verified.damaged.iter().map(|it| &it.file);
+        assert_eq!(damaged.collect::<Vec<_>>(), [&file]);
+        for entry in both {
+            assert_eq!(world.get(&entry.key()), Ok(None));
+        }
+    }
+}
+
+#[test]
 fn damaged_content_without_an_entry_is_replaced() {
     let world = World::new();
     let digests = Digests::of(b"blob", &[Algorithm::Sha1, Algorithm::Sha256]);

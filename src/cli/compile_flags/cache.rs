@@ -37,7 +37,7 @@ pub(in crate::cli) struct CacheFlags {
 
     /// With `landlock`, also store and take packages whose scripts ran a second time without
     /// restrictions, packages whose scripts succeeded although an access was denied (see --second-run),
-    /// and all packages that depend on these. This flag permits a cache directory to which scripts have
+    /// and all packages that depend on these. It also permits a cache directory to which scripts have
     /// access, such as one in /tmp, where they can change the cached packages. Pass this flag only if you trust
     /// the scripts: without restrictions, they can change the files of other packages
     #[arg(long)]
@@ -48,7 +48,7 @@ impl CacheFlags {
     /// The shared caches that the flags ask for.
     ///
     /// # Errors
-    /// If a location cannot be used. The error contains the flag.
+    /// If a location cannot be used. The error includes the flag.
     pub(in crate::cli) fn shared(
         &self,
         environment: &Environment,
@@ -80,7 +80,7 @@ impl CacheFlags {
     }
 }
 
-/// The directory of the cache, from the flag or from the environment.
+/// The directory of the cache: that of the flag or of the environment.
 pub(in crate::cli) fn directory(
     flag: Option<PathBuf>,
     environment: &Environment,

@@ -37,8 +37,8 @@ pub(in crate::cli) enum IsolationFlag {
     Auto,
     /// Namespaces for mounts, processes and IPC; needs root or CAP_SYS_ADMIN
     Namespace,
-    /// The same in a user namespace; an ordinary user needs newuidmap (package `uidmap`), a range in
-    /// /etc/subuid and a range in /etc/subgid
+    /// The same in a user namespace. An ordinary user needs newuidmap (package `uidmap`) and ranges in
+    /// /etc/subuid and /etc/subgid; without them, all files have one owner, and `auto` takes another tier
     Userns,
     /// The real BASE, restricted by Landlock rules; needs Linux 5.19, but no privileges
     Landlock,
@@ -53,8 +53,8 @@ pub(in crate::cli) enum SecondRunFlag {
     /// Scripts that failed within 30 seconds or with exit code 126, and scripts whose output shows a
     /// denied access, whether they failed or succeeded
     Auto,
-    /// All scripts that failed, except those that are never repeated, and scripts that succeeded although
-    /// their output shows a denied access
+    /// Scripts that succeeded although their output shows a denied access, and all scripts that failed,
+    /// except those that are never repeated
     Always,
     /// No scripts; a warning names those that succeeded although their output shows a denied access
     Never,

@@ -66,7 +66,7 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
 
-    /// Name of the instance on the server [default: the path of the URL]
+    /// Instance name of the Remote Execution API [default: the path of the URL]
     #[arg(long, value_name = "NAME", requires = "remote")]
     pub remote_instance: Option<String>,
 
@@ -174,7 +174,7 @@ impl RemoteFlags {
     /// The machines that the flags ask for.
     ///
     /// # Errors
-    /// If the URL or a variable cannot be used. The error is the complete message.
+    /// If the URL or a variable cannot be used. The error is the text of the message.
     pub(in crate::cli) fn options(
         &self,
         (scripts, takes_unrestricted): (&ScriptFlags, bool),
@@ -248,7 +248,7 @@ fn certificate(
     }
 }
 
-/// The variables of `--env`. Other variables of this machine are not passed on, because they may be wrong on other machines.
+/// The variables of `--env`. Other variables of this machine are not passed on: their values may be wrong on the other machines.
 fn variables(
     scripts: &ScriptFlags,
     environment: &Environment,

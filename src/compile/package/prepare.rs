@@ -128,10 +128,10 @@ impl Work {
             let stop = || self.cancel.is_cancelled();
             let provided = sandbox.provide(place, &tree, install, &stop);
             if sandbox.has_copies(place) {
-                let unchanged = self.unchanged_tree(dependency)?.tree;
-                if unchanged != tree {
+                let current = self.current_tree(dependency)?.tree;
+                if current != tree {
                     fs::remove_tree(install).map_err(self.file_error())?;
-                    tree = unchanged;
+                    tree = current;
                     continue;
                 }
             }
@@ -142,7 +142,7 @@ impl Work {
         }
     }
 
-    fn unchanged_tree(&self, dependency: &Dependency) -> Result<SealedTree, CompileError> {
+    fn current_tree(&self, dependency: &Dependency) -> Result<SealedTree, CompileError> {
         check::unchanged_tree(&self.context, &self.job, dependency, &self.cancel)
     }
 
@@ -164,7 +164,7 @@ impl Work {
         }
         let dependencies = self.job.dependencies.iter();
         let mounted: Vec<SealedTree> = dependencies
-            .map(|dependency| self.unchanged_tree(dependency))
+            .map(|dependency| self.current_tree(dependency))
             .collect::<Result<_, _>>()?;
         let planned = self.plan.dependencies.iter().map(|it| &it.sealed);
         let script = match planned.eq(mounted.iter().map(|sealed| &sealed.tree)) {

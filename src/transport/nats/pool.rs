@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::transport::throttle::Throttle;
 
 /// The pause after trying all servers without success. It grows by this time with each further
-/// round, as in the Go agent.
+/// pass, as in the Go agent.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The maximum pause between two passes, as in the Go agent.
