@@ -16,10 +16,10 @@ use crate::diag::{self, Bytes, Chain, Elapsed, printable, printable_json};
 use crate::fs;
 use crate::offline::FailureKind;
 
-/// How much of a digest is shown.
+/// The maximum number of characters of a version or key in the table.
 const SHORT: usize = 12;
 
-/// How long `prune` keeps contents that no package names: another process may be about to store their package.
+/// How long `prune` keeps files that no package uses: another process may be about to store their package.
 const GRACE: Duration = Duration::from_secs(600);
 
 /// Lists, verifies and prunes the cache of compiled packages.
@@ -63,7 +63,7 @@ enum CacheAction {
 /// The result of a command: what it prints to stdout, and its exit code.
 type Printed = (String, u8);
 
-/// Parses the arguments after `cache`. The error is a text for the user, or the help if its second part is true.
+/// Parses the arguments after `cache`. The error is a text for the user. Its second part is true if the text is the help.
 pub(super) fn parse(arguments: &[OsString]) -> Result<CacheCommand, (String, bool)> {
     let command = <CacheCommand as clap::CommandFactory>::command();
     let with_name = std::iter::once(OsString::from("bosh-agent cache")).chain(arguments.to_vec());
@@ -153,7 +153,7 @@ fn warn(damaged: &[Damage], more: impl Fn(&Damage) -> Option<&'static str>) {
     }
 }
 
-/// A damaged cache has the exit code of a damaged release.
+/// The exit code. A damaged cache has the same code as a damaged release.
 fn code_of(damaged: &[Damage]) -> u8 {
     match damaged {
         [] => DONE,
@@ -168,7 +168,7 @@ fn packages(count: usize) -> String {
     }
 }
 
-/// A table of packages, and a line with their sum.
+/// A table of packages, and a line with their number and total size.
 fn table(directory: &Path, listed: &[Listed]) -> String {
     let head = [
         "package",
@@ -201,7 +201,7 @@ fn table(directory: &Path, listed: &[Listed]) -> String {
     );
     match listed {
         [] => sum,
-        // Sizes and times are numbers.
+        // Right-align the columns of sizes and times.
         [..] => diag::table(&rows, &[3, 4]) + &sum,
     }
 }
@@ -218,7 +218,7 @@ fn date(time: SystemTime, format: &str) -> String {
     time.format(format).to_string()
 }
 
-/// The list for other programs.
+/// The list of packages as JSON, for other programs.
 #[derive(Serialize)]
 struct Json<'a> {
     directory: String,

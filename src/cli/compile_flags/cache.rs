@@ -80,7 +80,7 @@ impl CacheFlags {
     }
 }
 
-/// The directory of the cache: that of the flag or of the environment.
+/// The directory of the cache, from the flag or from the environment.
 pub(in crate::cli) fn directory(
     flag: Option<PathBuf>,
     environment: &Environment,

@@ -98,10 +98,10 @@ fn in_image(environment: &Environment) -> Environment {
 /// Variables that name a directory for temporary files.
 const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
 
-/// `PATH` in an image: that of root in a container.
+/// `PATH` in an image: the usual value for root in a container.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The directory for unpacked images without a cache.
+/// The directory for unpacked images if there is neither `--image-dir` nor a cache.
 fn usual_directory(environment: &Environment) -> PathBuf {
     let given = |name| {
         let value = environment.get(name).filter(|it| !it.is_empty());
@@ -112,7 +112,7 @@ fn usual_directory(environment: &Environment) -> PathBuf {
     parent.join("bosh-agent/images")
 }
 
-// Flags for the scripts of packages, also of a single one.
+// Flags for packaging scripts. `compile-package` has them, too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Compilation")]
 pub(in crate::cli) struct ScriptFlags {
@@ -150,7 +150,7 @@ impl ScriptFlags {
             true => cache::inherited(environment),
             false => cache::without_credentials(environment),
         };
-        // Of several values for one variable, the last one counts.
+        // If a variable is given several times, the last value replaces the others.
         self.named(environment)
             .fold(inherited, |environment, variable| {
                 environment.with(&[variable])
@@ -169,7 +169,7 @@ impl ScriptFlags {
         })
     }
 
-    /// A variable that scripts are to inherit and that is not set.
+    /// The first variable of `--env` that has neither a value in the flag nor one in `environment`.
     pub(in crate::cli) fn unset(&self, environment: &Environment) -> Option<&str> {
         let mut named = self.env.iter().filter(|it| it.value.is_none());
         let unset = named.find(|it| environment.get(&it.name).is_none())?;
