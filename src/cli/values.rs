@@ -175,7 +175,7 @@ pub(super) fn document(text: &str) -> Result<DocumentPath, String> {
         return Ok(DocumentPath::Directory(text.into()));
     }
     let otherwise = "the path must end in `.json` or, for a directory, in `/`";
-    file(text, &["json"], otherwise).map(DocumentPath::File)
+    file_with_extension(text, &["json"], otherwise).map(DocumentPath::File)
 }
 
 /// Parses a URI: only its scheme is checked.
@@ -194,7 +194,7 @@ pub(super) fn uri(text: &str) -> Result<String, String> {
 
 /// Parses the path of a file that the agent writes. A name that ends differently is probably a mistake, such as a forgotten value before
 /// a tarball, and that file is not to be replaced.
-fn file(text: &str, extensions: &[&str], otherwise: &str) -> Result<PathBuf, String> {
+fn file_with_extension(text: &str, extensions: &[&str], error: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let is_file = !text.ends_with('/');
     let extension = path.extension().filter(|_| is_file);

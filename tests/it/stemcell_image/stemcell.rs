@@ -106,7 +106,7 @@ fn lay_out(root: &Path) {
         std::fs::set_permissions(root.join(path), PermissionsExt::from_mode(mode)).unwrap();
     }
     std::fs::write(root.join("etc/shadow"), "root:*:19000:0:99999:7:::\n").unwrap();
-    std::fs::set_permissions(root.join("etc/shadow"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(root.join("etc/shadow"), PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 mod bodies {
