@@ -30,7 +30,7 @@
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
 //! one_package       one package without a release: no schedule, no cache
 //! progress          lines and bars for the user, in the colors of paint
-//! report            the text of a failure; script_report has what it says about output
+//! report            the text of a failure; script_report: its part about output; damage_hint: about damaged archives
 //! call_record       collects what happens, for the report to other programs: call_report, written by report_file; package_events
 //!                   collects what happens to one package
 //! summary           the slowest packages, the critical path, the gain from concurrency
@@ -60,6 +60,7 @@ mod clutter;
 mod command;
 mod compiled_release;
 mod critical_path;
+mod damage_hint;
 mod documents;
 mod dot;
 mod dry_run;

@@ -1,10 +1,11 @@
 //! Prints the report of a failed run: what failed, why, and what to do.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::annotations::Annotations;
 use super::command::Command;
+use super::damage_hint::{blob_hint, file_hint};
 use super::error::{Incomplete, InputProblem, InputProblemKind, OfflineError, StemcellFailures};
 use super::failure::{FailureCause, PackageFailure};
 use super::failure_kind::is_of_the_system;
@@ -12,9 +13,9 @@ use super::image_hint::{image_hint, several_hint};
 use super::script_report::{error_line, processes, remote_hint, remote_output};
 use super::second_run;
 use super::selection::UnknownName;
-use crate::archive::{PackError, UnpackError};
+use crate::archive::PackError;
 use crate::compile::{Cause, CompileError, Finding, ScriptFailure};
-use crate::diag::{Bytes, Chain, Elapsed, printable};
+use crate::diag::{Chain, Elapsed, printable};
 use crate::fs;
 use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
@@ -324,47 +325,6 @@ fn cause_hint(failure: &PackageFailure, command: Command) -> Option<String> {
         });
     };
     Some(hint_for(cause, command))
-}
-
-/// What to do about a blob that cannot be unpacked although it has the right digest.
-fn blob_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
-    let (path, size) = (path.display(), Bytes(*size));
-    let blob = format!("`{path}` ({size}) matches its digest in release.MF");
-    match is_damage(error) {
-        true => format!(
-            "{blob}, so it was damaged before the release was created: create the release again"
-        ),
-        false => format!(
-            "{blob}, so the release was created with this entry: correct the files of the package, and create the release again"
-        ),
-    }
-}
-
-/// What to do about a file that cannot be unpacked and whose digest is not known.
-fn file_hint((path, size): &(PathBuf, u64), error: &UnpackError) -> String {
-    let (path, size) = (path.display(), Bytes(*size));
-    match is_damage(error) {
-        true => format!("`{path}` ({size}) is damaged: copy it again, or create it again"),
-        false => format!(
-            "`{path}` ({size}) was created with this entry: correct the files of the package, and create it again"
-        ),
-    }
-}
-
-/// Whether an archive is damaged. An archive with an entry that is not allowed is not.
-fn is_damage(error: &UnpackError) -> bool {
-    match error {
-        UnpackError::Archive(_) | UnpackError::Decode { .. } | UnpackError::File(_) => true,
-        UnpackError::Outside { .. }
-        | UnpackError::ThroughSymlink { .. }
-        | UnpackError::ParentNotDirectory { .. }
-        | UnpackError::HardLinkOutside { .. }
-        | UnpackError::HardLinkMissing { .. }
-        | UnpackError::NoTarget { .. }
-        | UnpackError::DirectoryInTheWay { .. }
-        | UnpackError::RootNotDirectory
-        | UnpackError::Unsupported { .. } => false,
-    }
 }
 
 /// What to do about the cause of a failure.
