@@ -176,7 +176,8 @@ mod bodies {
         let Some(place) = Place::new(tier) else {
             return;
         };
-        let script = "echo \"$FLAG $HOME\" > $BOSH_INSTALL_TARGET/environment";
+        // `env` prints exported variables only: programs that the script starts find others by `PATH`.
+        let script = "echo \"$FLAG $HOME $(env | grep -c '^PATH=/usr/local/sbin:')\" > $BOSH_INSTALL_TARGET/environment";
         let package = OnePackage::new(&place, "app", script);
         let agent = place.bare_through("env -i").arg("compile-package");
         let agent = package.described(package.written(agent));
@@ -187,6 +188,6 @@ mod bodies {
             .run();
         let report = package.checked(ran, 0);
         assert!(report["stemcell"].is_null() || report["machine_stemcell"].is_string());
-        assert_eq!(file_in(&package.output(), "environment"), "set \n");
+        assert_eq!(file_in(&package.output(), "environment"), "set  1\n");
     }
 }

@@ -375,20 +375,21 @@ mod bodies {
         // As after a killed run; but root has a file in each directory that the user may not remove.
         let work = world.path("work/.bosh-agent-work-1-0");
         let package = world.base().join("data/packages/app");
+        // The notes come first: what is older than they are does not belong to the killed run.
+        if !tier.has_mounts() {
+            let packages = world.base().join("packages");
+            std::fs::create_dir_all(&packages).unwrap();
+            std::fs::write(packages.join(".bosh-agent:compile"), "app").unwrap();
+            for path in [packages.join(".bosh-agent:compile"), packages] {
+                chown(path, Some(USER), Some(USER)).unwrap();
+            }
+        }
         for directory in [&work, &package] {
             let inner = directory.join("inner");
             std::fs::create_dir_all(&inner).unwrap();
             std::fs::write(inner.join("file"), "root's").unwrap();
             for directory in directory.ancestors().take_while(|it| *it != world.path("")) {
                 chown(directory, Some(USER), Some(USER)).unwrap();
-            }
-        }
-        if !tier.has_mounts() {
-            let packages = world.base().join("packages");
-            std::fs::create_dir(&packages).unwrap();
-            std::fs::write(packages.join(".bosh-agent:compile"), "app").unwrap();
-            for path in [packages.join(".bosh-agent:compile"), packages] {
-                chown(path, Some(USER), Some(USER)).unwrap();
             }
         }
         let tarball = site.place.release(&ReleaseBuilder::of_script(

@@ -98,7 +98,7 @@ fn in_image(environment: &Environment) -> Environment {
 /// Variables that name a directory for temporary files.
 const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
 
-/// `PATH` in an image: the usual value for root in a container.
+/// `PATH` in an image, and where it is not set: the usual value for root in a container.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The directory for unpacked images if there is neither `--image-dir` nor a cache.
@@ -149,6 +149,12 @@ impl ScriptFlags {
         let inherited = match has_cache {
             true => cache::inherited(environment),
             false => cache::without_credentials(environment),
+        };
+        // Without `PATH`, bash uses a path of its own that it does not export: make and cc then find no programs. Some Remote Execution
+        // servers start actions with an empty environment.
+        let inherited = match inherited.get("PATH") {
+            Some(_) => inherited,
+            None => inherited.with(&[("PATH", PATH.into())]),
         };
         // If a variable is given several times, the last value replaces the others.
         self.named(environment)
