@@ -1,7 +1,7 @@
 //! Documents about the supply chain of a compiled release, as JSON: software bills of materials (SBOMs) and provenance.
 //!
-//! [`ReleaseFacts`] describe a compiled release: its packages, their sources, digests and licenses, and its stemcell. [`cyclonedx`] and
-//! [`spdx`] make SBOMs of them, [`provenance`] a statement of how the release was compiled. Equal facts give equal documents. No I/O here.
+//! [`ReleaseFacts`] describe a compiled release: its packages, their sources, digests and licenses, and its stemcell. [`cyclonedx()`] and
+//! [`spdx()`] make SBOMs of them, [`provenance()`] a statement of how the release was compiled. Equal facts give equal documents. No I/O here.
 
 mod cyclonedx;
 mod facts;
