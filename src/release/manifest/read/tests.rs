@@ -187,7 +187,7 @@ license: [x]
             "line 10: `packages` is a scalar; expected a list of mappings",
             "line 11: package `app`: duplicate name; the first is on line 5",
             "line 12: package `app`: `version` is a list; expected a string",
-            "line 15: compiled package `app`: duplicate name; the first is on line 11",
+            "line 15: compiled package `app`: duplicate name; the first is on line 5",
             "line 17: compiled package `app`: `sha1` `;` contains no digest",
             "line 19: compiled package `app`: `dependencies` is a scalar; expected a list",
             "line 18: compiled package `app`: `stemcell` is `jammy`; expected OS/VERSION",
