@@ -5,8 +5,7 @@
 //! ```text
 //! sources        where settings come from: files, metadata services
 //! settings       loads the settings and saves them for the next start
-//! bootstrap      creates directories
-//! leftovers      removes what a killed agent left
+//! bootstrap      creates directories, removes leftovers of a killed agent
 //! instance       the applied spec, and the reply to `get_state`
 //! network        the machine's address, for networks whose settings contain no address
 //! vitals         load, memory and disks; heartbeats
@@ -15,7 +14,6 @@
 
 pub mod bootstrap;
 pub mod instance;
-mod leftovers;
 pub mod network;
 pub mod settings;
 pub mod sources;

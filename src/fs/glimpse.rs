@@ -52,11 +52,6 @@ impl Glimpse {
         self.born.unwrap_or(self.changed) < time
     }
 
-    /// The number of the mount that the file was reached through, if known.
-    pub(crate) fn mount(&self) -> Option<u64> {
-        self.mount
-    }
-
     /// The file system that the file was reached through, as [`volume`] describes it.
     pub(crate) fn volume(&self) -> Option<String> {
         volume(self.mount?)

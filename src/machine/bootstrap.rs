@@ -5,15 +5,19 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::{Group, geteuid};
 
-use super::leftovers::{Leftovers, log_failure};
 use crate::config::{Environment, Vcap};
+use crate::diag::Chain;
 use crate::fs;
 
 /// The id of the group `vcap` if the system does not know the name. All stemcells use this id.
 const VCAP_GROUP: u32 = 1000;
+
+/// The prefix of the agent's temporary files and directories.
+const TEMPORARY: &str = ".bosh-agent-";
 
 /// The kind of machine, the value of `-P`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,15 +115,13 @@ pub fn bootstrap(
 ) -> Result<Environment, BootstrapError> {
     let owners = owners(platform);
     fs::create_dir_all(vcap.base())?;
-    // Must precede the creation of the directories: without them, this is the first start.
-    let leftovers = Leftovers::find(vcap);
     for directory in &DIRECTORIES {
         if platform == Platform::Linux || !NOT_FOR_DUMMY.contains(&directory.path) {
             create(vcap, directory, owners)?;
         }
     }
     create_sys_link(vcap, owners)?;
-    leftovers.remove();
+    remove_leftovers(vcap);
     if platform == Platform::Dummy {
         return Ok(environment.clone());
     }
@@ -228,6 +230,86 @@ fn make_writable_for_all(path: &Path, group: Option<u32>) -> fs::Result<()> {
         return Ok(());
     }
     fs::set_mode(path, MODE)
+}
+
+/// Removes temporary files, extracted sources and partial downloads of a killed agent.
+fn remove_leftovers(vcap: &Vcap) {
+    for directory in [
+        vcap.temporary(),
+        vcap.blobs().join("tmp"),
+        vcap.sensitive_blobs().join("tmp"),
+    ] {
+        log_failure(empty(&directory, &vcap.data()));
+    }
+    if is_compile_tree_unused(vcap) {
+        log_failure(empty(&vcap.compile(), &vcap.data()));
+    }
+    for directory in [
+        vcap.bosh(),
+        vcap.etc(),
+        fs::parent(&vcap.settings_in_memory()).to_owned(),
+        vcap.instance(),
+        vcap.blobs(),
+        vcap.sensitive_blobs(),
+    ] {
+        fs::remove_abandoned(&directory, TEMPORARY, None);
+    }
+}
+
+/// Whether no run uses the sources in `data/compile`. If the marker file exists, a run was killed: the next compile removes the sources of
+/// that run after its processes have ended.
+fn is_compile_tree_unused(vcap: &Vcap) -> bool {
+    let at_once = Duration::ZERO;
+    !vcap.compile_marker().exists()
+        && fs::wait_until_free(&vcap.compile_lock(), at_once, &|| true).unwrap_or(false)
+}
+
+/// Removes the contents of a directory below `data`, except mounts and temporary files in use.
+fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
+    if is_replaced(directory, data)? {
+        tracing::warn!(path = %directory.display(), "keeping leftovers: there is a link or a mount instead of the agent's directory");
+        return Ok(());
+    }
+    fs::remove_abandoned(directory, TEMPORARY, None);
+    let entries = fs::list(directory)?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    for entry in entries {
+        let path = entry.path();
+        let is_temporary = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes());
+        // Do not detect mounts by device numbers: Btrfs subvolumes and files of an overlay have other numbers than their parent without
+        // being mounts, and a bind mount may have the number of its parent.
+        if !is_temporary && !fs::is_mount_point(&path)? {
+            fs::remove_tree(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory below `data` is a mount point, or is reached through a link below `data`. An unrestricted script may have left the
+/// mount or the link, so the files in it may not be the agent's. Mounts at parents are accepted, because `data/sensitive_blobs` may be one.
+fn is_replaced(directory: &Path, data: &Path) -> fs::Result<bool> {
+    // Check this first: if the file system does not respond, `lookup` would block.
+    if fs::is_mount_point(directory)? {
+        return Ok(true);
+    }
+    for path in directory.ancestors().take_while(|path| *path != data) {
+        if fs::lookup(path)?.is_some_and(|found| found.is_symlink()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Logs the failure of a step that compiling does not need.
+fn log_failure<T>(done: fs::Result<T>) {
+    if let Err(error) = done {
+        tracing::warn!(error = %Chain(&error), "a step of the machine's preparation failed; continuing without it");
+    }
 }
 
 #[cfg(test)]
