@@ -201,7 +201,7 @@ sys.exit(subprocess.run(sys.argv[2:], env=environment, check=False).returncode)
         .arg(inputs::repository().join("ci/github/compile"))
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("BOSH_AGENT_VERSION", version)
-        .env("GITHUB_ACTION_REPOSITORY", "owner/bosh-agent")
+        .env("BOSH_ACTION_REPOSITORY", "owner/bosh-agent")
         .env("GITHUB_OUTPUT", place.join("outputs"))
         .env("RUNNER_TEMP", place)
         .current_dir(place.join("work"));

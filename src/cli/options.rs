@@ -30,10 +30,11 @@ pub(super) fn options(
     let cache = (flags.cache.options(shared, &environment)).filter(|_| remote.is_none());
     let stemcell_images = flags.compilation.images(cache.as_ref(), &environment);
     let documents = flags.results.documents(&flags.compilation.script);
-    let environment = flags
-        .compilation
-        .script
-        .variables(&environment, cache.is_some() || remote.is_some());
+    let script = &flags.compilation.script;
+    let environment = match remote.as_ref().is_some_and(|it| it.stores) {
+        true => script.variables_for_others(&environment),
+        false => script.variables(&environment, cache.is_some() || remote.is_some()),
+    };
     Options {
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,

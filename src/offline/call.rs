@@ -167,8 +167,9 @@ impl Call<'_> {
     ) -> Result<(), OfflineError> {
         let mut compiler = setup::compiler(here).await?;
         if let Some(server) = server {
-            let isolation = compiler.context.sandbox.name();
-            match server_cache::open(here, server, isolation).await {
+            let sandbox = &compiler.context.sandbox;
+            let shares_tree = sandbox.is_shared() && compiler.jobs.get() > 1;
+            match server_cache::open(here, server, (sandbox.name(), shares_tree)).await {
                 Ok(server) => compiler.server = server,
                 Err(error) => {
                     setup::close(compiler.context, &self.progress).await?;

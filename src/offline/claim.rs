@@ -25,6 +25,8 @@ pub(super) struct Claim<'a> {
     pub own_user: ScriptUser,
     /// The isolation tier of this machine.
     pub isolation: &'a str,
+    /// Whether several scripts run at a time in the same base directory.
+    pub shares_tree: bool,
     /// Whether the server accepts results.
     pub is_updatable: bool,
 }
@@ -54,6 +56,14 @@ pub enum Unclaimable {
     /// Scripts are not isolated.
     #[error("the isolation tier is `none`, in which scripts can change each other's packages")]
     NotIsolated,
+    /// Scripts can change packages that are compiled concurrently.
+    #[error(
+        "several scripts run at a time in the tier `{tier}`, in which they can change each other's packages: pass --jobs 1"
+    )]
+    Shared {
+        /// The isolation tier.
+        tier: String,
+    },
     /// The server accepts no results.
     #[error("the server accepts no results from clients")]
     ReadOnly,
@@ -89,6 +99,10 @@ impl Claim<'_> {
         if self.isolation == "none" {
             return Err(Unclaimable::NotIsolated);
         }
+        if self.shares_tree {
+            let tier = self.isolation.to_owned();
+            return Err(Unclaimable::Shared { tier });
+        }
         match self.is_updatable {
             true => Ok(()),
             false => Err(Unclaimable::ReadOnly),
@@ -120,6 +134,7 @@ mod tests {
             user: None,
             own_user: ScriptUser::Root,
             isolation: "landlock",
+            shares_tree: false,
             is_updatable: true,
         };
         assert_eq!(claim().check(), Ok(()));
@@ -151,6 +166,10 @@ mod tests {
             Claim { user, ..claim() },
             Claim {
                 isolation: "none",
+                ..claim()
+            },
+            Claim {
+                shares_tree: true,
                 ..claim()
             },
             Claim {

@@ -22,14 +22,14 @@ pub(super) struct ServerCache {
     pub stores: bool,
 }
 
-/// Opens the action cache for a run with this isolation tier. `None` if the server cannot be used, after a warning.
+/// Opens the action cache for a run with this isolation tier, and whether its concurrent scripts share the base directory. `None` if the server cannot be used, after a warning.
 ///
 /// # Errors
 /// If packages of this machine are to be stored, and it may not claim to have compiled them.
 pub(super) async fn open(
     here: ThisMachine<'_>,
     remote: &RemoteOptions,
-    isolation: &str,
+    (isolation, shares_tree): (&str, bool),
 ) -> Result<Option<ServerCache>, OfflineError> {
     let server = remote.location.to_string();
     let opened = remote::cluster((here.options, here.stemcell), remote).await;
@@ -59,6 +59,7 @@ pub(super) async fn open(
                 false => ScriptUser::Ordinary,
             },
             isolation,
+            shares_tree,
             is_updatable: capabilities.is_updatable,
         };
         let checked = claim.check();

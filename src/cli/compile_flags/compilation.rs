@@ -150,8 +150,21 @@ impl ScriptFlags {
             true => cache::inherited(environment),
             false => cache::without_credentials(environment),
         };
-        // Without `PATH`, bash uses a path of its own that it does not export: make and cc then find no programs. Some Remote Execution
-        // servers start actions with an empty environment.
+        self.completed(inherited, environment)
+    }
+
+    /// The variables of scripts if their packages are stored as results of other machines: what users have in their environment must not
+    /// affect these. Servers usually start actions with an empty environment.
+    pub(in crate::cli) fn variables_for_others(&self, environment: &Environment) -> Environment {
+        let date = "SOURCE_DATE_EPOCH";
+        let kept = environment.get(date).map(|value| (date, value.to_owned()));
+        let kept: Vec<(&str, OsString)> = kept.into_iter().collect();
+        self.completed(Environment::default().with(&kept), environment)
+    }
+
+    /// The inherited variables with those of `--env` and `PATH`. Without `PATH`, bash uses a path of its own that it does not export: make
+    /// and cc then find no programs.
+    fn completed(&self, inherited: Environment, environment: &Environment) -> Environment {
         let inherited = match inherited.get("PATH") {
             Some(_) => inherited,
             None => inherited.with(&[("PATH", PATH.into())]),
@@ -200,4 +213,34 @@ fn jobs(text: &str) -> Result<JobsFlag, String> {
     }
     let number = text.parse().map(JobsFlag::Most);
     number.map_err(|_| "expected a number of at least 1, or `auto`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_for_others_do_not_depend_on_the_environment() {
+        let flags = ScriptFlags {
+            make_jobserver: false,
+            env: ["GIVEN", "TZ=UTC"]
+                .map(|it| values::variable(it).unwrap())
+                .into(),
+            base_directory: Vcap::BASE.into(),
+            force: false,
+        };
+        let own = ["PATH", "HOME", "TZ", "SOURCE_DATE_EPOCH", "GIVEN"];
+        let own = Environment::default().with(&own.map(|name| (name, "own".into())));
+        let found = flags.variables_for_others(&own);
+        let expected = [
+            ("SOURCE_DATE_EPOCH", "own".into()),
+            ("PATH", PATH.into()),
+            ("GIVEN", "own".into()),
+            ("TZ", "UTC".into()),
+        ];
+        assert_eq!(found, Environment::default().with(&expected));
+        // Without `PATH` in the environment, scripts have the usual one.
+        let found = flags.variables(&Environment::default(), false);
+        assert_eq!(found.get("PATH"), Some(PATH.as_ref()));
+    }
 }

@@ -72,7 +72,10 @@ fn results_of_this_machine_are_used_by_executions() {
     let caching = |out| agent(&world, &server, out).arg("--remote-cache-only");
     // Nothing is stored without the flag.
     caching("none").arg(&tarball).run().succeeds();
-    let ran = caching("one").arg("--remote-store").arg(&tarball).run();
+    let ran = caching("one")
+        .args(&["--remote-store", "--jobs", "1"])
+        .arg(&tarball)
+        .run();
     ran.succeeds()
         .says("has the results of 0 of 3 packages")
         .says("Stored the results of 3 packages on the server")
@@ -107,7 +110,7 @@ fn changed_package_and_its_dependents_are_compiled_here() {
         );
     let tarball = world.release("changed.tgz", &changed);
     let ran = agent(&world, &server, "two")
-        .args(&["--remote-cache-only", "--remote-store"])
+        .args(&["--remote-cache-only", "--remote-store", "--jobs", "1"])
         .arg(&tarball)
         .run();
     ran.succeeds()
@@ -129,7 +132,7 @@ fn machine_that_is_not_the_stemcell_stores_nothing() {
     let tarball = world.release("release.tgz", &sources());
     let agent = |flags: &[&str]| {
         agent(&world, &server, "one")
-            .args(&["--remote-cache-only", "--remote-store"])
+            .args(&["--remote-cache-only", "--remote-store", "--jobs", "1"])
             .args(flags)
             .arg(&tarball)
             .run()
@@ -140,6 +143,7 @@ fn machine_that_is_not_the_stemcell_stores_nothing() {
         .says("packages of this machine cannot be stored on")
         .says("not the stemcell ubuntu-noble/1.1");
     agent(&["--isolation", "none"]).says("the isolation tier is `none`");
+    agent(&["--jobs", "2"]).says("several scripts run at a time in the tier `landlock`");
     agent(&["--remote-script-user", "ordinary"]).says("scripts run as root here");
     agent(&["--remote-agent", "/bin/true"]).says("is not the one of --remote-agent");
 }
