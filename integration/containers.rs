@@ -29,6 +29,21 @@ const AGENT: &str = "/var/vcap/bosh/bin/bosh-agent";
 const LONG: Duration = Duration::from_secs(900);
 const SHORT: Duration = Duration::from_secs(120);
 
+/// The options of a privileged container. Docker grants all capabilities, and fails if this machine lacks one. Then all but that one are
+/// enough.
+fn privileged() -> &'static [&'static str] {
+    let all = &["--privileged"];
+    let most = &[
+        "--cap-add=ALL",
+        "--cap-drop=SYS_RESOURCE",
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+        "--security-opt=systempaths=unconfined",
+    ];
+    let attempt = Container::new("try").run(&["--rm", all[0]], STEMCELL_IMAGE, &["true"], SHORT);
+    if attempt.code == Some(0) { all } else { most }
+}
+
 /// Compiles a release with the documented command, once for all tests.
 pub(crate) fn in_a_default_container(inputs: &Inputs) -> PathBuf {
     let label = format!("documented-{}", inputs.compiled_name);

@@ -53,22 +53,10 @@ fn unmasked_proc_gives_process_namespaces_too() {
 
 #[test]
 fn privileged_container_has_namespaces_and_the_same_package() {
-    // Docker grants all capabilities, and fails if this machine lacks one. Then all but that one are enough.
-    let all = ["--privileged"];
-    let most = [
-        "--cap-add=ALL",
-        "--cap-drop=SYS_RESOURCE",
-        "--security-opt=seccomp=unconfined",
-        "--security-opt=apparmor=unconfined",
-        "--security-opt=systempaths=unconfined",
-    ];
     if inputs::require().is_none() {
         return;
     }
-    let attempt =
-        Container::new("try").run(&["--rm", "--privileged"], STEMCELL_IMAGE, &["true"], SHORT);
-    let options: &[&str] = if attempt.code == Some(0) { &all } else { &most };
-    same_packages_with("privileged", options, &["namespace\n"]);
+    same_packages_with("privileged", privileged(), &["namespace\n"]);
 }
 
 /// The id of a user who has no account outside the test.
