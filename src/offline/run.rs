@@ -87,7 +87,8 @@ async fn run_in_each(
     cancel: &CancellationToken,
     written: &mut Vec<PathBuf>,
 ) -> Result<(), OfflineError> {
-    rebuild::check_files(&options.inputs, || InputProblemKind::NotReadAgain)?;
+    let files = [options.inputs.as_slice(), &options.reuse].concat();
+    rebuild::check_files(&files, || InputProblemKind::NotReadAgain)?;
     documents::check_count(&options.documents, images.len())?;
     // Open all images first: a damaged one is reported before anything is compiled.
     let mut runs: Vec<(Slug, PathBuf, Options)> = Vec::new();

@@ -161,13 +161,16 @@ mod bodies {
             .refuses_the_input()
             .says("this run has 2 results");
         let pipe = format!("sh -c 'cat {} | exec \"$@\"' sh", release.display());
-        agent_of(place.bare_through(&pipe), &place, &images[0], "out")
-            .arg("--stemcell-image")
-            .arg(&images[1])
-            .arg("/dev/stdin")
-            .run()
-            .refuses_the_input()
-            .says("it is read once for each --stemcell-image");
+        let path = release.to_str().unwrap();
+        for arguments in [&["/dev/stdin"][..], &["--reuse", "/dev/stdin", path]] {
+            agent_of(place.bare_through(&pipe), &place, &images[0], "out")
+                .arg("--stemcell-image")
+                .arg(&images[1])
+                .args(arguments)
+                .run()
+                .refuses_the_input()
+                .says("it is read once for each --stemcell-image");
+        }
         assert!(!place.world.out().exists());
         // A damaged image is reported before the other one is used.
         std::fs::write(&images[1], "damaged").unwrap();
