@@ -20,6 +20,13 @@ struct Known {
 const BSD: &str = "redistribution and use in source and binary forms, with or without modification, are permitted provided";
 const ADVERTISING: &str = "all advertising materials mentioning features";
 const ENDORSE: &str = "used to endorse or promote products";
+/// Conditions of the bzip2 license, which otherwise reads like a BSD license.
+const BZIP2: &str = "the origin of this software";
+const ALTERED: &str = "altered source versions";
+/// The start of a clause of the licenses of curl and X11, which otherwise read like ISC and MIT.
+const EXCEPT: &str = "except as contained in this notice";
+/// The clause that the JSON license adds to MIT.
+const GOOD: &str = "good, not evil";
 const ISC: &str = "permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is";
 const ISC_OLD: &str = "permission to use, copy, modify, and distribute this software for any purpose with or without fee is";
 const NOTICE: &str =
@@ -40,19 +47,19 @@ const KNOWN: [Known; 14] = [
             "granted, free of charge, to any person obtaining a copy",
             "copyright notice and this permission notice shall be included in all copies",
         ],
-        lacks: &[],
+        lacks: &[EXCEPT, GOOD],
     },
     Known {
         id: "BSD-3-Clause",
         longest: 2_500,
         has: &[BSD, ENDORSE],
-        lacks: &[ADVERTISING],
+        lacks: &[ADVERTISING, BZIP2, ALTERED],
     },
     Known {
         id: "BSD-2-Clause",
         longest: 2_000,
         has: &[BSD],
-        lacks: &[ADVERTISING, ENDORSE],
+        lacks: &[ADVERTISING, ENDORSE, BZIP2, ALTERED],
     },
     Known {
         id: "BSD-4-Clause",
@@ -64,13 +71,13 @@ const KNOWN: [Known; 14] = [
         id: "ISC",
         longest: 1_500,
         has: &[ISC, NOTICE],
-        lacks: &[],
+        lacks: &[EXCEPT],
     },
     Known {
         id: "ISC",
         longest: 1_500,
         has: &[ISC_OLD, NOTICE],
-        lacks: &[],
+        lacks: &[EXCEPT],
     },
     Known {
         id: "0BSD",
@@ -191,6 +198,26 @@ mod tests {
         assert_eq!(identify(&four), Some("BSD-4-Clause"));
         assert_eq!(identify(&format!("{ISC}, {NOTICE}.")), Some("ISC"));
         assert_eq!(identify(&format!("{ISC}.")), Some("0BSD"));
+    }
+
+    #[test]
+    fn variants_of_well_known_licenses_are_not_identified() {
+        let curl = format!(
+            "{ISC_OLD} hereby granted, {NOTICE}. Except as contained in this notice, the name of a copyright holder shall not be used in \
+             advertising"
+        );
+        let bsd = "Redistribution and use in source and binary forms, with or without modification, are permitted provided that";
+        let bzip2 = format!(
+            "{bsd} 2. The origin of this software must not be misrepresented 3. Altered source versions must be plainly marked as such \
+             4. The name of the author may not be used to endorse or promote products"
+        );
+        let json = format!("{MIT} The Software shall be used for Good, not Evil.");
+        let x11 = format!(
+            "{MIT} Except as contained in this notice, the name of the X Consortium shall not be used in advertising"
+        );
+        for text in [curl, bzip2, json, x11] {
+            assert_eq!(identify(&text), None, "{text}");
+        }
     }
 
     #[test]
