@@ -133,8 +133,8 @@ impl Call<'_> {
                 return plan::announce(&tasks, &self.stemcell, &self.options, &logs, to).await;
             }
         };
-        let results = tasks.iter().filter(|it| release_of(it).is_some()).count();
-        documents::check_count(&self.options.documents, results)?;
+        let results: Vec<_> = tasks.iter().filter_map(result_of).collect();
+        documents::check_results(&self.options.documents, &results)?;
         if !tasks.iter().any(has_sources) {
             return self
                 .carry_out_all(tasks, stemcell, None, work_directory, written)
@@ -311,10 +311,7 @@ impl Call<'_> {
         let Some((id, release, status)) = release_of(task) else {
             return;
         };
-        let output = match task {
-            Task::Compile { output, .. } | Task::PassOn { output, .. } => output,
-            _ => &release.tarball,
-        };
+        let output = result_of(task).map_or(release.tarball.as_path(), |(path, _)| path);
         self.record.add_release(id, release, output, status);
     }
 
@@ -439,6 +436,16 @@ fn release_of(task: &Task) -> Option<(ReleaseId, &Arc<CheckedRelease>, ReleaseSt
         Task::Compile { id, release, .. } => Some((*id, release, ReleaseStatus::Written)),
         Task::PassOn { id, release, .. } => Some((*id, release, ReleaseStatus::Copied)),
         Task::InPlace { id, release } => Some((*id, release, ReleaseStatus::Unchanged)),
+        Task::Replaced { .. } | Task::Unselected { .. } => None,
+    }
+}
+
+/// The path of the result of a task, if it has one, and whether the run compiles it.
+fn result_of(task: &Task) -> Option<(&Path, bool)> {
+    match task {
+        Task::Compile { output, .. } => Some((output, true)),
+        Task::PassOn { output, .. } => Some((output, false)),
+        Task::InPlace { release, .. } => Some((&release.tarball, false)),
         Task::Replaced { .. } | Task::Unselected { .. } => None,
     }
 }

@@ -27,6 +27,17 @@ use crate::supply_chain::{
 /// The end of the name of a result.
 const RESULT: &str = ".tgz";
 
+/// The end of the name of a provenance document.
+const PROVENANCE: &str = ".provenance.json";
+
+/// The end of the name of an SBOM.
+fn suffix(format: SbomFormat) -> &'static str {
+    match format {
+        SbomFormat::CycloneDx => ".cdx.json",
+        SbomFormat::Spdx => ".spdx.json",
+    }
+}
+
 /// A release, as documents need it.
 #[derive(Debug)]
 pub(super) struct Documented {
@@ -103,18 +114,18 @@ impl Documents {
             time: &time,
         };
         for (format, path) in &self.options.sboms {
-            let (document, suffix) = match format {
-                SbomFormat::CycloneDx => (cyclonedx(&facts, creation), ".cdx.json"),
-                SbomFormat::Spdx => (spdx(&facts, creation), ".spdx.json"),
+            let document = match format {
+                SbomFormat::CycloneDx => cyclonedx(&facts, creation),
+                SbomFormat::Spdx => spdx(&facts, creation),
             };
-            write(&path.of_result(result, suffix), &document)?;
+            write(&path.of_result(result, suffix(*format)), &document)?;
         }
         if let Some(path) = &self.options.provenance
             && documented.is_compiled
         {
             let build = self.build(report, shared);
             let statement = provenance(&facts, &build, &report.agent);
-            write(&path.of_result(result, ".provenance.json"), &statement)?;
+            write(&path.of_result(result, PROVENANCE), &statement)?;
         }
         Ok(())
     }
@@ -181,6 +192,32 @@ pub(super) fn check_count(options: &DocumentOptions, results: usize) -> Result<(
         }),
         _ => Ok(()),
     }
+}
+
+/// Refuses results that would share a document. Each result has its path, and whether the run compiles it.
+pub(super) fn check_results(
+    options: &DocumentOptions,
+    results: &[(&Path, bool)],
+) -> Result<(), OfflineError> {
+    check_count(options, results.len())?;
+    let sboms = options.sboms.iter();
+    let sboms = sboms.map(|(format, path)| (path, suffix(*format), false));
+    let provenance = options.provenance.iter();
+    let provenance = provenance.map(|path| (path, PROVENANCE, true));
+    for (path, suffix, only_compiled) in sboms.chain(provenance) {
+        let mut documents = BTreeMap::new();
+        for (result, is_compiled) in results {
+            if only_compiled && !is_compiled {
+                continue;
+            }
+            let path = path.of_result(result, suffix);
+            if let Some(other) = documents.insert(path.clone(), result) {
+                let results = [(*other).to_owned(), (*result).to_owned()];
+                return Err(OfflineError::SameDocument { path, results });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether two paths name the same file, which need not exist.

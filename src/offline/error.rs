@@ -103,6 +103,14 @@ pub enum OfflineError {
         /// How many results the run has.
         results: usize,
     },
+    /// Two results have the same file name, so their documents would be one file.
+    #[error("the results `{}` and `{}` would both have the document `{}`", results[0].display(), results[1].display(), path.display())]
+    SameDocument {
+        /// The path of the document.
+        path: PathBuf,
+        /// The results.
+        results: [PathBuf; 2],
+    },
     /// A file of a run of a single package is in a directory that the run empties.
     #[error("`{}` is in `{}`, which --force empties", path.display(), directory.display())]
     InEmptied {

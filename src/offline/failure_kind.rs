@@ -46,6 +46,7 @@ impl FailureKind {
             | OfflineError::OverInput { .. }
             | OfflineError::SamePlace { .. }
             | OfflineError::OneDocument { .. }
+            | OfflineError::SameDocument { .. }
             | OfflineError::SameStemcell { .. }
             | OfflineError::InEmptied { .. } => Some(Self::Input),
             OfflineError::Enter { source, .. } => Some(of_package(source)),

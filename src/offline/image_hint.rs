@@ -45,6 +45,10 @@ pub(super) fn several_hint(error: &OfflineError) -> Option<String> {
             "end the path with `/` to get a directory with one file for each result, such as `{}/`",
             path.with_extension("").display()
         )),
+        OfflineError::SameDocument { .. } => Some(
+            "compile the releases in separate runs, with different directories for the documents"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

@@ -428,7 +428,9 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. } if source.is_of_changed_files() => {
             hints.push(TAKEN.to_owned());
         }
-        OfflineError::SameStemcell { .. } | OfflineError::OneDocument { .. } => {
+        OfflineError::SameStemcell { .. }
+        | OfflineError::OneDocument { .. }
+        | OfflineError::SameDocument { .. } => {
             hints.extend(several_hint(error));
         }
         OfflineError::NotReproducible(_) => hints.push(

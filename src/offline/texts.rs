@@ -35,6 +35,10 @@ fn errors() {
                 path: path("sbom.json"),
                 results: 2,
             },
+            &OfflineError::SameDocument {
+                path: path("sboms/a.spdx.json"),
+                results: [path("one/a.tgz"), path("two/a.tgz")],
+            },
             &OfflineError::SamePlace {
                 path: path("/out/a.json"),
                 other: path("/link/a.json"),

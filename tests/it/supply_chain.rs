@@ -342,6 +342,36 @@ fn each_of_several_results_has_its_documents() {
 }
 
 #[test]
+fn results_with_the_same_name_cannot_share_a_document() {
+    let world = World::new();
+    let tarballs = ["one", "two"].map(|directory| {
+        std::fs::create_dir(world.path(directory)).unwrap();
+        world.release(&format!("{directory}/release.tgz"), &release())
+    });
+    let agent = || world.flags(Agent::bare(&world.path("printed")));
+    let sboms = world.path("sboms");
+    let result = |directory: &str| {
+        let path = world.path(directory);
+        let path = path.join("demo-1.10-ubuntu-noble-1.406.tgz");
+        path.display().to_string()
+    };
+    agent()
+        .arg(format!("--sbom=spdx={}/", sboms.display()))
+        .args(&tarballs)
+        .run()
+        .refuses_the_input()
+        .does_not_say("Compiling package")
+        .says(&format!(
+            "the results `{}` and `{}` would both have the document `{}/demo-1.10-ubuntu-noble-1.406.spdx.json`",
+            result("one"),
+            result("two"),
+            sboms.display()
+        ))
+        .says("Hint: compile the releases in separate runs");
+    agent().args(&tarballs).run().succeeds();
+}
+
+#[test]
 fn release_that_was_compiled_before_has_no_provenance() {
     let world = World::new();
     let compiled = world.compiled(&release());
