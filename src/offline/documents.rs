@@ -278,7 +278,7 @@ impl Documented {
             stemcell: StemcellFacts {
                 os: shared.stemcell.os.to_string(),
                 version: shared.stemcell.version.to_string(),
-                image: shared.image.clone(),
+                image: shared.image.clone().filter(|_| uses_image(&packages)),
             },
             source: input.filter(|_| *is_compiled).map(named),
             result: named(&output.file),
@@ -286,6 +286,12 @@ impl Documented {
             packages,
         }
     }
+}
+
+/// Whether packages were compiled in the stemcell image, in this run or in the one that stored them in a cache.
+fn uses_image(packages: &[PackageFacts]) -> bool {
+    let mut origins = packages.iter().map(|it| &it.origin);
+    origins.any(|it| matches!(it, Origin::Compiled | Origin::Cache))
 }
 
 /// The facts of a package; `None` if it was not compiled.
@@ -376,4 +382,58 @@ fn write(path: &Path, document: &Value) -> fs::Result<()> {
 fn timestamp(time: SystemTime) -> String {
     let time = chrono::DateTime::<chrono::Utc>::from(time);
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offline::graph::tests::release;
+
+    fn documented(text: &str) -> Documented {
+        Documented {
+            release: release(text),
+            is_compiled: true,
+            licenses: FoundLicenses::default(),
+            compiled: BTreeMap::new(),
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn compiled() -> Blob {
+        Blob {
+            size: 1,
+            sha1: None,
+            sha256: None,
+        }
+    }
+
+    fn facts(documented: &Documented) -> ReleaseFacts {
+        let output = Output {
+            name: "demo".to_owned(),
+            version: "1".to_owned(),
+            stemcell: None,
+            file: File::default(),
+        };
+        let shared = Shared {
+            stemcell: Slug::new("ubuntu-noble", "1.1").unwrap(),
+            image: Some("digest".to_owned()),
+            started: SystemTime::UNIX_EPOCH,
+        };
+        documented.facts(&output, &[], &shared)
+    }
+
+    #[test]
+    fn image_is_named_only_if_a_package_was_compiled_in_it() {
+        let mut documented = documented("lib@1~a, app@1=b: lib");
+        assert_eq!(facts(&documented).stemcell.image, None);
+        for origin in [Origin::Compiled, Origin::Cache] {
+            let package = (compiled(), origin);
+            documented.compiled.insert(name("app"), package);
+            let image = facts(&documented).stemcell.image;
+            assert_eq!(image.as_deref(), Some("digest"));
+        }
+    }
 }
