@@ -334,6 +334,7 @@ impl Call<'_> {
                 is_compiled,
                 licenses: FoundLicenses::default(),
                 compiled: BTreeMap::new(),
+                uses_server: false,
             };
             if !documents.sboms.is_empty() {
                 let (release, cancel) = (Arc::clone(release), self.cancel.clone());

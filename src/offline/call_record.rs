@@ -27,7 +27,6 @@ use crate::compile::{CompileError, Compiled, Event, first_log};
 use crate::diag::Chain;
 use crate::process::{Status, printable};
 use crate::release::Slug;
-use crate::supply_chain::Origin;
 
 /// The facts of one run.
 #[derive(Debug)]
@@ -375,19 +374,11 @@ impl CallRecord {
 }
 
 impl Facts {
-    /// Records a compiled package for the documents of the releases that have it.
+    /// Records a package for the documents of the releases that have it.
     fn document(&mut self, package: &Package, node: &PackageNode) {
-        let Some(compiled) = &package.compiled else {
-            return;
-        };
-        let origin = match package.cached {
-            true => Origin::Cache,
-            false => Origin::Compiled,
-        };
         for place in node.uses() {
             if let Some(release) = self.documented.get_mut(&place.release) {
-                let facts = (compiled.clone(), origin.clone());
-                release.compiled.insert(place.package.name().clone(), facts);
+                release.add(place.package.name(), package);
             }
         }
     }

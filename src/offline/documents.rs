@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::call_report::{Blob, CallReport, File, Output};
+use super::call_report::{Blob, CallReport, File, Output, Package};
 use super::checked::{CheckedPackage, CheckedRelease, Listed};
 use super::error::OfflineError;
 use super::licenses::FoundLicenses;
@@ -47,6 +47,8 @@ pub(super) struct Documented {
     pub licenses: FoundLicenses,
     /// The packages that were compiled in the run or found in a cache.
     pub compiled: BTreeMap<Name, (Blob, Origin)>,
+    /// Whether machines of the server compiled a package in the run.
+    pub uses_server: bool,
 }
 
 /// The documents of a run.
@@ -55,7 +57,7 @@ pub(super) struct Documents {
     options: DocumentOptions,
     /// The parameters of the run, for provenance.
     parameters: Value,
-    /// The server whose machines compile, for provenance.
+    /// The server whose machines compile or whose action cache is used, for provenance.
     server: Option<String>,
     /// The time for the documents, if it is given.
     date: Option<SourceDate>,
@@ -123,20 +125,20 @@ impl Documents {
         if let Some(path) = &self.options.provenance
             && documented.is_compiled
         {
-            let build = self.build(report, shared);
+            let build = self.build(documented, report, shared);
             let statement = provenance(&facts, &build, &report.agent);
             write(&path.of_result(result, PROVENANCE), &statement)?;
         }
         Ok(())
     }
 
-    fn build(&self, report: &CallReport, shared: &Shared) -> BuildFacts {
+    fn build(&self, documented: &Documented, report: &CallReport, shared: &Shared) -> BuildFacts {
         let times = (timestamp(shared.started), timestamp(SystemTime::now()));
         BuildFacts {
             builder: self.options.builder.clone(),
             options: self.parameters.clone(),
             isolation: report.isolation.map(str::to_owned),
-            server: self.server.clone(),
+            server: self.server.clone().filter(|_| documented.uses_server),
             jobs: report.jobs,
             // Another time than that of the run would be wrong, so with a given time there is none.
             times: self.date.is_none().then_some(times),
@@ -244,12 +246,29 @@ impl DocumentPath {
 }
 
 impl Documented {
+    /// Adds a package of the release that was compiled in the run or found in a cache.
+    pub(super) fn add(&mut self, name: &Name, package: &Package) {
+        let Some(compiled) = &package.compiled else {
+            return;
+        };
+        let machine = package.machine.as_ref();
+        let is_cached = package.cached || machine.is_some_and(|it| it.cached);
+        self.uses_server |= machine.is_some() && !is_cached;
+        let origin = match is_cached {
+            true => Origin::Cache,
+            false => Origin::Compiled,
+        };
+        self.compiled
+            .insert(name.clone(), (compiled.clone(), origin));
+    }
+
     fn facts(&self, output: &Output, inputs: &[File], shared: &Shared) -> ReleaseFacts {
         let Self {
             release,
             is_compiled,
             licenses,
             compiled,
+            ..
         } = self;
         let manifest = &release.manifest;
         let named = |file: &File| NamedBlob {
@@ -387,6 +406,7 @@ fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offline::call_report::{Machine, fixtures};
     use crate::offline::graph::tests::release;
 
     fn documented(text: &str) -> Documented {
@@ -395,6 +415,7 @@ mod tests {
             is_compiled: true,
             licenses: FoundLicenses::default(),
             compiled: BTreeMap::new(),
+            uses_server: false,
         }
     }
 
@@ -435,5 +456,29 @@ mod tests {
             let image = facts(&documented).stemcell.image;
             assert_eq!(image.as_deref(), Some("digest"));
         }
+    }
+
+    #[test]
+    fn packages_of_the_action_cache_were_not_compiled_on_the_server() {
+        let package = |cached| {
+            let mut package = fixtures::package(0, 0.0, [0.0; 4], &[]);
+            package.compiled = Some(compiled());
+            package.machine = Some(Machine {
+                name: None,
+                cached,
+                queued: None,
+                fetching: None,
+                executing: None,
+                storing: None,
+            });
+            package
+        };
+        let mut documented = documented("lib@1=a, app@1=b: lib");
+        documented.add(&name("lib"), &package(true));
+        assert_eq!(documented.compiled[&name("lib")].1, Origin::Cache);
+        assert!(!documented.uses_server);
+        documented.add(&name("app"), &package(false));
+        assert_eq!(documented.compiled[&name("app")].1, Origin::Compiled);
+        assert!(documented.uses_server);
     }
 }

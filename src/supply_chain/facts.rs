@@ -122,7 +122,7 @@ pub struct BuildFacts {
     pub options: Value,
     /// The isolation tier of packaging scripts, if the run compiled packages on this machine.
     pub isolation: Option<String>,
-    /// The server whose machines compiled the packages, if the run compiled them elsewhere.
+    /// The server whose machines compiled packages of the release in the run.
     pub server: Option<String>,
     /// How many packages were compiled concurrently, at most.
     pub jobs: Option<usize>,
