@@ -287,8 +287,6 @@ impl Documented {
             .filter_map(|it| package(it, licenses, compiled))
             .collect();
         packages.sort_by(|one, other| one.name.cmp(&other.name));
-        let tarball = release.tarball.to_string_lossy();
-        let input = inputs.iter().find(|it| it.path == tarball);
         ReleaseFacts {
             name: manifest.name.to_string(),
             version: manifest.version.to_string(),
@@ -299,11 +297,29 @@ impl Documented {
                 version: shared.stemcell.version.to_string(),
                 image: shared.image.clone().filter(|_| uses_image(&packages)),
             },
-            source: input.filter(|_| *is_compiled).map(named),
+            source: is_compiled.then(|| source(release, inputs)),
             result: named(&output.file),
             licenses: licenses.release.clone(),
             packages,
         }
+    }
+}
+
+/// The tarball of a source release as the run read it. The SHA-1 and the size are known if the file is unchanged since then.
+fn source(release: &CheckedRelease, inputs: &[File]) -> NamedBlob {
+    let sha256 = release.digests.sha256();
+    let tarball = release.tarball.to_string_lossy();
+    let mut inputs = inputs.iter();
+    let unchanged = inputs.find(|it| it.path == tarball && it.sha256.as_deref() == Some(sha256));
+    NamedBlob {
+        name: fs::file_name(&release.tarball)
+            .to_string_lossy()
+            .into_owned(),
+        blob: Blob {
+            size: unchanged.and_then(|it| it.size).unwrap_or_default(),
+            sha1: unchanged.and_then(|it| it.sha1.clone()),
+            sha256: Some(sha256.to_owned()),
+        },
     }
 }
 
@@ -480,5 +496,27 @@ mod tests {
         documented.add(&name("app"), &package(false));
         assert_eq!(documented.compiled[&name("app")].1, Origin::Compiled);
         assert!(documented.uses_server);
+    }
+
+    #[test]
+    fn changed_or_unread_source_has_the_digest_that_was_read() {
+        let release = release("app@1=b");
+        let read = release.digests.sha256().to_owned();
+        let input = |sha256: Option<&str>| File {
+            path: "demo.tgz".to_owned(),
+            size: Some(1),
+            sha1: Some("sha1".to_owned()),
+            sha256: sha256.map(str::to_owned),
+        };
+        for (found, sha1) in [
+            (Some(read.as_str()), Some("sha1")),
+            (Some("other"), None),
+            (None, None),
+        ] {
+            let source = source(&release, &[input(found)]);
+            assert_eq!(source.name, "demo.tgz");
+            assert_eq!(source.blob.sha256.as_ref(), Some(&read));
+            assert_eq!(source.blob.sha1.as_deref(), sha1);
+        }
     }
 }
