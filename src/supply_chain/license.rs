@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn variants_of_well_known_licenses_are_not_identified() {
         let curl = format!(
-            "{ISC_OLD} hereby granted, {NOTICE}. Except as contained in this notice, the name of a copyright holder shall not be used in \
+            "{ISC_OLD} granted, {NOTICE}. Except as contained in this notice, the name of a copyright holder shall not be used in \
              advertising"
         );
         let bsd = "Redistribution and use in source and binary forms, with or without modification, are permitted provided that";
