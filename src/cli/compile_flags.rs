@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 
 pub(super) use cache::{CacheFlags, directory as cache_directory};
-pub(super) use compilation::{CompilationFlags, JobsFlag, ScriptFlags, stemcell};
+pub(super) use compilation::{CompilationFlags, JobsFlag, ScriptFlags, stemcell, with_path};
 pub(super) use directories::{DirectoryFlags, WorkFlags};
 pub(super) use inspection::{InspectionFlags, KeepFlags};
 pub(super) use isolation::{IsolationFlag, IsolationFlags, NetworkFlag, SecondRunFlag};

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::compile_flags::{
-    Compile, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag, SecondRunFlag,
-    WorkFlags,
+    Compile, InspectionFlags, IsolationFlag, JobsFlag, LimitFlags, NetworkFlag, ScriptFlags,
+    SecondRunFlag, WorkFlags,
 };
 use super::this_process::{program, who};
 use crate::compile::{
@@ -31,10 +31,7 @@ pub(super) fn options(
     let stemcell_images = flags.compilation.images(cache.as_ref(), &environment);
     let documents = flags.results.documents(&flags.compilation.script);
     let script = &flags.compilation.script;
-    let environment = match remote.as_ref().is_some_and(|it| it.stores) {
-        true => script.variables_for_others(&environment),
-        false => script.variables(&environment, cache.is_some() || remote.is_some()),
-    };
+    let environment = variables(script, &environment, cache.is_some(), remote.as_ref());
     Options {
         purpose: flags.plan.purpose(),
         inputs: flags.tarballs,
@@ -77,6 +74,19 @@ pub(super) fn options(
         environment,
         source_dates,
         ..Options::default()
+    }
+}
+
+/// The variables that scripts inherit.
+fn variables(
+    script: &ScriptFlags,
+    environment: &Environment,
+    has_cache: bool,
+    remote: Option<&RemoteOptions>,
+) -> Environment {
+    match remote.is_some_and(|it| it.stores) {
+        true => script.variables_for_others(environment),
+        false => script.variables(environment, has_cache || remote.is_some()),
     }
 }
 

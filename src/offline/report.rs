@@ -21,6 +21,14 @@ use crate::package_job::ScriptUser;
 use crate::process::Unkillable;
 use crate::release::{Name, Slug};
 
+/// The hint for packages that differ when they are rebuilt.
+const DIFFERENT: &str = "common causes are the current time, random numbers and the order in which parallel jobs end; a package can also \
+                         differ because a dependency does";
+
+/// The hint for packages that may not be stored on a server.
+const ONLY_TAKE: &str =
+    "without --remote-store, packages are taken from the server, but not stored there";
+
 /// The hint for files of the run that another program changed.
 const TAKEN: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
                      another one with --work-dir";
@@ -425,7 +433,9 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         OfflineError::InEmptied { .. } => {
             hints.push("choose a path elsewhere, or do not pass --force".to_owned());
         }
-        OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. } if source.is_of_changed_files() => {
+        OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. }
+            if source.is_of_changed_files() =>
+        {
             hints.push(TAKEN.to_owned());
         }
         OfflineError::SameStemcell { .. }
@@ -433,14 +443,8 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         | OfflineError::SameDocument { .. } => {
             hints.extend(several_hint(error));
         }
-        OfflineError::NotReproducible(_) => hints.push(
-            "common causes are the current time, random numbers and the order in which parallel jobs end; a package can also differ \
-             because a dependency does"
-                .to_owned(),
-        ),
-        OfflineError::Claim { .. } => hints.push(
-            "without --remote-store, packages are taken from the server, but not stored there".to_owned(),
-        ),
+        OfflineError::NotReproducible(_) => hints.push(DIFFERENT.to_owned()),
+        OfflineError::Claim { .. } => hints.push(ONLY_TAKE.to_owned()),
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)

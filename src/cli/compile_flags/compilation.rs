@@ -101,6 +101,15 @@ const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
 /// `PATH` in an image, and where it is not set: the usual value for root in a container.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// These variables, and `PATH` if it is missing. Without `PATH`, bash uses a path of its own that it does not export: make and cc then find no
+/// programs.
+pub(in crate::cli) fn with_path(environment: Environment) -> Environment {
+    match environment.get("PATH") {
+        Some(_) => environment,
+        None => environment.with(&[("PATH", PATH.into())]),
+    }
+}
+
 /// The directory for unpacked images if there is neither `--image-dir` nor a cache.
 fn usual_directory(environment: &Environment) -> PathBuf {
     let given = |name| {
@@ -162,16 +171,11 @@ impl ScriptFlags {
         self.completed(Environment::default().with(&kept), environment)
     }
 
-    /// The inherited variables with those of `--env` and `PATH`. Without `PATH`, bash uses a path of its own that it does not export: make
-    /// and cc then find no programs.
+    /// The inherited variables with those of `--env`, and with `PATH`.
     fn completed(&self, inherited: Environment, environment: &Environment) -> Environment {
-        let inherited = match inherited.get("PATH") {
-            Some(_) => inherited,
-            None => inherited.with(&[("PATH", PATH.into())]),
-        };
         // If a variable is given several times, the last value replaces the others.
         self.named(environment)
-            .fold(inherited, |environment, variable| {
+            .fold(with_path(inherited), |environment, variable| {
                 environment.with(&[variable])
             })
     }

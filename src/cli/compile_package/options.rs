@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::CompilePackage;
 use crate::cache;
+use crate::cli::compile_flags::with_path;
 use crate::cli::options::{source_dates, time_limits};
 use crate::cli::this_process::{program, who};
 use crate::compile::{self, SourceDateError};
@@ -99,7 +100,7 @@ fn variables(job: &PackageJob, environment: &Environment) -> Environment {
     let variables: Vec<_> = variables
         .map(|(name, value)| (name.as_str(), value.into()))
         .collect();
-    cache::inherited(environment).with(&variables)
+    with_path(cache::inherited(environment)).with(&variables)
 }
 
 fn isolation(isolation: JobIsolation) -> Isolation {
