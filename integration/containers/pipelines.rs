@@ -163,6 +163,9 @@ fn action_environment(action: &Value) -> Vec<(String, String)> {
     variables
         .map(|(variable, expression)| {
             let expression = expression.as_str().unwrap();
+            if expression == "${{ github.action_repository }}" {
+                return (variable.clone(), "owner/bosh-agent".to_owned());
+            }
             let input = expression
                 .strip_prefix("${{ inputs.")
                 .and_then(|it| it.strip_suffix(" }}"))
@@ -201,7 +204,8 @@ sys.exit(subprocess.run(sys.argv[2:], env=environment, check=False).returncode)
         .arg(inputs::repository().join("ci/github/compile"))
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("BOSH_AGENT_VERSION", version)
-        .env("BOSH_ACTION_REPOSITORY", "owner/bosh-agent")
+        // As in the steps of a composite action.
+        .env("GITHUB_ACTION_REPOSITORY", "")
         .env("GITHUB_OUTPUT", place.join("outputs"))
         .env("RUNNER_TEMP", place)
         .current_dir(place.join("work"));
