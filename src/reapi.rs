@@ -1,17 +1,17 @@
 //! A client of the Remote Execution API (REAPI), a gRPC protocol for shared caches and for servers
 //! that execute *actions* (commands with inputs) on other machines. A *blob* is a sequence of bytes
-//! that is found by its digest.
+//! that the server stores under its digest.
 //!
 //! ```text
-//! server        a server, its connections and what it can do
-//!  ├─ cas           blobs by their digests: which are missing, small ones, downloads
-//!  ├─ upload        uploads, which continue after a failure
+//! server        a server, its connections and its capabilities
+//!  ├─ cas           blobs: lists missing ones, stores small ones, downloads
+//!  ├─ upload        uploads of blobs, which continue after a failure
 //!  ├─ action_cache  results of actions
 //!  ├─ execution     executions of actions, and how a lost one continues
-//!  │   └─ outcome       what a server says about an execution (pure)
-//!  ├─ connection    a connection that is opened again when it is lost, and several for executions
+//!  │   └─ outcome       what a server reports about an execution (pure)
+//!  ├─ connection    connections, which are opened again after they were closed
 //!  │   └─ channel       an HTTP/2 connection for gRPC
-//!  ├─ pauses        how long to wait before a call is repeated (pure)
+//!  ├─ pauses        how long to wait before a call is retried (pure)
 //!  ├─ digest        digests, small blobs, names of resources (pure)
 //!  └─ error         why a call failed
 //! ```

@@ -1,7 +1,8 @@
 //! Documents about the supply chain of a compiled release, as JSON: software bills of materials (SBOMs) and provenance.
 //!
 //! [`ReleaseFacts`] describe a compiled release: its packages, their sources, digests and licenses, and its stemcell. [`cyclonedx()`] and
-//! [`spdx()`] make SBOMs of them, [`provenance()`] a statement of how the release was compiled. Equal facts give equal documents. No I/O here.
+//! [`spdx()`] make SBOMs from them, [`provenance()`] makes a statement about how the release was compiled. Equal facts give equal documents.
+//! No I/O.
 
 mod cyclonedx;
 mod facts;
@@ -23,7 +24,7 @@ use serde_json::{Map, Value};
 
 use crate::release::{Algorithm, Digests};
 
-/// Removes the items of lists and the fields of objects that are null, empty lists or empty objects: a document has only what is known.
+/// Removes nulls, empty lists and empty objects from lists and objects, because unknown facts are left out of documents.
 fn known(value: Value) -> Value {
     let is_known = |value: &Value| match value {
         Value::Null => false,
@@ -45,7 +46,7 @@ fn known(value: Value) -> Value {
     }
 }
 
-/// A UUID that depends only on the content of a document, of version 8 (RFC 9562).
+/// A UUID of version 8 (RFC 9562) that is computed from the content of a document.
 fn uuid_of(content: &Value) -> String {
     let digests = Digests::of(content.to_string().as_bytes(), &[Algorithm::Sha256]);
     let hex = digests.sha256().unwrap_or_default();

@@ -10,7 +10,7 @@ pub(super) struct Budget {
     reserve: u64,
     /// How much may be used in total, in bytes.
     limit: u64,
-    /// How much can still be written, even if no file that was written is removed again.
+    /// How much can still be written if none of the written files is removed again, in bytes.
     left: u64,
 }
 
@@ -31,8 +31,8 @@ impl Budget {
         self.limit
     }
 
-    /// Takes the space for a file with this many bytes of data. Returns whether the file fits. `free` asks for the free space. It is called
-    /// only if the file does not fit next to all earlier ones: later layers may have replaced some of them.
+    /// Takes the space for a file with this many bytes of data. Returns whether the file fits. `free` returns the free space, in bytes. It
+    /// is called only if the file does not fit in addition to all earlier ones: later layers may have replaced some of them.
     pub(super) fn take<E>(
         &mut self,
         bytes: u64,

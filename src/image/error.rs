@@ -19,7 +19,7 @@ pub enum ImageError {
     Unknown {
         /// The image.
         image: PathBuf,
-        /// What it should be.
+        /// The kinds of images that are supported.
         source: UnknownImage,
     },
     /// A document of the image cannot be used.
@@ -38,7 +38,7 @@ pub enum ImageError {
         /// The reason.
         source: ReadError,
     },
-    /// An archive cannot be decoded.
+    /// An archive cannot be decompressed.
     #[error("failed to read `{}`", file.display())]
     Decode {
         /// The file.
@@ -46,7 +46,7 @@ pub enum ImageError {
         /// The reason.
         source: io::Error,
     },
-    /// A layer must not be merged.
+    /// A layer has an entry that must not be merged.
     #[error("`{}` has an entry that must not be unpacked", file.display())]
     Layer {
         /// The file.
@@ -62,37 +62,37 @@ pub enum ImageError {
         /// The reason.
         source: UnpackError,
     },
-    /// A file does not have its digest.
+    /// A file does not have the digest in the image's documents.
     #[error("`{}` is damaged: its {algorithm} is {found}, not {expected}", file.display())]
     Digest {
         /// The file.
         file: PathBuf,
         /// The algorithm.
         algorithm: &'static str,
-        /// The digest.
+        /// The digest of the file.
         found: String,
         /// The digest in the image's documents.
         expected: String,
     },
-    /// The root file system of a stemcell does not have its digest.
+    /// The root file system of a stemcell does not have the digest in `stemcell.MF`.
     #[error("`{}` is damaged", file.display())]
     Root {
         /// The file.
         file: PathBuf,
-        /// The digest.
+        /// How the digest differs.
         source: DigestMismatch,
     },
-    /// A blob does not have its length.
+    /// A blob does not have the length in the image's documents.
     #[error("`{}` is damaged: it has {found} bytes, not {expected}", file.display())]
     Size {
         /// The file.
         file: PathBuf,
-        /// The length.
+        /// The length of the file, in bytes.
         found: u64,
-        /// The length in the image's documents.
+        /// The length in the image's documents, in bytes.
         expected: u64,
     },
-    /// A file of an archive leads out of it.
+    /// A file of an image is a symbolic link that leads out of the image.
     #[error("`{}` leads out of the image", file.display())]
     Outside {
         /// The file.
@@ -122,13 +122,13 @@ pub enum ImageError {
         /// What is wrong.
         reason: String,
     },
-    /// The image was changed meanwhile.
+    /// The image was changed between the computation of its digest and the end of unpacking.
     #[error("`{}` was changed while it was read", image.display())]
     Changed {
         /// The image.
         image: PathBuf,
     },
-    /// The files of the image need too much space. Files that later layers replace do not count.
+    /// The files of the image need too much space. Files that later layers have replaced do not count.
     #[error("`{}` has files of more than {} of free space", file.display(), Bytes(*limit))]
     TooLarge {
         /// The file.
@@ -142,7 +142,7 @@ pub enum ImageError {
         /// The directory for images, or an image in it.
         path: PathBuf,
     },
-    /// The file system for images gives new files to another user.
+    /// New files in the directory for images belong to another user, as on an NFS with `root_squash`.
     #[error("new directories in `{}` belong to another user", directory.display())]
     OtherOwner {
         /// The directory for images.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// The directories of which a root file system has at least one.
+/// The top directories of a root file system, of which it has at least one.
 const SYSTEM: [&str; 4] = ["bin", "etc", "lib", "usr"];
 
 /// The kind of an archive or of a directory.
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     DockerSave,
 }
 
-/// The names are those of no known kind of image.
+/// The error for names that match no kind of image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "neither a stemcell (`stemcell.MF`, `image`), a root file system (`etc`, `usr`), an OCI layout (`oci-layout`, `index.json`) nor a file \
@@ -26,15 +26,15 @@ pub(super) enum Kind {
 )]
 pub struct UnknownImage;
 
-/// Recognizes a kind while names are read.
+/// Recognizes the kind of an image while the names of its entries are read.
 #[derive(Debug, Default)]
 pub(super) struct Recognizer {
-    /// The first components of all names that matter.
+    /// The first components of the names so far, if they identify a kind.
     found: BTreeSet<&'static str>,
 }
 
 impl Recognizer {
-    /// Considers the name of an entry, as in an archive: with or without `./`. Returns the kind as soon as the other names do not matter.
+    /// Considers the name of an entry, with or without `./`. Returns the kind as soon as no other name can change it.
     pub(super) fn see(&mut self, name: &[u8]) -> Option<Kind> {
         let mut parts = name
             .split(|byte| *byte == b'/')
@@ -59,10 +59,10 @@ impl Recognizer {
         }
     }
 
-    /// The kind, if no other entry follows.
+    /// The kind, after all names without a result of [`see`](Self::see).
     ///
     /// # Errors
-    /// If the names are those of no known kind.
+    /// If the names match no kind.
     pub(super) fn finish(self) -> Result<Kind, UnknownImage> {
         match self.has("manifest.json") {
             true => Ok(Kind::DockerSave),

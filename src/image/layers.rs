@@ -1,14 +1,15 @@
 //! Merges the layers of an image: decides what each entry changes in the root file system. No I/O.
 //!
-//! The caller passes the entries of all layers in order, starting with the lowest layer, and carries out each [`Step`] in an empty
-//! directory. The paths of steps are relative to it, have no `..`, and no directory on the way is a symbolic link.
+//! The caller passes the entries of all layers in order, starting with the lowest layer, and carries out each [`Step`] in a directory that
+//! is empty at first. The paths of steps are relative to it and have no `..`. No directory on the way is a symbolic link.
 //!
 //! - An entry replaces what exists at its path; directories are merged. Directories that no layer lists are created.
 //! - An entry below a symbolic link belongs to the link's target. Targets are resolved inside the root, as in a container.
-//! - `.wh.NAME` removes NAME, and `.wh..wh..opq` everything in its directory, as far as it comes from lower layers. The order of the
-//!   entries of a layer does not matter. Other names that start with `.wh..wh.` are ignored: the storage driver aufs wrote them.
+//! - The whiteout `.wh.NAME` removes NAME, and `.wh..wh..opq` everything in its directory. Both remove only files of lower layers, so they
+//!   may precede or follow the entries of their own layer. Other names that start with `.wh..wh.` are ignored: the storage driver aufs
+//!   wrote them.
 //! - Devices are skipped, and so are hard links to them. They still remove what they replace.
-//! - The number and the lengths of paths are limited, and so is the effort for them.
+//! - The number and the lengths of paths are limited, and so is the number of lookups for them.
 
 mod error;
 #[cfg(test)]
@@ -34,16 +35,17 @@ const SPECIAL: &[u8] = b".wh..wh.";
 /// The name of the entry that makes its directory opaque.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// The largest size of all nodes together, in bytes. They are kept in memory.
+/// The maximum size of all nodes together, in bytes. They are kept in memory.
 const MAX_SIZE: usize = 1 << 30;
 
-/// The largest number of nodes.
+/// The maximum number of nodes.
 const MAX_NODES: usize = 5_000_000;
 
-/// What a node needs besides its path and its target, in bytes.
+/// How much memory a node needs in addition to its path and its target, in bytes.
 const NODE: usize = 128;
 
-/// How many paths are looked up for all entries: many times more than a large image needs, and a minute of work.
+/// The maximum number of path components to look up and of nodes to remove, for all entries together. It is many times what a large image
+/// needs, and takes about a minute.
 const MAX_WORK: u64 = 200_000_000;
 
 /// An entry of a layer.
@@ -72,7 +74,7 @@ impl<'a> From<&'a archive::Entry> for Member<'a> {
 pub(super) struct Step {
     /// The directories to create first, with default attributes: no layer has listed them so far.
     pub directories: Vec<PathBuf>,
-    /// The files, links and directories to remove then, in this order: directories are empty when it is their turn.
+    /// The files, links and directories to remove then, in this order: the contents of a directory precede it.
     pub remove: Vec<PathBuf>,
     /// What to create, if anything.
     pub action: Option<Action>,
@@ -81,7 +83,7 @@ pub(super) struct Step {
 /// What an entry creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// A directory, unless it exists; its attributes are set. The empty path is the root.
+    /// A directory, or only its attributes if it exists already. The empty path is the root.
     Directory(PathBuf),
     /// A regular file.
     File(PathBuf),
@@ -109,7 +111,7 @@ struct Node {
 }
 
 impl Node {
-    /// About how much memory it needs with its path, in bytes.
+    /// Approximately how much memory it needs with its path, in bytes.
     fn size(&self, path: &[u8]) -> usize {
         let target = match &self.kind {
             NodeKind::Symlink(target) => target.len(),
@@ -124,21 +126,22 @@ enum NodeKind {
     Directory,
     Symlink(Vec<u8>),
     File,
-    /// It does not exist, because it is a device.
+    /// A device or a hard link to one, which is not created.
     Skipped,
 }
 
 /// The merged tree.
 #[derive(Debug)]
 pub(super) struct Layers {
-    /// By path, without the root. A path is below a directory if it starts with the directory's path and a slash.
+    /// The nodes by their paths, without the root. A path is below a directory if it starts with the directory's path and a slash.
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// The size of all nodes.
+    /// The size of all nodes, in bytes.
     size: usize,
     /// The number of the current layer.
     layer: u32,
-    /// Whether names of whiteouts have their meaning.
+    /// Whether names that start with `.wh.` are whiteouts.
     whiteouts: bool,
+    /// The number of lookups and removals so far; see [`MAX_WORK`].
     work: u64,
     /// The directories that were created for the current entry.
     made: Vec<PathBuf>,
@@ -201,7 +204,7 @@ impl Layers {
             }
         }
         let directory = self
-            .directory_of(&entry, Missing::Make)?
+            .directory_of(&entry, Missing::Create)?
             .unwrap_or_default();
         let path = join(&directory, name);
         let mut step = self.create(&entry, path, member)?;
@@ -254,7 +257,7 @@ impl Layers {
             }
         };
         let remove = self.replace(&path, &kind)?;
-        // A hard link to a file below a directory that the link replaces.
+        // The link has replaced a directory that contained its target.
         if let Action::HardLink { target, .. } = &action
             && !self.nodes.contains_key(target.as_os_str().as_bytes())
         {
@@ -307,7 +310,7 @@ impl Layers {
         })
     }
 
-    /// Removes a path with everything below it. Directories with remaining entries stay.
+    /// Removes a path with everything below it. Directories with remaining entries stay. Returns the removed paths.
     fn remove(&mut self, path: &[u8], which: Which) -> Result<Vec<PathBuf>, LayerError> {
         let mut removed = self.remove_below(path, which)?;
         removed.extend(self.remove_one(path, which));
@@ -321,14 +324,14 @@ impl Layers {
             .map(|(path, _)| path.clone())
             .collect();
         self.spend(below.len())?;
-        // In reverse order, what is in a directory comes before the directory.
+        // In reverse order, the contents of a directory precede it.
         let below = below.iter().rev();
         Ok(below
             .filter_map(|path| self.remove_one(path, which))
             .collect())
     }
 
-    /// Removes a file or an empty directory. Returns its path if it exists in the file system.
+    /// Removes a file or an empty directory. Returns its path if it was created in the file system.
     fn remove_one(&mut self, path: &[u8], which: Which) -> Option<PathBuf> {
         let node = self.nodes.get(path)?;
         let stays = which == Which::Lower && node.layer == self.layer
@@ -341,7 +344,7 @@ impl Layers {
         (node.kind != NodeKind::Skipped).then(|| to_path(path))
     }
 
-    /// Everything below a directory, in the order of the bytes of its path.
+    /// The nodes below a directory, in the order of their paths' bytes.
     fn below(&self, directory: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &Node)> {
         let prefix = match directory {
             b"" => Vec::new(),
@@ -352,7 +355,7 @@ impl Layers {
         nodes.take_while(move |(path, _)| path.starts_with(&prefix))
     }
 
-    /// The file that a hard link names, and its kind.
+    /// The resolved path of a hard link's target, and its kind.
     fn target(&mut self, entry: &Path, link: &[u8]) -> Result<(Vec<u8>, NodeKind), LayerError> {
         let entry = entry.to_owned();
         let target = match normalize(link) {
@@ -369,7 +372,7 @@ impl Layers {
         found.ok_or(LayerError::TargetMissing { entry, target })
     }
 
-    /// The directory of an entry, without links. `None` if it does not exist and is not created.
+    /// The path of the directory that contains an entry, with all symbolic links resolved. `None` if it does not exist and is not created.
     fn directory_of(
         &mut self,
         entry: &Path,
@@ -400,13 +403,13 @@ impl Layers {
                     }
                     rest.extend(reversed(target));
                 }
-                None if missing == Missing::Make => {
+                None if missing == Missing::Create => {
                     check_length(&next)?;
                     self.insert(next.clone(), NodeKind::Directory)?;
                     self.made.push(to_path(&next));
                     path = next;
                 }
-                Some(NodeKind::File | NodeKind::Skipped) if missing == Missing::Make => {
+                Some(NodeKind::File | NodeKind::Skipped) if missing == Missing::Create => {
                     return Err(LayerError::NotDirectory {
                         entry: entry.to_owned(),
                         parent: to_path(&next),
@@ -447,7 +450,7 @@ impl Layers {
 /// What happens if a directory does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
-    Make,
+    Create,
     Ignore,
 }
 
@@ -455,7 +458,7 @@ enum Missing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     All,
-    /// Those of lower layers.
+    /// Only files of lower layers.
     Lower,
 }
 

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::archive::entry::{EntryPathError, normalize};
 
-/// The largest length of a document, in bytes: what registries accept.
+/// The maximum length of a document, in bytes. Registries accept no longer manifests.
 pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// The largest number of layers: several times what Docker supports.
+/// The maximum number of layers: several times what Docker supports.
 pub(super) const MAX_LAYERS: usize = 1000;
 
 /// Why a document cannot be used.
@@ -56,7 +56,7 @@ pub enum ManifestError {
         /// The number in the configuration.
         config: usize,
     },
-    /// The file names an archive of another image format.
+    /// The artifact is not a container image, or its indexes are nested too deeply.
     #[error("the {document} has the media type `{media_type}`, which is not an image")]
     MediaType {
         /// The document.
@@ -88,7 +88,7 @@ pub enum ManifestError {
     },
 }
 
-/// The platforms of the images that were found.
+/// Formats the platforms of the images that were found.
 struct Found<'a>(&'a [Platform]);
 
 impl fmt::Display for Found<'_> {
@@ -101,7 +101,7 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// The names of the images that were found.
+/// Formats the names of the images that were found.
 struct Names<'a>(&'a [String]);
 
 impl fmt::Display for Names<'_> {
@@ -121,7 +121,7 @@ impl Sha256 {
     /// Parses `sha256:HEX`.
     ///
     /// # Errors
-    /// If the text is something else.
+    /// If the text has another form.
     pub(super) fn parse(text: &str) -> Result<Self, ManifestError> {
         let hex = text.strip_prefix("sha256:").filter(|hex| is_hex(hex));
         hex.map(|hex| Self(hex.to_owned()))
@@ -150,7 +150,7 @@ fn is_hex(text: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// An operating system and an architecture, in the words of container images.
+/// An operating system and an architecture, named as in container images.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The architecture: `amd64`.
@@ -198,7 +198,7 @@ pub(super) struct Descriptor {
     pub name: Option<String>,
 }
 
-/// A descriptor as it is written.
+/// A descriptor as it is in a document.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawDescriptor {
@@ -224,7 +224,7 @@ impl RawDescriptor {
         })
     }
 
-    /// Whether it describes an image, and not a document about one, such as how it was built.
+    /// Whether it describes an image. BuildKit also adds descriptors of attestations, which say how an image was built.
     fn is_image(&self) -> bool {
         !self.annotations.contains_key("vnd.docker.reference.type")
     }
@@ -402,10 +402,10 @@ impl SavedImage {
         })
     }
 
-    /// The digest of the configuration, which its file name has: `HEX.json`, or `HEX` in newer versions.
+    /// The digest of the configuration, which is part of its file name: `HEX.json`, or `HEX` in newer versions of Docker.
     ///
     /// # Errors
-    /// If it has no digest.
+    /// If the file name is not a digest.
     pub(super) fn config_digest(&self) -> Result<Sha256, ManifestError> {
         let stem = self.config.file_stem().and_then(|it| it.to_str());
         Sha256::parse(&format!("sha256:{}", stem.unwrap_or_default()))

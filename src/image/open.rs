@@ -17,7 +17,7 @@ use crate::fs::{self, Context as _};
 use crate::release::yaml::{self, Node};
 use crate::release::{Algorithm, Digests, MultiDigest};
 
-/// How many indexes may refer to each other.
+/// The maximum depth of nested indexes, including `index.json`.
 const MAX_INDEXES: usize = 4;
 
 /// The description of a stemcell.
@@ -26,7 +26,7 @@ const DESCRIPTION: &str = "stemcell.MF";
 /// The root file system of a stemcell.
 const ROOT: &str = "image";
 
-/// The stemcell that an image says it is, with its own words.
+/// The stemcell that an image claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Description {
     /// The `operating_system` of `stemcell.MF`.
@@ -253,7 +253,7 @@ impl Unpacking<'_> {
 }
 
 impl Description {
-    /// What an image that was verified says about itself.
+    /// The description of an image whose digests were verified before.
     #[must_use]
     pub fn new(operating_system: Option<String>, version: Option<String>) -> Self {
         Self {
@@ -273,7 +273,7 @@ impl Description {
             Some(Node::Scalar(scalar)) if !scalar.is_null() => Some(scalar.text.clone()),
             _ => None,
         };
-        // The field also has digests of other algorithms, such as `sha256:HEX`.
+        // In spite of its name, the field also has digests of other algorithms, such as `sha256:HEX`.
         let digests = text("sha1").map(|it| MultiDigest::parse(&it)).transpose();
         let digests = digests.map_err(|error| format!("`sha1` {error}"))?;
         Ok(Self {
@@ -284,7 +284,7 @@ impl Description {
     }
 }
 
-/// Opens a file of an image, which a link in the image may name. Returns its path, too.
+/// Opens a file of an image, which may be a symbolic link to another file of the image. Also returns its path.
 fn open_inside(directory: &Path, name: &Path) -> Result<(PathBuf, File), ImageError> {
     let path = directory.join(name);
     let real = fs::canonicalize(&path)?;
@@ -301,7 +301,7 @@ fn read_document(path: &Path) -> Result<Vec<u8>, ImageError> {
     limited(file, &path)
 }
 
-/// A document in a blob, verified.
+/// Reads a document from a blob, and verifies its digest.
 fn read_blob(layout: &Path, digest: &Sha256) -> Result<Vec<u8>, ImageError> {
     let (path, file) = open_inside(layout, &digest.blob())?;
     let bytes = limited(file, &path)?;
@@ -309,7 +309,7 @@ fn read_blob(layout: &Path, digest: &Sha256) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
-/// Reads a document. One that is too long is cut off after the limit, which its parser reports.
+/// Reads a document. One that is too long is cut off one byte after the limit, so that its parser reports it.
 fn limited(file: File, path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     file.take(MAX_DOCUMENT + 1)
@@ -323,7 +323,7 @@ fn sha256(bytes: &[u8]) -> String {
     digests.sha256().unwrap_or_default().to_owned()
 }
 
-/// The SHA-256 of a file, which is then read from its beginning again.
+/// The SHA-256 of a whole file. Leaves the position at the beginning of the file.
 pub(super) fn digest(mut file: &File, path: &Path) -> fs::Result<String> {
     file.seek(SeekFrom::Start(0)).at("read", path)?;
     let (digests, _) = Digests::of_reader(file, &[Algorithm::Sha256]).at("read", path)?;

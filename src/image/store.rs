@@ -1,16 +1,16 @@
-//! Unpacked images in a directory: each is unpacked once, and several processes use it at once.
+//! Unpacked images in a directory. Each is unpacked once; several processes can use it at the same time.
 //!
 //! ```text
 //! DIR/v1-UID/DIGEST-OWNERS/root        the root file system
-//! DIR/v1-UID/DIGEST-OWNERS/about.json  what the image says about itself
+//! DIR/v1-UID/DIGEST-OWNERS/about.json  the stemcell that the image claims to be
 //! DIR/v1-UID/DIGEST-OWNERS.lock        locked by the process that unpacks the image
 //! DIR/v1-UID/unpacking-…               an image that is being unpacked, leased
 //! ```
 //!
-//! An image appears by rename, so it is always complete; one that lacks an entry was damaged later, and is unpacked again. DIGEST is the
-//! SHA-256 of the file, or of the manifest of an OCI layout. OWNERS are those that the process can give to files: a process with other
-//! ranges of owners unpacks the image again. UID is the user outside of a user namespace. Directories that another user could have
-//! prepared are refused.
+//! An image gets its name by a rename, so it is complete. One that lacks `root` or `about.json` was damaged later, and is unpacked again.
+//! DIGEST is the SHA-256 of the file, or of the manifest of an OCI layout. OWNERS identifies the user IDs and group IDs that the process
+//! can give to files: a process with other IDs unpacks the image again. UID is the ID of the user outside of the process's user namespace.
+//! Directories that another user could have prepared are refused.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -38,10 +38,10 @@ const PROBE: &str = ".bosh-agent-owner-";
 /// The root file system of an image.
 const ROOT: &str = "root";
 
-/// What an image says about itself.
+/// The file with the [`About`] of an image.
 const ABOUT: &str = "about.json";
 
-/// How long a process waits for another one that unpacks the same image, at a time.
+/// How long a process waits for another one that unpacks the same image, before it checks again whether the image is stored.
 const TURN: Duration = Duration::from_secs(60);
 
 /// An image that can be used.
@@ -49,9 +49,9 @@ const TURN: Duration = Duration::from_secs(60);
 pub struct Unpacked {
     /// The directory of its root file system.
     pub root: PathBuf,
-    /// What identifies it; `None` for a directory, which anyone may change.
+    /// Its SHA-256; `None` if the image is the directory of a root file system, whose files can change.
     pub digest: Option<String>,
-    /// What a stemcell says about itself.
+    /// The contents of `stemcell.MF`; `None` if the image is not a stemcell.
     pub description: Option<Description>,
 }
 
@@ -72,18 +72,19 @@ pub struct ImageStore<'a> {
     pub owners: Owners,
 }
 
-/// An image that is not unpacked yet.
+/// An image to unpack.
 enum Packed {
     /// A file, and its state before its digest was computed.
     Archive(File, State),
+    /// The directory of an OCI layout.
     Layout,
 }
 
-/// What changes when a file is written to: its length, the time of its contents and that of its attributes.
+/// The metadata that change when a file is written to: its length, its mtime and its ctime.
 type State = (u64, (i64, i64), (i64, i64));
 
 impl ImageStore<'_> {
-    /// Opens an image, and unpacks it if no earlier process has. `announce` is called before it is unpacked.
+    /// Opens an image, and unpacks it if it is not stored yet. Calls `announce` before unpacking. Waits if another process unpacks the image.
     ///
     /// # Errors
     /// If it is not an image, is damaged, or cannot be unpacked, or if `stop` returned `true`.
@@ -124,7 +125,7 @@ impl ImageStore<'_> {
                 return Ok(unpacked);
             }
             if let Some(_lock) = fs::hold(&lock)? {
-                // Another process may have unpacked it meanwhile.
+                // Another process may have unpacked it before it released the lock.
                 if stored(&final_name, &name)?.is_none() {
                     if fs::lookup(&final_name)?.is_some() {
                         fs::remove_tree(&final_name)?;
@@ -141,7 +142,7 @@ impl ImageStore<'_> {
         }
     }
 
-    /// Unpacks an image into a temporary directory and gives that its name.
+    /// Unpacks an image into a temporary directory, and renames it to `final_name`.
     fn unpack(
         &self,
         image: &Path,
@@ -185,7 +186,7 @@ impl ImageStore<'_> {
         };
         let about = serde_json::to_vec(&about).unwrap_or_default();
         fs::write(&complete.join(ABOUT), &about)?;
-        // After a loss of power, an image with incomplete files would have its name.
+        // Without this, a power failure could leave an image under its final name with incomplete files.
         let directory = fs::open(&complete)?;
         nix::unistd::syncfs(&directory).at("write to disk", &complete)?;
         fs::rename(&complete, final_name)?;
@@ -226,7 +227,8 @@ fn own_directory(directory: &Path) -> Result<PathBuf, ImageError> {
     }
 }
 
-/// Whether a new directory belongs to the current user. File systems of a network may give it to another one.
+/// Whether a new directory belongs to the current user. On network file systems, it may belong to another one. `true` if that cannot be
+/// checked.
 fn keeps_owners(directory: &Path) -> bool {
     let probe = directory.join(format!("{PROBE}{}", std::process::id()));
     let found = fs::create_dir_with_mode(&probe, 0o700).and_then(|()| fs::lookup(&probe));
@@ -237,7 +239,7 @@ fn keeps_owners(directory: &Path) -> bool {
     found.uid() == nix::unistd::geteuid().as_raw()
 }
 
-/// Refuses anything but a directory that only the current user can change.
+/// Refuses a path that exists and is not a directory that only the current user can change.
 fn check_own(path: &Path) -> Result<(), ImageError> {
     let own = nix::unistd::geteuid().as_raw();
     let metadata = fs::lookup(path)?;
@@ -266,7 +268,7 @@ pub(super) fn outer_user() -> u32 {
     found.next().unwrap_or(own)
 }
 
-/// A stored image.
+/// The image that is stored at a path; `None` if it is missing or incomplete.
 fn stored(path: &Path, digest: &str) -> Result<Option<Unpacked>, ImageError> {
     check_own(path)?;
     let about = match fs::read(&path.join(ABOUT)) {
@@ -285,7 +287,7 @@ fn stored(path: &Path, digest: &str) -> Result<Option<Unpacked>, ImageError> {
     }))
 }
 
-/// The kind of a directory.
+/// The kind of the image in a directory.
 fn directory_kind(image: &Path) -> Result<Kind, ImageError> {
     let mut recognizer = Recognizer::default();
     for entry in fs::list(image)? {
@@ -306,7 +308,7 @@ fn state(file: &File, path: &Path) -> fs::Result<State> {
     Ok((metadata.len(), contents, attributes))
 }
 
-/// A short name for the owners that files can get: it depends on the user and on the user namespace.
+/// A short name for the set of owners that files can get. It depends on the user and on the ID maps of the user namespace.
 fn owners_name(owners: Owners) -> fs::Result<String> {
     let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|map| fs::read(map.as_ref()));
     let mut identity = format!("{owners:?} {}", nix::unistd::geteuid()).into_bytes();

@@ -305,7 +305,7 @@ fn image_is_unpacked_once() {
         directory,
         owners: Owners::Current,
     };
-    // As a killed run would leave it.
+    // A killed run leaves such a directory.
     let abandoned = own(directory).join("unpacking-1-2");
     let leave = || {
         fs::create_dir_all(&abandoned.join("image")).unwrap();
@@ -349,7 +349,7 @@ fn image_that_changes_before_it_is_unpacked_is_not_stored() {
         directory,
         owners: Owners::Current,
     };
-    // As during a wait for another process.
+    // The image changes after its digest was computed, as may happen during a wait for another process.
     let change = || fs::write(&image, &tar(&UPPER)).unwrap();
     let error = store.open(&image, &change, &|| false).unwrap_err();
     assert!(matches!(error, ImageError::Changed { .. }), "{error}");
@@ -368,7 +368,7 @@ fn directories_of_other_users_are_refused() {
     let (own, stored) = (own(&scratch.store()), fs::parent(&first.root).to_owned());
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(&own), 0o700);
-    // As with the usual umask.
+    // The directory itself has the mode that the umask gives it.
     assert_eq!(mode(&scratch.store()) & 0o500, 0o500);
     assert_ne!(mode(&scratch.store()), 0o700);
     let refused = || matches!(scratch.open(&image), Err(ImageError::OfOthers { .. }));

@@ -18,9 +18,9 @@ use crate::runtime::ReadAhead;
 /// Whether files get the owners that the image names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// They do.
+    /// Files get the owners in the image.
     OfImage,
-    /// All belong to the current user, who may not change owners.
+    /// All files belong to the current user, who may not change owners.
     Current,
 }
 
@@ -33,7 +33,7 @@ struct Attributes {
 }
 
 impl Attributes {
-    /// Those of directories that no layer lists.
+    /// The attributes of directories that no layer lists.
     const DEFAULT: Self = Self {
         mode: 0o755,
         mtime: 0,
@@ -75,8 +75,8 @@ impl<'a> Root<'a> {
         })
     }
 
-    /// Unpacks a compressed layer above the earlier ones, and verifies the compressed data. Returns the digest of the decoded layer.
-    /// `file` is for messages.
+    /// Unpacks a layer, which may be compressed, on top of the earlier ones. Reads it to its end. Returns the SHA-256 of the decompressed
+    /// layer. `file` names it in errors.
     pub(super) fn add_file(
         &mut self,
         layer: impl Read + Send + 'static,
@@ -89,7 +89,7 @@ impl<'a> Root<'a> {
         decoded.finish().map_err(decode)
     }
 
-    /// Like [`add_file`](Self::add_file), for a reader that stays in this thread.
+    /// Like [`add_file`](Self::add_file), but decompresses in this thread, and computes no digest.
     pub(super) fn add_here(&mut self, layer: impl Read, file: &Path) -> Result<(), ImageError> {
         let decode = |source| decode(file, source);
         let mut decoder = Decoder::new(layer).map_err(decode)?;
@@ -122,7 +122,7 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// Refuses an entry for whose data the free space does not suffice.
+    /// Refuses an entry whose data does not fit into the free space.
     fn check_space(&mut self, entry: &Entry, file: &Path) -> Result<(), ImageError> {
         let stored = entry.size - entry.holes();
         let free = || fs::space(&self.destination).map(|it| it.free);
@@ -185,7 +185,8 @@ impl<'a> Root<'a> {
         self.set_owner(&path, owner, Some(entry.mode))
     }
 
-    /// Sets the owner of a new file, and then its mode again, from which the kernel removes bits.
+    /// Sets the owner of a new file. Then sets a mode with set-user-ID or set-group-ID bits again, because the kernel clears these bits
+    /// when the owner changes.
     fn set_owner(
         &mut self,
         path: &Path,
@@ -205,7 +206,7 @@ impl<'a> Root<'a> {
     /// Sets the attributes of directories, after all files are in them.
     pub(super) fn finish(mut self, destination: &Path) -> Result<(), ImageError> {
         let directories = std::mem::take(&mut self.directories);
-        // In reverse order, directories come before the directory that contains them.
+        // In reverse order, the contents of a directory precede it: changing them would change its mtime.
         for (path, it) in directories.into_iter().rev() {
             let set = self.set_owner(&path, (it.uid, it.gid), None);
             let set = set.and_then(|()| {
@@ -228,7 +229,7 @@ fn decode(file: &Path, source: io::Error) -> ImageError {
     }
 }
 
-/// Hashes what is read.
+/// A reader that hashes what is read through it.
 pub(super) struct Hashed<R> {
     input: R,
     hasher: Hasher,
@@ -242,7 +243,7 @@ impl<R: Read> Hashed<R> {
         }
     }
 
-    /// Reads the rest. Returns the digest of everything.
+    /// Reads the rest of the input. Returns the digests of the whole input.
     pub(super) fn finish(mut self) -> io::Result<Digests> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(self.hasher.finish())

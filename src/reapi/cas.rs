@@ -25,7 +25,8 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The next part; `None` at the end of the blob. All parts have the length of the blob together, but may be other bytes.
+    /// Receives the next part; `None` at the end of the blob. Checks the length of the blob, but not its digest: the caller hashes the
+    /// parts.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
         let part = match self.first.take() {
             Some(part) => Some(part),
@@ -56,7 +57,7 @@ impl Parts {
 }
 
 impl Server {
-    /// Returns which of some blobs the server lacks.
+    /// Returns the SHA-256 of those blobs that the server lacks.
     pub(crate) async fn missing(
         &self,
         all: impl IntoIterator<Item = &Digest>,
@@ -76,8 +77,8 @@ impl Server {
         Ok(missing.map(|digest| digest.hash).collect())
     }
 
-    /// Stores small blobs in one request. If they are longer than `batch` bytes together, stores
-    /// them one by one.
+    /// Stores small blobs in one request or, if they are longer than `batch` bytes together, one by
+    /// one.
     pub(crate) async fn store_small(
         &self,
         blobs: Vec<Blob>,
@@ -133,7 +134,8 @@ impl Server {
         };
         let channel = self.channel(Purpose::Fetch).await?;
         let mut client = ByteStreamClient::with_origin(channel, self.origin.clone());
-        // Some servers send headers before they search for the blob.
+        // Wait for the first message: some servers send headers before they search for the blob, and
+        // report only then that it is missing.
         let reading = async {
             let mut stream = client.read(request).await?.into_inner();
             let first = stream.message().await?;
@@ -151,7 +153,8 @@ impl Server {
         }
     }
 
-    /// Downloads a blob into memory, and checks its bytes; `None` if it is missing.
+    /// Downloads a blob of at most `limit` bytes into memory, and verifies its digest; `None` if it
+    /// is missing.
     pub(crate) async fn read_small(
         &self,
         digest: &Digest,

@@ -25,7 +25,7 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Connects to a server. `headers` are added to each request. If the server sends nothing for
-    /// `ping_after`, it gets a ping.
+    /// `ping_after`, the client sends a ping.
     pub(super) async fn open(
         client: &Client,
         url: &Url,

@@ -1,4 +1,4 @@
-//! Connections to a server. Each is opened at the first call, and again if the server has closed it.
+//! Connections to a server.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,11 +7,12 @@ use super::channel::Channel;
 use super::error::CallError;
 use crate::http::{Client, Headers, Timeouts, Url};
 
-/// After this time without data from the server, it gets a ping. By default, gRPC servers close
-/// connections with more than one ping in five minutes.
+/// The client sends a ping after this time without data from the server. By default, gRPC servers
+/// close connections with more than one ping in five minutes.
 const PING_AFTER: Duration = Duration::from_secs(310);
 
-/// How many executions share a connection. Servers limit the concurrent calls on one connection, often to 100; further calls wait.
+/// The maximum number of executions on one connection. Servers limit the concurrent calls on a
+/// connection, often to 100; further calls wait.
 const SHARING: usize = 64;
 
 /// A connection that is opened at the first call, and again if the server has closed it.
@@ -22,7 +23,8 @@ pub(super) struct Connection {
     open: tokio::sync::Mutex<Option<Channel>>,
 }
 
-/// The connections for executions. A server may send nothing for as long as a script runs.
+/// The connections for executions. A server may send nothing for as long as a script runs, so these
+/// connections are checked by pings.
 #[derive(Debug)]
 pub(super) struct Connections {
     client: Client,
@@ -42,7 +44,7 @@ impl Connection {
         }
     }
 
-    /// The open connection.
+    /// Returns the open connection. Connects first, if there is none or the server has closed it.
     pub(super) async fn channel(&self, url: &Url, headers: &Headers) -> Result<Channel, CallError> {
         let mut open = self.open.lock().await;
         if let Some(channel) = open.as_ref().filter(|it| !it.is_closed()) {
@@ -69,7 +71,7 @@ impl Connections {
     /// Takes a place on a connection that has one, or on a new connection.
     pub(super) fn take_place(&self) -> (Arc<Connection>, Place) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        // The list has a place itself.
+        // `users` also counts the place in the list, which no execution uses.
         let found = all.iter().find(|(_, place)| place.users() <= SHARING);
         if let Some((connection, place)) = found {
             return (Arc::clone(connection), place.another());

@@ -11,7 +11,8 @@ use crate::http::{self, StatusCode};
 /// The maximum length of a server's message that is printed, in characters.
 const LONGEST_REASON: usize = 200;
 
-/// Why a call failed. The texts contain no query and no header.
+/// Why a call failed. The texts contain neither the query of the address nor headers, which may be
+/// confidential.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// The server cannot be reached.
@@ -79,7 +80,8 @@ impl CallError {
         }
     }
 
-    /// The error for a download whose rest did not fit the bytes that were received before.
+    /// The error for a download that could not be continued at an offset. The next attempt downloads
+    /// the whole blob.
     pub(crate) fn not_continued() -> Self {
         let reason = "the server did not continue the download";
         Self::failed("Read", &Status::unavailable(reason))

@@ -1,7 +1,7 @@
 //! Executes actions on the machines of a server.
 //!
-//! A server reports an execution as a stream of updates. If the stream is lost, another one continues the same execution; if the server
-//! does not know the execution any longer, the action is executed again, a few times at most.
+//! A server reports an execution as a stream of updates. If the stream is lost, the client opens another one for the same execution. If
+//! the server does not know the execution any longer, the client executes the action again, at most `REPEATS` times.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use longrunning::operations_client::OperationsClient;
 /// How often an action is executed again because the server has lost its execution.
 const REPEATS: u32 = 3;
 
-/// How long a server may take to send the first update of an execution, in units of the pauses.
+/// How long a server may take to send the first update of an execution, in the unit of `Pauses`: 15 minutes.
 const FIRST_UPDATE: u32 = 15 * 60;
 
-/// A stream that lasted this long does not count as a failure: proxies end streams after a time.
+/// When a stream that lasted this long is lost, the earlier failures are forgotten: proxies limit how long a stream may last.
 const LASTING: Duration = Duration::from_secs(60);
 
 /// An action that is executed. If it is dropped, the server may continue the execution: see [`cancel`](Self::cancel).
@@ -42,9 +42,9 @@ pub(crate) struct Execution<'a> {
     updates: Option<Updates>,
     /// Whether the server has sent an update of the current execution.
     has_updates: bool,
-    /// How many streams in a row were lost soon, without a new stage.
+    /// How many streams in a row were lost within `LASTING` and without a new stage.
     failures: u32,
-    /// How many executions the server has lost.
+    /// How many executions were lost: the server forgot them, or the connection failed before the first update.
     lost: u32,
     stage: Stage,
 }
@@ -77,7 +77,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Waits for the next stage or the end. Not to be called after the end. Cancel-safe.
+    /// Waits for the next stage or the end. Retries after errors that may pass. Must not be called after the end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Event, CallError> {
         loop {
             let error = match self.update_in_time().await {
@@ -99,7 +99,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// The pause after an error that may pass, and before the execution is continued or repeated.
+    /// Handles the error of a stream. Returns the pause before the execution is continued or repeated; returns the error if it cannot
+    /// pass, or if there were too many.
     fn after(&mut self, error: CallError) -> Result<Duration, CallError> {
         (self.opening, self.updates) = (None, None);
         let is_unknown = matches!(
@@ -181,7 +182,7 @@ impl<'a> Execution<'a> {
         Ok(Some(update))
     }
 
-    /// Asks the server to stop the execution. A server may ignore that. If the execution has no name yet, waits for it.
+    /// Asks the server to stop the execution, which it may ignore. If the server has not sent the execution's name yet, waits for it.
     pub(crate) async fn cancel(&mut self) -> Result<(), CallError> {
         let is_starting = self.opening.is_some() || self.updates.is_some();
         if self.name.is_none() && is_starting {
@@ -194,8 +195,8 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// Converts the error status of a call. If the status lists missing blobs, it is the end of the
-/// execution.
+/// Converts the error status of a call. The code `FAILED_PRECONDITION` means that the server lacks
+/// blobs, and ends the execution.
 fn refusal(method: &'static str, status: &Status) -> Result<Update, CallError> {
     Update::of_status(status).ok_or_else(|| CallError::failed(method, status))
 }
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn server_that_forgets_every_execution_gets_a_few_ones() {
+    async fn forgotten_executions_are_repeated_three_times() {
         let server = TestServer::start(|method, _| match method {
             "Execute" => Reply::messages(&[running()]).lost(),
             _ => Reply::status(Code::NotFound),
@@ -440,7 +441,7 @@ mod tests {
         let server = server.await;
         let client = server.client();
         let mut execution = Execution::new(&client, &Digest::of(b"action"), true);
-        // Its request is not sent yet.
+        // The first poll does not send the request yet.
         assert!(execution.next().now_or_never().is_none());
         execution.cancel().await.unwrap();
         assert_eq!(server.calls_of("CancelOperation").len(), 1);

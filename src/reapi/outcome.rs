@@ -63,7 +63,7 @@ pub(crate) struct Refusal {
     pub missing: Vec<Digest>,
 }
 
-/// The needed fields of the message `google.rpc.PreconditionFailure`.
+/// The message `google.rpc.PreconditionFailure`, without the fields that are not used.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PreconditionFailure {
     #[prost(message, repeated, tag = "1")]
@@ -91,7 +91,8 @@ impl Update {
         }
     }
 
-    /// The end of an execution that lacks blobs; `None` for other statuses. Not every server lists the blobs.
+    /// The end of an execution for which the server lacks blobs (`FAILED_PRECONDITION`); `None` for other codes. Not every server lists
+    /// the missing blobs.
     pub(super) fn of_status(status: &Status) -> Option<Self> {
         let details = rpc::Status::decode(status.details());
         let missing = details.map(|it| missing(&it.details)).unwrap_or_default();
@@ -108,7 +109,7 @@ impl Update {
     }
 }
 
-/// The stage of an execution. The details of a machine say whether it still fetches the inputs.
+/// The stage of an execution. The metadata of the machine say whether it still fetches the inputs.
 fn stage(metadata: &api::ExecuteOperationMetadata) -> Stage {
     let details = metadata.partial_execution_metadata.as_ref();
     let is_fetching = details.is_some_and(|it| {
@@ -175,7 +176,7 @@ fn missing(details: &[Any]) -> Vec<Digest> {
     let violations = failures.flat_map(|it| it.violations);
     let missing = violations.filter(|it| it.r#type == "MISSING");
     let digests = missing.filter_map(|it| {
-        // On some servers, the name starts with the name of the instance.
+        // On some servers, the resource name starts with the name of the instance.
         let mut parts = it.subject.rsplit('/');
         let (size, hash) = (parts.next()?, parts.next()?);
         Digest::parse(&api::Digest {

@@ -1,11 +1,11 @@
-//! The pauses before calls of a server are repeated.
+//! The pauses before a call is retried.
 
 use std::time::Duration;
 
 /// The pauses, in thousandths of the unit. Together they cover an outage of about two minutes.
 const STEPS: [u32; 9] = [100, 400, 1000, 2000, 4000, 8000, 15_000, 30_000, 60_000];
 
-/// The pauses before calls of a server are repeated. Their unit is also the unit of the time limits for a silent server.
+/// The pauses before a call is retried. Their unit is also that of the time limits for a silent server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pauses {
     unit: Duration,
@@ -28,7 +28,7 @@ impl Pauses {
         self.unit
     }
 
-    /// The pause after this number of failures in a row, from 1; `None` if these were too many.
+    /// The pause after this number of consecutive failures; `None` after more failures than there are pauses, and for zero.
     pub(crate) fn after(self, failures: u32) -> Option<Duration> {
         let step = usize::try_from(failures).ok()?.checked_sub(1)?;
         STEPS.get(step).map(|step| self.unit * *step / 1000)

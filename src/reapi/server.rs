@@ -14,7 +14,8 @@ use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
 
 use api::capabilities_client::CapabilitiesClient;
 
-/// The maximum number of bytes in one request. gRPC servers accept messages of 4 MiB.
+/// The maximum number of bytes of blobs in one request. By default, gRPC servers accept messages of
+/// at most 4 MiB.
 const LONGEST_BATCH: usize = 2 << 20;
 
 /// A server of the Remote Execution API. The client connects at the first call.
@@ -56,7 +57,7 @@ pub(crate) struct Capabilities {
 
 impl Server {
     /// The server at `url`, whose path is the name of an instance. `headers` are added to each
-    /// call.
+    /// call. The time limits are those for calls that read, and those for all others.
     pub(crate) fn new(
         url: &Url,
         headers: Headers,
@@ -93,7 +94,7 @@ impl Server {
             };
             match client.get_capabilities(request).await {
                 Ok(response) => capabilities(response.into_inner()),
-                // Some caches do not offer the service for capabilities.
+                // Some caches lack the service for capabilities. Assume that they can do everything.
                 Err(status) if status.code() == Code::Unimplemented => Ok(Capabilities {
                     is_updatable: true,
                     batch: LONGEST_BATCH,
@@ -113,14 +114,14 @@ impl Server {
         connection.channel(&self.url, &self.headers).await
     }
 
-    /// A connection for the updates of an execution. The place on it must be kept as long as the updates.
+    /// A connection for an execution. The place on it must be kept until the stream of updates ends.
     pub(super) async fn execution_channel(&self) -> Result<(Channel, Place), CallError> {
         let (connection, place) = self.executing.take_place();
         let channel = connection.channel(&self.url, &self.headers).await?;
         Ok((channel, place))
     }
 
-    /// The pauses before calls are repeated.
+    /// The pauses before a call is retried.
     pub(crate) fn pauses(&self) -> Pauses {
         self.pauses
     }

@@ -1,4 +1,4 @@
-//! A server of the Remote Execution API for tests, which answers each call with what the test wants.
+//! A server of the Remote Execution API for tests. The test chooses the reply to each call.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ pub(crate) struct Reply {
 
 #[derive(Debug, Clone)]
 enum End {
-    /// A code, and the bytes of its details.
+    /// The call ends with a code and the bytes of its details.
     Status(Code, Vec<u8>),
     /// The stream stays open.
     Silence,
@@ -54,7 +54,7 @@ impl Reply {
         }
     }
 
-    /// The stream is lost after the messages: a proxy says so.
+    /// The stream fails after the messages, as when a proxy loses the server.
     pub(crate) fn lost(mut self) -> Self {
         self.end = End::Status(Code::Unavailable, Vec::new());
         self
@@ -118,14 +118,14 @@ impl TestServer {
         server.with_pauses(Pauses::of(Duration::from_millis(10)))
     }
 
-    /// The calls of a method.
+    /// The messages of each call of a method.
     pub(crate) fn calls_of(&self, method: &str) -> Vec<Vec<Vec<u8>>> {
         let calls = self.calls.lock().unwrap();
         let calls = calls.iter().filter(|(name, _)| name == method);
         calls.map(|(_, messages)| messages.clone()).collect()
     }
 
-    /// The methods that were called.
+    /// The methods of all calls, in order.
     pub(crate) fn methods(&self) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
         calls.iter().map(|(method, _)| method.clone()).collect()

@@ -1,4 +1,4 @@
-//! Uploads of blobs. An upload that was interrupted continues where the server says.
+//! Uploads of blobs. An interrupted upload continues at the offset that the server reports.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -114,7 +114,7 @@ fn requests(name: String, offset: u64, body: Body) -> impl Stream<Item = WriteRe
         let mut body = body?;
         let data = match body.frame().await {
             Some(frame) => frame.ok()?.into_data().ok()?,
-            // Without bytes, the only request finishes the upload.
+            // If no bytes are left to upload, the only request is an empty one that finishes the upload.
             None if name.is_some() && body.length() == 0 => Bytes::new(),
             None => return None,
         };
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// A server that answers questions about an upload with this reply. The first write is lost.
+    /// A server that answers `QueryWriteStatus` with this reply. The first write fails.
     async fn server(status: Reply) -> TestServer {
         let count = std::sync::atomic::AtomicUsize::new(0);
         TestServer::start(move |method, _| match method {
@@ -170,7 +170,8 @@ mod tests {
         .await
     }
 
-    /// Two attempts to write. Returns where the second one started, if there was one, and whether it had the name of the first.
+    /// Writes twice. Returns the offset of the second attempt, and whether it used the name of the first; `None` if the server had the
+    /// whole blob after the first.
     async fn attempts(status: Reply) -> Option<(u64, bool)> {
         let server = server(status).await;
         let client = server.client();

@@ -6,10 +6,10 @@ use super::facts::{Creation, License, NamedBlob, Origin, PackageFacts, ReleaseFa
 use super::{known, uuid_of};
 use crate::package_job::Blob;
 
-/// The reference of the release in the document.
+/// The `bom-ref` of the release.
 const RELEASE: &str = "release";
 
-/// The reference of the stemcell.
+/// The `bom-ref` of the stemcell.
 const STEMCELL: &str = "stemcell";
 
 /// The document of a compiled release: the release as the main component, its packages and its stemcell as components.
@@ -136,7 +136,7 @@ fn source(blob: Option<&NamedBlob>) -> Vec<Value> {
     reference.into_iter().collect()
 }
 
-/// A relative reference to a file.
+/// The name of a file as a relative URL.
 fn url(name: &str) -> String {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     const KEPT: &AsciiSet = &NON_ALPHANUMERIC
@@ -149,7 +149,7 @@ fn url(name: &str) -> String {
     utf8_percent_encode(name, KEPT).to_string()
 }
 
-/// The licenses, each once.
+/// The licenses without duplicates.
 fn licenses(licenses: &[License]) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::new();
     for license in licenses {

@@ -1,4 +1,4 @@
-//! The facts of which the documents consist.
+//! The facts from which the documents are made.
 
 use serde_json::Value;
 
@@ -38,10 +38,10 @@ pub struct StemcellFacts {
     pub image: Option<String>,
 }
 
-/// A file, by its name without directories.
+/// A file with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedBlob {
-    /// The name.
+    /// The name; for a tarball, without directories.
     pub name: String,
     /// The size and the digests.
     pub blob: Blob,
@@ -82,7 +82,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The word for documents.
+    /// The word for the origin in documents.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Compiled => "compiled",
@@ -98,7 +98,7 @@ impl Origin {
 pub struct License {
     /// The SPDX identifier, if the text is that of a well-known license.
     pub id: Option<&'static str>,
-    /// The path in its archive.
+    /// The path of the file in its archive.
     pub path: String,
     /// The text.
     pub text: String,
@@ -126,6 +126,6 @@ pub struct BuildFacts {
     pub server: Option<String>,
     /// How many packages were compiled concurrently, at most.
     pub jobs: Option<usize>,
-    /// When the run began and ended, in RFC 3339 and UTC; `None` if the document must not depend on it.
+    /// When the run began and ended, in RFC 3339 and UTC; `None` if equal runs must have equal documents.
     pub times: Option<(String, String)>,
 }

@@ -1,19 +1,22 @@
-//! Recognizes files with licenses by their names, and well-known licenses by their texts.
+//! Recognizes license files by their names, and well-known licenses by their texts.
 
-/// The beginnings of the names of files with licenses, in upper case.
+/// How the names of license files begin, in upper case.
 const NAMES: [&str; 4] = ["LICENSE", "LICENCE", "COPYING", "UNLICENSE"];
 
-/// The ends of names that have a license's name and are something else: archives and programs.
+/// The extensions of files that are not license texts, whatever their names: source code, data and archives, in upper case.
 const OTHERS: [&str; 12] = [
     ".GO", ".PY", ".RB", ".C", ".H", ".JS", ".TS", ".RS", ".ERB", ".TGZ", ".GZ", ".JSON",
 ];
 
-/// A license: its SPDX identifier, the length of its longest usual text, and phrases that it has and does not have. Texts are compared
-/// without differences in white space and case.
+/// A well-known license. Its text is compared in lower case, with one space between words.
 struct Known {
+    /// The SPDX identifier.
     id: &'static str,
+    /// The length of the longest usual text, in bytes. A longer text may contain other licenses.
     longest: usize,
+    /// Phrases that the text contains.
     has: &'static [&'static str],
+    /// Phrases that distinguish similar licenses from this one.
     lacks: &'static [&'static str],
 }
 
@@ -32,7 +35,7 @@ const ISC_OLD: &str = "permission to use, copy, modify, and distribute this soft
 const NOTICE: &str =
     "provided that the above copyright notice and this permission notice appear in all copies";
 
-/// The versions of the GNU licenses are not listed: their texts do not say whether a later version may be used.
+/// The licenses that are identified. The GNU licenses are not among them: their texts do not say whether a later version may be used.
 const KNOWN: [Known; 14] = [
     Known {
         id: "Apache-2.0",
@@ -126,7 +129,7 @@ const KNOWN: [Known; 14] = [
     },
 ];
 
-/// Whether a file with this name, without directories, has the text of a license.
+/// Whether a file is a license file, by its name without directories.
 #[must_use]
 pub fn is_license(name: &str) -> bool {
     let name = name.to_uppercase();

@@ -9,10 +9,10 @@ use crate::package_job::{Agent, Blob};
 /// The kind of build, by which a verifier knows the meaning of the parameters. `docs/supply-chain.md` describes it.
 const BUILD_TYPE: &str = "urn:bosh-agent:compile:v1";
 
-/// The build platform, if the user names none.
+/// The URI of the build platform, unless the user chooses another.
 pub const DEFAULT_BUILDER: &str = "urn:bosh-agent";
 
-/// The statement about a compiled release. Its subject is the tarball.
+/// The statement about a compiled release. Its subject is the release's tarball.
 #[must_use]
 pub fn provenance(release: &ReleaseFacts, build: &BuildFacts, agent: &Agent) -> Value {
     let times = build.times.as_ref();
@@ -54,7 +54,7 @@ pub fn provenance(release: &ReleaseFacts, build: &BuildFacts, agent: &Agent) -> 
     }))
 }
 
-/// The files from which the release was compiled.
+/// The inputs of the compilation: the source release, the stemcell image, and the sources of packages.
 fn inputs(release: &ReleaseFacts) -> Vec<Value> {
     let changed = release.has_uncommitted_changes.then_some(true);
     let source = release.source.iter().map(|source| {

@@ -9,16 +9,16 @@ use super::{known, uuid_of};
 use crate::package_job::Blob;
 use crate::release::{Algorithm, Digests};
 
-/// The identifiers of elements.
+// The identifiers of elements.
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const RELEASE: &str = "SPDXRef-Release";
 const RELEASE_SOURCE: &str = "SPDXRef-Release-Source";
 const STEMCELL: &str = "SPDXRef-Stemcell";
 
-/// What is not known.
+/// SPDX's value for an unknown fact.
 const UNKNOWN: &str = "NOASSERTION";
 
-/// The document of a compiled release: the compiled release, its packages, their sources and its stemcell as packages.
+/// The document of a compiled release. Its elements are the compiled release, its source, its packages, their sources, and its stemcell.
 #[must_use]
 pub fn spdx(release: &ReleaseFacts, creation: Creation<'_>) -> Value {
     let name = release.result.name.trim_end_matches(".tgz");
@@ -139,7 +139,7 @@ fn relationships(release: &ReleaseFacts) -> Vec<Value> {
     relations
 }
 
-/// Identifiers have numbers, because the names of packages may have characters that identifiers cannot have.
+/// The identifier of a compiled package. It has a number, because package names may contain characters that identifiers must not contain.
 fn compiled_id(number: usize) -> String {
     format!("SPDXRef-Package-{}", number + 1)
 }
@@ -157,12 +157,12 @@ fn checksums(blob: &Blob) -> Vec<Value> {
     known.collect()
 }
 
-/// The license texts of the document that are not those of well-known licenses, by their identifiers.
+/// The texts of licenses without an SPDX identifier, by the identifiers that the document gives them.
 #[derive(Default)]
 struct Texts<'a>(BTreeMap<String, &'a License>);
 
 impl<'a> Texts<'a> {
-    /// The expression for these licenses, which all apply.
+    /// The SPDX expression that all these licenses apply; `NOASSERTION` if there are none.
     fn declared(&mut self, licenses: &'a [License]) -> String {
         let mut ids: Vec<String> = licenses.iter().map(|it| self.id(it)).collect();
         ids.sort();

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::archive::entry::EntryPathError;
 
-/// The largest length of a path or of the target of a symbolic link, in bytes: programs cannot use longer ones.
+/// The maximum length of a path or of the target of a symbolic link, in bytes: `PATH_MAX` of Linux.
 pub(super) const MAX_PATH: usize = 4096;
 
-/// How many symbolic links are followed for a path, as in the kernel.
+/// The maximum number of symbolic links that are followed for a path, as in the kernel.
 pub(super) const MAX_LINKS: usize = 40;
 
 /// Why an entry must not be merged.
@@ -27,7 +27,7 @@ pub enum LayerError {
         /// The reason.
         source: EntryPathError,
     },
-    /// The target of a hard link is missing or a directory.
+    /// The target of a hard link is missing, or is a directory.
     #[error("the target `{}` of the hard link `{}` is not an earlier file", target.display(), entry.display())]
     TargetMissing {
         /// The link.
@@ -35,13 +35,13 @@ pub enum LayerError {
         /// Its target.
         target: PathBuf,
     },
-    /// A symbolic link without a target.
+    /// A symbolic link has no target, or one with a null byte.
     #[error("the symbolic link `{}` has no target", entry.display())]
     NoTarget {
         /// The link.
         entry: PathBuf,
     },
-    /// The root is not a directory.
+    /// An entry for the root is not a directory.
     #[error("an entry replaces the root by something else than a directory")]
     RootNotDirectory,
     /// A directory of an entry is a file.
@@ -52,13 +52,13 @@ pub enum LayerError {
         /// The file.
         parent: PathBuf,
     },
-    /// Too many symbolic links on the way.
+    /// The path of an entry leads through too many symbolic links.
     #[error("`{}` leads through more than {MAX_LINKS} symbolic links", entry.display())]
     Links {
         /// The entry.
         entry: PathBuf,
     },
-    /// A whiteout that names nothing in its directory, or that has entries.
+    /// A whiteout names no file in its directory, or is used as a directory.
     #[error("`{}` is not a valid whiteout", entry.display())]
     Whiteout {
         /// The entry.
@@ -70,18 +70,18 @@ pub enum LayerError {
         /// The length, in bytes.
         length: usize,
     },
-    /// The files are too many, or their paths and the targets of links too long.
+    /// There are too many files, or their paths and the targets of links are too long in total.
     #[error(
         "the image has more than 5 million files, or its paths and the targets of its links need more than 1 GiB"
     )]
     TooMany,
-    /// The rest of a file on another volume.
+    /// The entry has a type that cannot be unpacked, such as the rest of a file of a multi-volume archive.
     #[error("`{}` is part of an archive of several volumes", entry.display())]
     Unsupported {
         /// The entry.
         entry: PathBuf,
     },
-    /// Merging takes too long.
+    /// Merging needs too many lookups.
     #[error("the links and whiteouts of the layers need too much time")]
     TooMuchWork,
 }

@@ -179,7 +179,7 @@ fn entry_below_a_link_belongs_to_its_target_inside_the_root() {
         ],
         &["lib", "usr", "usr/lib"],
     );
-    // As in a container, the missing target is created inside the root.
+    // The missing target is created inside the root, as in a container.
     assert_merged(
         &[vec![link("x", "/../../etc"), file("x/passwd")]],
         &["etc", "etc/passwd", "x"],
@@ -261,7 +261,7 @@ fn hostile_layers_are_refused() {
         ),
     ] {
         assert_refused(&[base(), vec![entry.clone()]], expected);
-        // As the only entry of its layer, the name of a whiteout is no better.
+        // The entry is also refused without lower layers.
         if entry.0.contains("..") {
             assert_refused(&[vec![entry]], expected);
         }
@@ -369,7 +369,8 @@ fn any_entry() -> impl Strategy<Value = Given> {
     ]
 }
 
-/// What the layers mean without links: first the whiteouts of a layer, then its entries. `None` if a file is in the way.
+/// A simple model of merging layers without links: applies the whiteouts of a layer, then its entries. `None` if a file is used as a
+/// directory.
 fn model(given: &[Vec<Given>]) -> Option<Vec<PathBuf>> {
     let mut tree: BTreeMap<PathBuf, bool> = BTreeMap::new();
     for layer in given {
@@ -409,7 +410,7 @@ proptest! {
     #[test]
     fn steps_stay_inside_the_root_and_work_on_disk(given in prop::collection::vec(prop::collection::vec(any_entry(), 0..10), 1..4)) {
         for layer in &given {
-            // An error ends a layer, the rest of the layers must still be safe.
+            // Merge each layer alone, too: an error ends a merge, and the layers after it would not be tested.
             if let Ok(disk) = merge(Layers::new(), std::slice::from_ref(layer)) {
                 let normal = |path: &PathBuf| path.components().all(|it| matches!(it, std::path::Component::Normal(_)));
                 prop_assert!(disk.0.keys().all(normal));
