@@ -1,4 +1,4 @@
-//! Formats output for CI systems, which read commands such as `::error::` in the output of a run. Protects the output of scripts from being
+//! Formats output for CI systems, which execute commands such as `::error::` in the output of a run. Prevents that the output of scripts is
 //! read as commands.
 
 use std::borrow::Cow;
@@ -14,8 +14,8 @@ pub enum Annotations {
 }
 
 impl Annotations {
-    /// The text with all commands made ineffective. GitHub's runner obeys `::` at the start of a line, after spaces, and `##[` anywhere in
-    /// a line.
+    /// The text with all commands made ineffective. GitHub's runner looks for `::` at the start of a line, after optional spaces, and for
+    /// `##[` anywhere in a line.
     #[must_use]
     pub fn plain(self, text: &str) -> Cow<'_, str> {
         if self == Self::None || !(text.contains("::") || text.contains("##[")) {
@@ -63,7 +63,7 @@ impl Annotations {
     }
 }
 
-/// Escapes the message of a command.
+/// Escapes a message or a title of a command.
 fn data(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_in_output_are_broken() {
+    fn commands_in_output_are_made_ineffective() {
         let github = Annotations::GitHub;
         for (text, expected) in [
             ("::stop-commands::x\n", ": :stop-commands::x\n"),

@@ -31,7 +31,7 @@ const BUFFER: usize = 128 * 1024;
 /// The size from which a blob fills whole blocks of the compressor, in bytes.
 const LARGE: u64 = 2 << 20;
 
-/// How many bytes of an already compiled release are copied at once.
+/// How many bytes of an already compiled release are copied before the next check for a cancellation.
 const PIECE: u64 = 64 << 20;
 
 /// Why a compiled release has not been written.
@@ -49,7 +49,7 @@ pub enum AssembleError {
     /// The disk is full.
     #[error("not enough space for a file of about {}", Bytes(*size))]
     NoSpace {
-        /// The size of the result in bytes, with the packages as they are compressed and the rest uncompressed.
+        /// The sum of the sizes of the result's entries, in bytes. Blobs of packages and jobs are compressed already.
         size: u64,
         /// The error of the system.
         source: Box<AssembleError>,
@@ -57,7 +57,7 @@ pub enum AssembleError {
 }
 
 impl AssembleError {
-    /// Whether the cause is that another program changed files from which the result is made.
+    /// Whether another program probably caused the error, by changing or removing files from which the result is made.
     pub(super) fn is_of_changed_files(&self) -> bool {
         match self {
             Self::Files(error) => error.is_not_found(),
@@ -101,7 +101,8 @@ impl Content {
     }
 }
 
-/// Writes the compiled release of `carried` to `output`. An existing file stays unchanged until the new one is complete.
+/// Writes a compiled release to `output`: the entries in `carried`, with `packages` instead of the source packages. An existing file stays
+/// unchanged until the new one is complete.
 pub(super) fn assemble(
     manifest: &Manifest,
     carried: &[Carried],
@@ -132,7 +133,7 @@ pub(super) fn assemble(
     })
 }
 
-/// Copies a release that is compiled already. `digests` are those of the bytes that were checked.
+/// Copies a release that is compiled already. Fails if the copy does not have `digests`, those of the tarball that was checked.
 pub(super) fn pass_on(
     tarball: &Path,
     digests: &BlobDigests,
@@ -166,7 +167,7 @@ fn replace(
     cancel: &CancellationToken,
     write: impl FnOnce(&File) -> Result<Vec<Expected>, AssembleError>,
 ) -> Result<(), AssembleError> {
-    // The output directory existed, but another run may have created it and removed it again.
+    // The output directory existed at the start of the run, but another run that created it may have removed it again.
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let expected = write(target.file())?;
@@ -227,8 +228,8 @@ fn write<W: Compress>(out: W, entries: &[TarballEntry]) -> Result<W, AssembleErr
         .map_err(|source| AppendError::Output { source }.into())
 }
 
-/// Whether a blob is compressed and so large that its blocks of the compressor need not be compressed again. Without this check, the
-/// compressor takes samples, which need most of the CPU time of writing a result.
+/// Whether a blob is compressed already and fills whole blocks of the compressor, which can then store these blocks. Otherwise, the
+/// compressor would take samples of them, which needs most of the CPU time of writing a result.
 fn is_dense(mut file: &File, size: u64) -> io::Result<bool> {
     if size < LARGE {
         return Ok(false);
@@ -303,7 +304,8 @@ fn entry_of(source: &Carried) -> TarballEntry {
     }
 }
 
-/// The entries of the directory of compiled packages, which has the owner and mode of the source's directory of packages, and of its files.
+/// The entries for the directory `compiled_packages` and its files. They get the owner of the source release's directory `packages`; the
+/// directory also gets its mode.
 fn package_entries(carried: &[Carried], packages: &[PackageBlob]) -> Vec<TarballEntry> {
     let like = carried
         .iter()

@@ -14,7 +14,7 @@ use crate::fs;
 use crate::release::{Algorithm, Digests};
 use crate::runtime::{Cancellable, ReadAhead};
 
-/// What an archive says about a file.
+/// The properties of a file in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileFacts {
     kind: Kind,
@@ -33,7 +33,7 @@ struct PackageFiles {
     order: Vec<PathBuf>,
 }
 
-/// How the files of two compiled packages differ. Empty if they have the same files in the same order.
+/// Compares the files of two compiled packages. The result is empty if they have the same files in the same order.
 ///
 /// # Errors
 /// A package cannot be read. The error names it.
@@ -71,7 +71,7 @@ fn differences(first: &PackageFiles, second: &PackageFiles) -> Vec<FileDifferenc
     found
 }
 
-/// The first difference of two files.
+/// The first property in which two files differ.
 fn difference(first: &FileFacts, second: &FileFacts) -> String {
     if first.kind != second.kind {
         return format!("{} and {}", kind(first.kind), kind(second.kind));

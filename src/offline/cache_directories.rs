@@ -55,7 +55,7 @@ async fn responds(
     directory: &Path,
     with: (&ForkServer, &CancellationToken),
 ) -> Result<bool, TaskFailed> {
-    // The kernel may know the attributes of the directory itself without the server, so look up an entry.
+    // The kernel may have cached the attributes of the directory itself, so look up an entry of it.
     let below = directory.join("v1");
     let looked = look(&below, with, |look, path| look.kind(path)).await?;
     Ok(looked.is_some())
@@ -84,8 +84,8 @@ pub(super) async fn prepare(
     Ok(found)
 }
 
-/// Examines a path in another process. Returns `None` if there is no response, and `Some(None)` after another failure, which is reported
-/// when the directory is used.
+/// Examines a path in another process. Returns `None` if the file system does not respond, and `Some(None)` after another failure, which
+/// is reported when the directory is used.
 async fn look<T: Send + 'static>(
     path: &Path,
     (agent, cancel): (&ForkServer, &CancellationToken),

@@ -20,7 +20,7 @@ use crate::runtime;
 /// What a run would do with a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expectation {
-    /// Compile it. If the run has a cache, with the reason why the package is not in it.
+    /// Compile it. The reason why the package is not in the caches is `None` if the run has no cache.
     Compile(Option<String>),
     /// Take it from the local cache.
     Cached,
@@ -37,7 +37,8 @@ impl Expectation {
     }
 }
 
-/// What a run would do with each package. Without a stemcell, nothing is found in a cache.
+/// What a run would do with each package, in the order of `nodes`. Without a stemcell, the caches are not searched, because keys contain
+/// it.
 pub(super) async fn expectations(
     nodes: &[PackageNode],
     options: &Options,

@@ -13,14 +13,16 @@ pub(super) const DAMAGED: &str = "its entry is damaged";
 pub(super) enum Found {
     /// The package was compiled before in the same way.
     Hit(Box<Entry>),
+    /// The cache has no entry of the package, or none that may be used.
     Miss {
         /// Why the package was not found, as the end of a sentence.
         reason: String,
+        /// The damaged file, if that is the reason.
         damage: Option<Damage>,
     },
 }
 
-/// Searches the cache for a package. Reads only descriptions.
+/// Searches the cache for a package. Reads only entries, not the files that they name.
 pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: bool) -> Found {
     match cache.find(&parts.name, &parts.key()) {
         Ok(Some(entry)) if takes_unrestricted || !entry.unrestricted => Found::Hit(Box::new(entry)),

@@ -1,4 +1,4 @@
-//! The packages of a run and the caches: which packages were found (hits) or not (misses), which can be fetched from shared caches, and
+//! The packages of a run in the caches: which packages were found (hits) or not (misses), which can be fetched from shared caches, and
 //! which are being stored.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use crate::fs;
 use crate::release::Name;
 use crate::runtime::{self, TaskSet};
 
-/// Why a package is compiled if the task that fetched it broke.
+/// Why a package is compiled if the task that fetched it panicked.
 const NOT_FETCHED: &str = "it could not be fetched";
 
 /// For each package of a run, the result of its search in the caches.
@@ -40,8 +40,9 @@ pub(super) struct CachedPackages<'a> {
     /// For each package, whether it or a package that it depends on was taken from the cache and had been compiled by a script without
     /// Landlock rules.
     unrestricted: Vec<bool>,
-    /// The tasks that store packages, each with the size of its package.
+    /// The tasks that store packages, each with the size of its package in bytes.
     storing: TaskSet<u64, fs::Result<()>>,
+    /// Whether the storing of a package in the local cache has started.
     has_stored: bool,
     uploads: Option<Uploads>,
 }
@@ -52,7 +53,7 @@ impl<'a> CachedPackages<'a> {
         Self::new(None, Vec::new(), &[])
     }
 
-    /// Finds the packages that are in the cache. `except` is not searched.
+    /// Searches the caches for the packages of a run, except for the package `except`.
     pub(super) async fn find(
         cache: Option<&'a CallCache>,
         nodes: &[(PackageNode, PackageLogs)],
@@ -90,7 +91,7 @@ impl<'a> CachedPackages<'a> {
         }
     }
 
-    /// The package, if it was found in the cache.
+    /// The cached package, if it was found or has been fetched.
     pub(super) fn hit(&self, node: NodeId) -> Option<&Hit> {
         match self.searched.get(node.index())? {
             Searched::Known(Known::Hit(hit)) => Some(hit),
@@ -112,7 +113,7 @@ impl<'a> CachedPackages<'a> {
         ids.filter_map(|id| Some((id, self.fetchable(id)?.entry())))
     }
 
-    /// How many packages are in the cache or in a shared one.
+    /// How many packages are in the local cache or in a shared one.
     pub(super) fn count(&self) -> usize {
         self.hits().count() + self.fetchables().count()
     }
@@ -201,7 +202,7 @@ impl<'a> CachedPackages<'a> {
         }
     }
 
-    /// Waits until all packages are stored, and prunes the local cache. A failure is only a warning: it affects no result.
+    /// Waits until all packages are stored, and prunes the local cache. A failure is only a warning, because it affects no result.
     pub(super) async fn finish(self, (progress, cancel): (&Progress, &CancellationToken)) {
         let Self {
             cache: Some(cache),
@@ -237,7 +238,8 @@ impl<'a> CachedPackages<'a> {
     }
 }
 
-/// Waits until all packages are stored in the local cache. Returns the first failure; its file system may have stopped to respond.
+/// Waits until all packages are stored in the local cache. Returns the first failure. The time is limited, because the file system may
+/// have stopped responding.
 async fn wait_until_stored(
     storing: &mut TaskSet<u64, fs::Result<()>>,
     cancel: &CancellationToken,
@@ -287,7 +289,7 @@ fn unrestricted(searched: &[Searched], dependencies: &[Vec<NodeId>]) -> Vec<bool
         unrestricted.push(match searched {
             Searched::Known(Known::Hit(hit)) => hit.entry.unrestricted,
             Searched::Shared(fetchable) => fetchable.entry().unrestricted,
-            // Dependencies have smaller ids.
+            // Dependencies have smaller ids, so their values are known.
             Searched::Known(Known::Miss { .. }) => {
                 dependencies.iter().any(|it| unrestricted[it.index()])
             }

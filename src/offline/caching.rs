@@ -1,6 +1,6 @@
-//! The caches of a run: finds packages of earlier runs, and stores those of this one. A local cache is a directory of this machine, and
-//! several machines use a shared cache. A package from an unrestricted run, in which its script was not confined by Landlock rules, is used
-//! and stored only on request.
+//! The caches of a run: finds packages of earlier runs, and stores those of this one. A local cache is a directory of this machine; a
+//! shared cache is used by several machines. A package is *unrestricted* if its script was not confined by Landlock rules. Such packages
+//! are used and stored only on request (`--cache-unrestricted`).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -43,15 +43,19 @@ pub(super) struct CallCache {
     receiving: Arc<LocalCache>,
     remotes: Remotes,
     common: CommonParts,
-    /// Whether results of unrestricted second runs are used and stored.
+    /// Whether unrestricted packages are used and stored.
     takes_unrestricted: bool,
+    /// Whether the local cache can be written to.
     is_writable: bool,
     /// Whether results are stored in the local cache.
     stores: bool,
     /// Whether results are stored in a shared cache, if the run has one to store them in.
     shares: bool,
+    /// The maximum size of the local cache, in bytes.
     limit: Option<u64>,
+    /// The gzip level of compiled packages.
     level: u32,
+    /// The isolation tier of the run.
     isolation: &'static str,
     reported: Reported,
 }
@@ -64,7 +68,7 @@ pub(super) struct OpenedCache {
     remotes: Remotes,
     settings: CacheOptions,
     common: CommonParts,
-    /// Whether the local cache stays after the run.
+    /// Whether the local cache is kept after the run. A temporary one is not.
     is_kept: bool,
     is_writable: bool,
 }
@@ -73,7 +77,7 @@ impl OpenedCache {
     /// Opens the caches of a run, if it has one. Creates a missing directory. Blocks. `work` is the work directory.
     ///
     /// # Errors
-    /// If the directory cannot be created, or a file that identifies this machine cannot be read.
+    /// If the directory cannot be created, or a file of the root file system that is part of the keys cannot be read.
     pub(super) fn open(
         options: &Options,
         stemcell: &Slug,
@@ -118,7 +122,7 @@ impl OpenedCache {
     }
 }
 
-/// Prepares a local cache. Returns it and whether it can be written to; Returns `None` if the disk is full, so that it cannot be created.
+/// Prepares a local cache. Returns it and whether it can be written to; `None` if the disk is full, so that it cannot be created.
 fn prepare(
     directory: &Path,
     progress: &Progress,
@@ -156,7 +160,7 @@ impl CallCache {
             is_kept,
             is_writable,
         } = opened;
-        // The key of a package does not depend on what a user does in a shell.
+        // After a shell, store nothing: its user may have changed the package, and the key does not show that.
         let mut shares = options.shell.is_none();
         if isolation == "none" && jobs > 1 {
             progress.warn(
@@ -180,8 +184,8 @@ impl CallCache {
         }
     }
 
-    /// Finds the packages that are in the cache, in the order of `nodes`, and makes verified copies of the blobs and logs that the local
-    /// cache has. `except` is not searched; then only packages that others are compiled against are fetched.
+    /// Searches the caches for packages. The results have the order of `nodes`. Makes verified copies of the blobs and logs that the local
+    /// cache has. The package `except` is not searched for; if it is given, only packages that others are compiled against are fetched.
     pub(super) async fn find(
         &self,
         nodes: &[(PackageNode, PackageLogs)],
@@ -227,8 +231,8 @@ impl CallCache {
         Ok(searched)
     }
 
-    /// Finds the packages that are in the local cache, and makes verified copies of their files. Reports damaged files: a shared cache may have
-    /// these packages.
+    /// Finds the packages that are in the local cache, and makes verified copies of their files. Reports damaged files. A package with
+    /// such a file counts as missing, and may still be found in a shared cache.
     async fn find_locally(
         &self,
         wanted: Vec<Wanted>,
@@ -254,7 +258,7 @@ impl CallCache {
         Ok(found)
     }
 
-    /// The key of each package that is compiled from source.
+    /// The key of each package; `None` for a package that is compiled already.
     async fn keyed(
         &self,
         nodes: &[(PackageNode, PackageLogs)],
@@ -292,12 +296,12 @@ impl CallCache {
         self.remotes.is_first_local_failure()
     }
 
-    /// Whether the size of the cache is limited.
+    /// Whether the run stores packages in a local cache whose size is limited.
     pub(super) fn has_limit(&self) -> bool {
         self.stores && self.limit.is_some()
     }
 
-    /// Whether results may be stored.
+    /// Whether a package may be stored that is unrestricted or, with `false`, is not.
     pub(super) fn takes(&self, is_unrestricted: bool) -> bool {
         self.takes_unrestricted || !is_unrestricted
     }
@@ -368,19 +372,20 @@ impl CallCache {
     }
 }
 
-/// The unreadable files that were reported. They stay in the cache, so a later search may find them again.
+/// The files of the cache that were reported because they cannot be read now. They are not set aside, so a later search may find them
+/// again.
 #[derive(Debug, Default)]
 struct Reported(Mutex<HashSet<PathBuf>>);
 
 impl Reported {
-    /// Whether to report a damage. A damage that is not lasting is reported only once.
+    /// Whether to report a damaged file. If only reading it failed, it is reported only once.
     fn is_new(&self, damage: &Damage) -> bool {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         damage.kind.is_lasting() || files.insert(damage.file.clone())
     }
 }
 
-/// Reports a damaged file and sets it aside.
+/// Reports a damaged file, and sets it aside if the file itself is damaged.
 fn report_damage(cache: &LocalCache, damage: &Damage, then: &str, progress: &Progress) {
     let is_lasting = damage.kind.is_lasting();
     let done = match is_lasting.then(|| cache.set_aside(&damage.file)) {

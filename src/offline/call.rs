@@ -41,7 +41,7 @@ use crate::fs::MadeDirectories;
 use crate::release::Slug;
 use crate::runtime;
 
-/// Compiles the releases of a run or, as the options say, only checks them or prints the plan.
+/// Compiles the releases of a run. With other purposes in the options, only checks the releases or prints the plan.
 pub(super) async fn compile(
     options: Options,
     progress: Arc<Progress>,
@@ -64,18 +64,18 @@ pub(super) async fn compile(
     };
     let mut made = MadeDirectories::default();
     let outputs = call.output_directories(&mut made)?;
-    let beside = match outputs.first() {
+    let first_output = match outputs.first() {
         Some(directory) => directory.clone(),
         None => LAST_RESORT.into(),
     };
     let to = (call.progress.as_ref(), cancel);
-    let making = setup::work_directory(&call.options, &beside, to).await;
+    let making = setup::work_directory(&call.options, &first_output, to).await;
     let work_directory = making.inspect_err(|_| made.remove_empty())?;
     let result = call.run(&work_directory, outputs, written).await;
     if let Err(error) = &result {
         // Report the free space before the work directory is removed.
         let to = (&call.options, call.progress.as_ref());
-        space::report_disks(error, &work_directory, &beside, to);
+        space::report_disks(error, &work_directory, &first_output, to);
     }
     setup::remove(work_directory, &call.progress).await;
     made.remove_empty();
@@ -89,7 +89,7 @@ pub(super) async fn compile(
 /// The compiled releases that were written, in the order of the inputs.
 pub(super) type Written = BTreeMap<ReleaseId, PathBuf>;
 
-/// One run, after its stemcell is known.
+/// One run, after the search for its stemcell.
 struct Call<'a> {
     options: Options,
     stemcell: CallStemcell,
@@ -157,7 +157,7 @@ impl Call<'_> {
         }
     }
 
-    /// Compiles on this machine. `server` is a server whose action cache is used.
+    /// Compiles on this machine. If `server` is given, uses the action cache of this server.
     async fn compile_here(
         &self,
         tasks: Vec<Task>,
@@ -186,7 +186,7 @@ impl Call<'_> {
         result
     }
 
-    /// Compiles on the machines of a server.
+    /// Compiles on the machines of a server or, if it cannot be used and the options allow that, on this machine.
     async fn compile_elsewhere(
         &self,
         tasks: Vec<Task>,
@@ -263,7 +263,7 @@ impl Call<'_> {
         Ok(tasks)
     }
 
-    /// Carries out the quick tasks first, then compiles.
+    /// Carries out the tasks that compile nothing, then compiles all releases together.
     async fn carry_out_all(
         &self,
         tasks: Vec<Task>,
@@ -386,7 +386,7 @@ impl Call<'_> {
                 self.pass_on(release, &output).await?;
                 Ok(Some((id, output)))
             }
-            // These releases are compiled together.
+            // `carry_out_all` compiles these releases together.
             Task::Compile { .. } => Ok(None),
         }
     }

@@ -50,7 +50,7 @@ struct Facts {
     written: Vec<ReleaseId>,
     /// The releases, if documents are wanted.
     documented: BTreeMap<ReleaseId, Documented>,
-    /// What each package did, by the index of the package.
+    /// The times and events of each package, by the index of the package.
     runs: BTreeMap<usize, PackageEvents>,
     /// The packages from caches, the last lines of their logs, and the names of the caches, by their indices.
     cached: BTreeMap<usize, (Blob, Vec<String>, String)>,
@@ -64,7 +64,7 @@ impl CallRecord {
         Self::begun(Instant::now(), SystemTime::now())
     }
 
-    /// Records of the parts of one run, whose times are relative to its start.
+    /// Creates the records for the parts of one run, one for each stemcell. Their times are relative to the start of the run.
     pub(super) fn several(count: usize) -> Vec<Arc<Self>> {
         let (begun, begun_at) = (Instant::now(), SystemTime::now());
         let records = (0..count).map(|_| Arc::new(Self::begun(begun, begun_at)));
@@ -89,7 +89,7 @@ impl CallRecord {
         (facts.stemcell, facts.image) = (Some(stemcell), image);
     }
 
-    /// The isolation tier, and the number of packages that are compiled concurrently, if anything is compiled.
+    /// The isolation tier, and the maximum number of packages that are compiled concurrently; `None` if nothing is compiled.
     pub(super) fn compiler(&self) -> (Option<&'static str>, Option<usize>) {
         let facts = self.facts();
         (facts.isolation, facts.jobs)
@@ -192,7 +192,7 @@ impl CallRecord {
         }
     }
 
-    /// What was recorded about a package until now.
+    /// What has been recorded about a package so far.
     pub(super) fn times(&self, node: NodeId) -> Times {
         let facts = self.facts();
         let Some(run) = facts.runs.get(&node.index()) else {
@@ -207,7 +207,7 @@ impl CallRecord {
         }
     }
 
-    /// The start of the run, as reports have it.
+    /// The start of the run, in the format of reports.
     pub(super) fn started(&self) -> String {
         timestamp(self.begun_at)
     }
@@ -467,7 +467,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A time as reports have it: RFC 3339, in UTC.
+/// A time in the format of reports: RFC 3339, in UTC, with milliseconds.
 pub(super) fn timestamp(time: SystemTime) -> String {
     let time = chrono::DateTime::<chrono::Utc>::from(time);
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)

@@ -101,6 +101,7 @@ pub(super) enum ReleaseStatus {
     Copied,
     /// The release was compiled before, and already has the path of its result.
     Unchanged,
+    /// The result was not written.
     Unfinished,
 }
 
@@ -151,7 +152,7 @@ pub(super) struct Package {
     pub failure: Option<Failure>,
 }
 
-/// The machine of a server that compiled a package, as the server says. Times are in seconds.
+/// The machine of a server that compiled a package, as the server reports it. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Machine {
     /// The name of the machine.

@@ -1,4 +1,4 @@
-//! A release whose manifest and tarball agree. [`inspect::check`](super::inspect::check) makes it, and nothing checks it again.
+//! A release whose manifest and tarball agree. [`inspect::check`](super::inspect::check) creates it; later code relies on the checks.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) struct CheckedPackage {
     pub blob: Blob,
     /// The earlier result from which the package was taken.
     pub reused_from: Option<PathBuf>,
-    /// The source that the package of an earlier result replaces. Its file is removed.
+    /// The source that the package of an earlier result replaced. Its file was removed.
     pub replaced: Option<Blob>,
 }
 

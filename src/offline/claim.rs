@@ -1,21 +1,22 @@
 //! Decides whether this machine may store its packages as results of actions (`--remote-store`). Pure.
 //!
-//! An action says which program compiles a package for which stemcell, on machines with which properties. Nothing proves that of a result:
-//! clients believe the server, and the server believes those who may write. So a machine stores nothing unless it is what the action says,
-//! as far as it can know that. It cannot know whether it has the properties: the user says so with the flag.
+//! An action names the program that compiles a package, the stemcell, and the properties of the machine. Nothing proves that a stored
+//! result was made like this: clients trust the server, and the server trusts the clients that may write. So this machine stores its
+//! packages only if its stemcell, program and user are those of the action. It cannot check the properties of the machine: the user
+//! asserts them with the flag.
 
 use crate::package_job::ScriptUser;
 use crate::reapi::Digest;
 use crate::release::Slug;
 
-/// What an action says, and what this machine is.
+/// The facts of an action and those of this machine.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
     /// The stemcell of the run.
     pub stemcell: &'a Slug,
-    /// The stemcell of this machine, if it is one.
+    /// The stemcell of this machine; `None` if it is not a stemcell.
     pub machine: Option<&'a Slug>,
-    /// The program of the action.
+    /// The program that the action names.
     pub program: &'a Digest,
     /// This program.
     pub own_program: &'a Digest,

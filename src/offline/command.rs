@@ -1,6 +1,6 @@
-//! The command that a message is for.
+//! The command that the user runs, because messages name its flags and results.
 
-/// The command that compiles: messages name its flags and results.
+/// A command that compiles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Command {
     /// `bosh-agent compile`

@@ -13,7 +13,7 @@ use crate::release::{
     Algorithm, CompiledPackage, Digests, Manifest, MultiDigest, Name, Package, Slug,
 };
 
-/// The blob of a package that was compiled in this run.
+/// The blob of a package that was compiled in this run or taken from a cache.
 #[derive(Debug)]
 pub(super) struct CompiledBlob {
     /// The digest for the manifest: a SHA-1 without prefix, which every Director and agent reads.
@@ -22,12 +22,12 @@ pub(super) struct CompiledBlob {
 }
 
 impl CompiledBlob {
-    /// The blob of a compiled package, if its SHA-1 and SHA-256 were computed.
+    /// The blob of a compiled package; `None` if its SHA-1 or SHA-256 was not computed.
     pub(super) fn new(compiled: &Compiled) -> Option<Self> {
         Self::of_file(&compiled.blob, compiled.size, &compiled.digests)
     }
 
-    /// A blob with these digests, if the SHA-1 and SHA-256 are among them.
+    /// A blob with these digests; `None` if the SHA-1 or SHA-256 is not among them.
     pub(super) fn of_file(file: &Path, size: u64, digests: &Digests) -> Option<Self> {
         Some(Self {
             digest: MultiDigest::of(digests, &[Algorithm::Sha1])?,
@@ -84,7 +84,7 @@ impl CompiledRelease {
     }
 }
 
-/// The manifest's entry for a package that was compiled.
+/// The manifest's entry for a compiled package.
 fn entry(source: &Package, compiled: &CompiledBlob, stemcell: &Slug) -> CompiledPackage {
     CompiledPackage {
         name: source.name.clone(),

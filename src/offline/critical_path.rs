@@ -25,7 +25,7 @@ pub(super) struct CriticalPath {
 /// The critical path of a graph; empty if no package takes time. Of several paths with the same time, the one whose last package has the
 /// smallest index.
 pub(super) fn of(packages: &[Timed]) -> CriticalPath {
-    // For each package: when it can be installed at the earliest, and the dependency that decides it.
+    // For each package, the earliest time at which it can be installed, and the dependency that determines this time.
     let mut earliest: Vec<(Duration, Option<usize>)> = Vec::with_capacity(packages.len());
     let mut last: Option<(Duration, usize)> = None;
     for (index, package) in packages.iter().enumerate() {

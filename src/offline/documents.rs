@@ -24,13 +24,13 @@ use crate::supply_chain::{
     provenance, spdx,
 };
 
-/// The end of the name of a result.
+/// The suffix of results.
 const RESULT: &str = ".tgz";
 
-/// The end of the name of a provenance document.
+/// The suffix of provenance documents.
 const PROVENANCE: &str = ".provenance.json";
 
-/// The end of the name of an SBOM.
+/// The suffix of SBOMs.
 fn suffix(format: SbomFormat) -> &'static str {
     match format {
         SbomFormat::CycloneDx => ".cdx.json",
@@ -38,7 +38,7 @@ fn suffix(format: SbomFormat) -> &'static str {
     }
 }
 
-/// A release, as documents need it.
+/// A release with the facts that its documents need.
 #[derive(Debug)]
 pub(super) struct Documented {
     pub release: Arc<CheckedRelease>,
@@ -51,7 +51,7 @@ pub(super) struct Documented {
     pub uses_server: bool,
 }
 
-/// The documents of a run.
+/// Writes the documents of a run.
 #[derive(Debug)]
 pub(super) struct Documents {
     options: DocumentOptions,
@@ -59,11 +59,11 @@ pub(super) struct Documents {
     parameters: Value,
     /// The server whose machines compile or whose action cache is used, for provenance.
     server: Option<String>,
-    /// The time for the documents, if it is given.
+    /// The time for the documents, if the user has set one. By default, it is the time of writing.
     date: Option<SourceDate>,
 }
 
-/// The releases for one stemcell, in the order of the report's outputs. Without a known stemcell, there are none.
+/// The releases for one stemcell, in the order of the report's outputs, and what they share; `None` if the stemcell is unknown.
 pub(super) type DocumentedPart = (Vec<Documented>, Option<Shared>);
 
 /// What the results for one stemcell share.
@@ -140,7 +140,7 @@ impl Documents {
             isolation: report.isolation.map(str::to_owned),
             server: self.server.clone().filter(|_| documented.uses_server),
             jobs: report.jobs,
-            // Another time than that of the run would be wrong, so with a given time there is none.
+            // With a time of the user, equal runs have equal documents, so the times of the run are left out.
             times: self.date.is_none().then_some(times),
         }
     }
@@ -305,7 +305,8 @@ impl Documented {
     }
 }
 
-/// The tarball of a source release as the run read it. The SHA-1 and the size are known if the file is unchanged since then.
+/// The tarball of a source release, with the SHA-256 of the bytes that the run read. The size and the SHA-1 are those of the report, and
+/// unknown if the file was changed before the report was made.
 fn source(release: &CheckedRelease, inputs: &[File]) -> NamedBlob {
     let sha256 = release.digests.sha256();
     let tarball = release.tarball.to_string_lossy();
@@ -323,13 +324,13 @@ fn source(release: &CheckedRelease, inputs: &[File]) -> NamedBlob {
     }
 }
 
-/// Whether packages were compiled in the stemcell image, in this run or in the one that stored them in a cache.
+/// Whether a package was compiled in the stemcell image, by this run or by an earlier run that stored it in a cache.
 fn uses_image(packages: &[PackageFacts]) -> bool {
     let mut origins = packages.iter().map(|it| &it.origin);
     origins.any(|it| matches!(it, Origin::Compiled | Origin::Cache))
 }
 
-/// The facts of a package; `None` if it was not compiled.
+/// The facts of a package; `None` if it has no compiled blob.
 fn package(
     package: &CheckedPackage,
     licenses: &FoundLicenses,
@@ -367,7 +368,7 @@ fn package(
     })
 }
 
-/// A blob as documents and reports have it.
+/// A blob in the format of documents and reports.
 pub(super) fn blob(blob: &tarball::Blob) -> Blob {
     Blob {
         size: blob.size,
@@ -376,7 +377,7 @@ pub(super) fn blob(blob: &tarball::Blob) -> Blob {
     }
 }
 
-/// The parameters that affect what is compiled, without those that have their default.
+/// The parameters that affect what is compiled, for provenance. Flags that are not set are null.
 fn parameters(options: &Options) -> Value {
     let names = |names: &std::collections::BTreeSet<Name>| -> Vec<String> {
         names.iter().map(Name::to_string).collect()
@@ -413,7 +414,7 @@ fn write(path: &Path, document: &Value) -> fs::Result<()> {
     fs::write_atomic(path, text.as_bytes(), fs::mode_of_results())
 }
 
-/// A time as SBOMs have it: RFC 3339 in UTC, with seconds.
+/// A time in the format of SBOMs: RFC 3339, in UTC, without fractions of a second.
 fn timestamp(time: SystemTime) -> String {
     let time = chrono::DateTime::<chrono::Utc>::from(time);
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)

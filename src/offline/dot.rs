@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// How many characters of a version are shown. Most versions are long digests.
+/// The maximum length of a version, in characters. Most versions are long digests.
 const VERSION_LENGTH: usize = 12;
 
 /// The fill color of packages that are compiled already.
@@ -25,7 +25,7 @@ pub(super) struct DotNode {
     pub is_compiled: bool,
     /// Whether the package is on the critical path.
     pub is_critical: bool,
-    /// The dependency that precedes the package on the critical path.
+    /// The index of the dependency that precedes the package on the critical path.
     pub critical_dependency: Option<usize>,
     /// The indices of the direct dependencies.
     pub dependencies: Vec<usize>,

@@ -99,7 +99,7 @@ impl PlannedPackages {
         })
     }
 
-    /// Determines which packages are in the run's caches or on its server, if it has any.
+    /// Predicts for each package whether it is in the run's caches or on its server, if it has any.
     pub(super) async fn look_into_cache(
         &mut self,
         options: &Options,
@@ -120,7 +120,7 @@ impl PlannedPackages {
         matches!(self.expectations[index], Expectation::Compile(_))
     }
 
-    /// The times of all packages. The time of a compiled package is zero, because installing it takes almost no time.
+    /// The expected times of all packages. Packages that are not compiled count as zero, because installing them takes almost no time.
     fn times(&self) -> Vec<Duration> {
         let expected = self.expected.iter().enumerate();
         expected
@@ -141,7 +141,7 @@ impl PlannedPackages {
         critical_path::of(&timed.collect::<Vec<_>>())
     }
 
-    /// The steps of a compilation.
+    /// The start and end of each package in a compilation.
     fn forecast(&self, compilation: Compilation) -> Vec<ForecastStep> {
         let expected = self.expected.iter().zip(&self.expectations);
         let packages = self.nodes.iter().zip(expected);
@@ -175,7 +175,7 @@ impl PlannedPackages {
         schedule(packages, is_shared, jobs).forecast(jobs, &self.times())
     }
 
-    /// The lines that describe how the packages would be compiled. `logs` is the directory with the durations.
+    /// The lines that describe how the packages would be compiled. `logs` is the directory with the durations of earlier runs.
     pub(super) fn describe(&self, compilation: Compilation, logs: &Path) -> String {
         let all = 0..self.nodes.len();
         let total = all.filter(|&index| self.is_compiled(index)).count();
@@ -266,7 +266,7 @@ impl PlannedPackages {
     /// The graph as DOT text, and the number of packages in it.
     fn dot(&self) -> (String, usize) {
         let critical = self.critical_path().packages;
-        // Compiled packages take no time, so they are not part of the path that is shown.
+        // Packages that are compiled already take no time, so they are not marked as part of the critical path.
         let is_source = |index: usize| self.nodes[index].package().is_source();
         let before = |index| {
             let mut pairs = critical.windows(2);
@@ -312,7 +312,7 @@ pub(super) async fn write_graph(
     Ok(())
 }
 
-/// Writes the file of a graph, but does not replace a link or a device.
+/// Writes the file of a graph. Refuses to replace anything but a regular file.
 fn write(path: &Path, text: &str) -> fs::Result<()> {
     let directory = fs::parent(path);
     fs::create_dir_all(directory)?;

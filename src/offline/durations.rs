@@ -1,4 +1,4 @@
-//! Remembers how long packages took, in a file in the directory of logs, so that later runs start the slowest packages first.
+//! Stores in the directory of logs how long packages took, so that later runs can compute their critical path.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,7 +16,7 @@ const FILE: &str = "durations.json";
 /// The prefix of a partial file.
 const PARTIAL_PREFIX: &str = ".bosh-agent-durations-";
 
-/// How many versions of a package are kept.
+/// The maximum number of versions of a package in the file.
 const VERSIONS: usize = 8;
 
 /// The estimated time of everything except the script, in seconds.
@@ -37,7 +37,7 @@ pub(super) struct Durations {
 pub(super) struct Measured<'a> {
     pub name: &'a Name,
     pub version: &'a Version,
-    /// The size of the package's source.
+    /// The size of the package's compressed source, in bytes.
     pub bytes: u64,
 }
 
@@ -62,7 +62,7 @@ struct RecordedDuration {
     seconds: f64,
 }
 
-/// Why a file of durations cannot be used.
+/// Why the file of durations cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error(transparent)]
@@ -80,7 +80,7 @@ impl Durations {
         directory.join(FILE)
     }
 
-    /// Reads the durations kept in a directory, if there are any.
+    /// Reads the durations in a directory. Without a file, there are none.
     pub(super) fn read(directory: &Path) -> Result<Self, Unusable> {
         let path = Self::path(directory);
         let text = match fs::read(&path) {
@@ -95,7 +95,8 @@ impl Durations {
         })
     }
 
-    /// Estimates how long each package will take, by its own earlier durations, or by its size and the durations of other packages.
+    /// Estimates how long each package will take: from its own earlier durations, or else from the size of its source and the durations of
+    /// the other packages.
     pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Expected> {
         let known: Vec<Option<f64>> = packages.iter().map(|it| self.seconds(it)).collect();
         let (mut seconds, mut bytes) = (0.0, 0.0);
@@ -124,7 +125,7 @@ impl Durations {
             .collect()
     }
 
-    /// The seconds that the same version took, or else the version that was compiled last.
+    /// How many seconds the same version took or, if it was never compiled, the version that was compiled last.
     fn seconds(&self, package: &Measured<'_>) -> Option<f64> {
         let entries = self.earlier.packages.get(package.name.as_str())?;
         let same = entries
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_long_is_expected_to_take_long() {
+    fn durations_of_earlier_runs_are_expected() {
         let directory = tempfile::tempdir().unwrap();
         let mut durations = Durations::read(directory.path()).unwrap();
         let (name, old) = package("lib", "old");
@@ -218,7 +219,7 @@ mod tests {
             expected(&durations, &[("lib", "old", 9), ("lib", "next", 9)]),
             [100.2, 3.2]
         );
-        // Unknown ones by their size, at the speed of the known ones.
+        // An unknown package is estimated by its size, at the speed of the known ones.
         assert_eq!(
             expected(&durations, &[("lib", "new", 1000), ("app", "1", 2000)]),
             [3.2, 6.2]
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_learnt_meanwhile_is_kept_and_not_more_than_some_versions() {
+    fn durations_of_concurrent_runs_are_kept_for_a_few_versions() {
         let directory = tempfile::tempdir().unwrap();
         let mut first = Durations::read(directory.path()).unwrap();
         let mut second = Durations::read(directory.path()).unwrap();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told_and_written_anew() {
+    fn damaged_file_is_reported_and_replaced() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(&directory.path().join(FILE), b"{\"packages\": 7").unwrap();
         let error = Durations::read(directory.path()).unwrap_err();
@@ -260,7 +261,7 @@ mod tests {
         durations.add(&name, &version, Duration::from_secs(1));
         durations.write(directory.path()).unwrap();
         assert!(Durations::read(directory.path()).is_ok());
-        // Numbers that mean no time.
+        // A negative duration is ignored.
         fs::write(
             &directory.path().join(FILE),
             br#"{"packages": {"lib": [{"version": "1", "seconds": -5}]}}"#,

@@ -1,4 +1,4 @@
-//! What a run knows about the packages that a server of the Remote Execution API has.
+//! The state of a run's packages on a server of the Remote Execution API.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::release::Digests;
 pub(super) struct Elsewhere {
     /// Why the server was given up.
     pub given_up: Option<RemoteFailure>,
-    /// The packages that the server has compiled and that are not downloaded.
+    /// The packages that the server has compiled and that have not been downloaded.
     pub built: HashMap<NodeId, Box<Built>>,
     /// The blobs of the packages that were downloaded from the server.
     pub downloaded: HashMap<NodeId, (PathBuf, Digests)>,

@@ -30,7 +30,7 @@ pub struct KeptPackage {
 }
 
 impl KeptPackage {
-    /// The package that a description names. `None` if a name or version is invalid.
+    /// The package in `directory` with the description `kept`. `None` if a name or version in it is invalid.
     #[must_use]
     pub fn new(directory: &Path, kept: &Kept) -> Option<Self> {
         let parse = |name: &str, version: &str| {
@@ -78,7 +78,7 @@ async fn enter_kept(
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<(), OfflineError> {
-    // Each shell saves its changes at its end, so only one at a time can use the directory.
+    // A shell saves its changes when it ends, so only one at a time may use the directory.
     let lock = {
         let directory = package.directory.clone();
         runtime::spawn_blocking("lock", move || Kept::lock(&directory)).await??
@@ -175,7 +175,7 @@ async fn open_shell(
     }
 }
 
-/// Copies the dependencies of a kept package to the store.
+/// Copies the kept dependencies of a package to the store of the work directory.
 fn install(package: &KeptPackage, work: &Path, context: &Context) -> fs::Result<Vec<Dependency>> {
     let copies = work.join("copies");
     fs::create_dir(&copies)?;

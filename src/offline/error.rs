@@ -62,7 +62,7 @@ pub enum OfflineError {
     /// Not every release was written.
     #[error(transparent)]
     Incomplete(Box<Incomplete>),
-    /// A package has not been compiled.
+    /// A package failed.
     #[error(transparent)]
     Package(Box<PackageFailure>),
     /// A compiled release has not been written.
@@ -87,7 +87,7 @@ pub enum OfflineError {
         /// The input.
         path: PathBuf,
     },
-    /// A run would write two files to one place.
+    /// Two files of the run have the same path, or one is in the other.
     #[error("cannot write both `{}` and `{}`: both lead to the same file, or one would be a directory that contains the other", path.display(), other.display())]
     SamePlace {
         /// One file.
@@ -157,7 +157,7 @@ pub enum OfflineError {
         /// The directory of the package.
         directory: PathBuf,
     },
-    /// A file of one of two compilations could not be read, to compare them.
+    /// A result of one of the two compilations of `--verify-rebuild` could not be read for the comparison.
     #[error("failed to compare the results of both compilations: cannot read `{}`", file.display())]
     Compare {
         /// The file.
@@ -165,7 +165,7 @@ pub enum OfflineError {
         /// The cause.
         source: Box<OpenError>,
     },
-    /// A second compilation gave other packages (`--verify-rebuild`).
+    /// A second compilation gave different packages (`--verify-rebuild`).
     #[error("{} when compiled again", differing(.0))]
     NotReproducible(Box<RebuildDifferences>),
     /// Packages cannot be compiled on other machines.
@@ -193,7 +193,7 @@ pub enum OfflineError {
 }
 
 impl OfflineError {
-    /// All failures, in the order in which they occurred.
+    /// The failures of the run, in the order in which they occurred. A run with several stemcells counts as one failure.
     pub(super) fn failures(&self) -> &[Self] {
         match self {
             Self::Incomplete(incomplete) => &incomplete.failures,
@@ -234,7 +234,7 @@ fn script_user(wanted: ScriptUser) -> &'static str {
     }
 }
 
-/// The user that this process runs scripts as, if it is not this one.
+/// The kind of user that is not `wanted`.
 fn other_user(wanted: ScriptUser) -> &'static str {
     match wanted {
         ScriptUser::Root => script_user(ScriptUser::Ordinary),
@@ -280,7 +280,7 @@ pub enum InputProblemKind {
         "it is not a regular file: a release that is already compiled can only be copied from a regular file"
     )]
     NotAFile,
-    /// An earlier result from which packages are to be taken has no compiled packages.
+    /// A tarball that is given with `--reuse` has no compiled packages.
     #[error("it has no compiled packages to reuse (--reuse)")]
     NothingToReuse,
     /// The input can be read only once, but `--verify-rebuild` needs it for a second compilation.
@@ -303,7 +303,7 @@ pub enum InputProblemKind {
         /// The other input.
         other: PathBuf,
     },
-    /// An input would be overwritten.
+    /// The result would overwrite an input.
     #[error("its result would overwrite `{}`, which is an input of this run", output.display())]
     OverInput {
         /// The file.
@@ -315,7 +315,7 @@ pub enum InputProblemKind {
         /// The directory.
         output: PathBuf,
     },
-    /// No file can have the name that the output would have.
+    /// The name of the result is too long for a file.
     #[error(
         "the file name of its result, `{}`, is longer than {limit} bytes",
         name
@@ -370,19 +370,19 @@ fn listed(sources: &[Name]) -> String {
     }
 }
 
-/// A run that failed with some of its stemcell images.
+/// The failures of a run with several stemcell images.
 #[derive(Debug)]
 pub struct StemcellFailures {
-    /// The stemcells of these images, each with the failure.
+    /// The stemcells for which the run failed, each with the failure.
     pub failed: Vec<(Slug, OfflineError)>,
-    /// The stemcells of the images that were not used because of a failure.
+    /// The stemcells for which nothing was started, because of an earlier failure.
     pub not_started: Vec<Slug>,
     /// The number of images.
     pub total: usize,
 }
 
 impl StemcellFailures {
-    /// The failure with a stemcell.
+    /// The failure for a stemcell.
     pub(super) fn of(&self, stemcell: &Slug) -> Option<&OfflineError> {
         let mut failed = self.failed.iter();
         failed

@@ -1,5 +1,5 @@
-//! Finds the first error in the output of a packaging script. It is not always near the end, because hundreds of lines of other jobs may
-//! follow it.
+//! Finds the line that explains a failure in the output of a packaging script. It is not always near the end, because hundreds of lines of
+//! concurrent make jobs may follow it.
 
 use std::path::Path;
 
@@ -7,10 +7,11 @@ use crate::compile::PrintedLine;
 use crate::fs;
 use crate::process::{LineKind, Trace, printable};
 
-/// The length to which a line is shortened, in characters.
+/// The maximum length of a line, in characters. The rest is cut off.
 const LINE_LIMIT: usize = 400;
 
-/// How many lines after an error of the shell or of a basic command `make` may report the failure of that command.
+/// The maximum number of lines between an error of the shell or of a basic command and the line in which `make` reports the failure of
+/// that command.
 const CONSEQUENCE: usize = 10;
 
 /// Searches a log for the line that most likely says why a script failed. This is the first error of a build tool, or else the last error
@@ -83,8 +84,7 @@ impl Search {
     }
 }
 
-/// Whether a line looks like an error and reports none: a failure that make ignores, or the directory that configure prints before the
-/// error.
+/// Whether a line only looks like an error: a failure that make ignores, or the directory that configure prints before the error.
 fn is_no_error(line: &str) -> bool {
     line.ends_with("(ignored)") || line.starts_with("configure: error: in `")
 }
@@ -97,7 +97,7 @@ fn error_line(number: usize, text: &str) -> PrintedLine {
     }
 }
 
-/// How tools mark the lines that report an error.
+/// How a tool marks a line that reports an error.
 enum Mark {
     /// The line starts with this.
     Start(&'static str),

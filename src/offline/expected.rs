@@ -14,13 +14,13 @@ use super::select::{Wanted, result_paths};
 use super::stemcell::{self, CallStemcell};
 use crate::diag::Chain;
 
-/// Returns the stemcell of a run. The error contains all problems of the manifests.
+/// Returns the stemcell of a run. If it is unknown, the error also contains the problems of the inputs' manifests.
 pub(super) async fn stemcell(
     options: &Options,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<CallStemcell, OfflineError> {
-    let error = match known_or_not(options, progress) {
+    let error = match find_stemcell(options, progress) {
         Ok(stemcell) => return Ok(stemcell),
         Err(error) => error,
     };
@@ -37,7 +37,7 @@ pub(super) async fn stemcell(
     })
 }
 
-/// The paths of the results.
+/// The paths of the results, in the order of the inputs.
 pub(super) async fn results(
     options: &Options,
     stemcell: &CallStemcell,
@@ -55,8 +55,8 @@ pub(super) async fn results(
     result_paths(inputs, wanted)
 }
 
-/// The stemcell of a run. A run that only checks does not need one.
-fn known_or_not(options: &Options, progress: &Progress) -> Result<CallStemcell, OfflineError> {
+/// Determines the stemcell of a run from the options or from this machine. A run that only checks does not need one.
+fn find_stemcell(options: &Options, progress: &Progress) -> Result<CallStemcell, OfflineError> {
     let found = match &options.stemcell {
         Some(stemcell) => Ok(stemcell.clone()),
         None => stemcell::detect(&options.vcap),

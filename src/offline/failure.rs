@@ -7,7 +7,7 @@ use crate::compile::{CompileError, PrintedLine, ScriptFailure, first_log};
 use crate::package_job::PackageFailureReport;
 use crate::release::{Name, Version};
 
-/// A package that has not been compiled.
+/// The failure of a package.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to compile package {}/{}{}", package.0, package.1, of_releases(releases))]
 pub struct PackageFailure {
@@ -25,7 +25,7 @@ pub struct PackageFailure {
     pub source: FailureCause,
 }
 
-/// Why a package has not been compiled.
+/// Why a package failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FailureCause {
     /// The package failed on this machine.
@@ -45,7 +45,7 @@ impl FailureCause {
         }
     }
 
-    /// What another machine reported.
+    /// The failure that another machine reported.
     pub(super) fn reported(&self) -> Option<&PackageFailureReport> {
         match self {
             Self::Local(_) => None,
@@ -55,7 +55,7 @@ impl FailureCause {
 }
 
 impl PackageFailure {
-    /// Replaces the paths of the logs by those of their copies.
+    /// Replaces the paths of the logs by those of their copies. `log` is the copy of the package's log.
     pub(super) fn set_log(&mut self, log: &Path) {
         self.log = Some(log.to_owned());
         if let FailureCause::Local(CompileError::Script(script)) = &mut self.source {

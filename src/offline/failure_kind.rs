@@ -106,7 +106,7 @@ fn of_problem(problem: &InputProblem) -> FailureKind {
 /// The kind of an input's file error. An input that is missing or not a regular file counts as a wrong input, because a retry on another
 /// machine cannot succeed.
 fn of_input(error: &fs::Error) -> FailureKind {
-    // An error without a system's code means that the path is not that of a regular file.
+    // An error without a code of the operating system means that the path is not that of a regular file.
     match is_wrong_path(error) || error.source.raw_os_error().is_none() {
         true => FailureKind::Input,
         false => FailureKind::Machine,
@@ -156,7 +156,7 @@ fn of_package(error: &CompileError) -> FailureKind {
     }
 }
 
-/// The kind that another machine reported. Without a report, the machines are to blame.
+/// The kind that another machine reported. Without a report, the machines of the server are to blame.
 fn of_remote(failure: &RemoteFailure) -> FailureKind {
     match failure.report().and_then(|report| report.failure_kind) {
         Some(Blame::Script) => FailureKind::Script,
@@ -185,7 +185,7 @@ fn is_of_the_machine(error: &ImageError) -> bool {
     }
 }
 
-/// Whether the system refused an operation, which says nothing about the data.
+/// Whether the operating system refused an operation. Then the data may be valid.
 pub(super) fn is_of_the_system(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! Collects the failures of a run. The logs of failed packages are read and copied concurrently.
+//! Collects the failures of a run. Reads and copies the logs of failed packages on blocking threads, while the run continues.
 
 use std::path::PathBuf;
 

@@ -22,6 +22,7 @@ type Arrival = Result<(Known, Vec<Damage>), OfflineError>;
 /// The result of the search for a package.
 #[derive(Debug)]
 pub(super) enum Searched {
+    /// The package is in the local cache, or must be compiled, or is compiled already.
     Known(Known),
     /// The package is in a shared cache, from which it is fetched if it is needed.
     Shared(Box<Fetchable>),
@@ -35,6 +36,7 @@ pub(super) struct Fetchable {
     wanted: Wanted,
     /// The local cache that receives the package.
     into: Arc<LocalCache>,
+    /// The result of the fetch, until it is taken.
     arrival: Arc<Mutex<Option<Arrival>>>,
 }
 
@@ -120,7 +122,7 @@ impl Fetchable {
         let wanted = [(entry.parts.name.clone(), entry.key())];
         for other in others {
             let found = shared_caches::find(other, &wanted, self.wanted.takes_unrestricted).await;
-            // Try the entry of each cache, because they may name different files.
+            // Use the entry of this cache: the caches may have different files for the same key.
             for entry in found {
                 if other.fetch(&entry, &self.into).await {
                     return Some(Arc::clone(other));
@@ -131,8 +133,8 @@ impl Fetchable {
     }
 }
 
-/// Prints how many packages are fetched from each shared cache, as far as is known. Without `is_result`, counts only packages that others
-/// are compiled against.
+/// Prints how many packages are expected to be fetched from each shared cache. If `is_result` is false, the packages are not results of the
+/// run, and only those are fetched that others are compiled against.
 pub(super) fn announce(
     nodes: &[(PackageNode, PackageLogs)],
     searched: &[Searched],

@@ -6,14 +6,14 @@ use super::open_error::OpenError;
 use crate::diag::most_similar;
 use crate::fs;
 
-/// The beginnings of URLs that users pass in place of a path.
+/// The schemes of URLs that users pass in place of a path.
 const SCHEMES: [&str; 6] = ["https://", "http://", "s3://", "gs://", "ftp://", "file://"];
 
 /// The suffixes of the names of tarballs.
 const TARBALLS: [&str; 3] = [".tgz", ".tar.gz", ".tar"];
 
 /// Replaces each pattern, such as `releases/*.tgz`, by the files that match it, in the order of their names. A path that exists is not
-/// treated as a pattern. Patterns arrive here unexpanded from `docker run` and task configurations. Reads directories.
+/// treated as a pattern. No shell expands the arguments of `docker run` and of task configurations. Reads directories.
 pub(super) fn expand(given: Vec<PathBuf>) -> Vec<PathBuf> {
     given
         .into_iter()
@@ -49,7 +49,7 @@ fn is_pattern(path: &Path) -> bool {
         .any(|byte| b"*?[".contains(byte))
 }
 
-/// The error for a path that does not exist, if there is advice about it. Reads the path's directory.
+/// The error for a path that does not exist, with advice; `None` if there is no advice. Reads the path's directory.
 pub(super) fn absent(path: &Path) -> Option<OpenError> {
     let text = path.to_string_lossy();
     if let Some(scheme) = SCHEMES.iter().find(|scheme| text.starts_with(**scheme)) {
@@ -84,7 +84,7 @@ pub(super) fn absent(path: &Path) -> Option<OpenError> {
     })
 }
 
-/// What to do with a directory that is given as a tarball.
+/// Advice about a directory that is given in place of a tarball, if there is any.
 pub(super) fn advice_on_directory(directory: &Path) -> Option<String> {
     let shown = directory.display();
     let has = |name: &str| fs::metadata(&directory.join(name)).is_ok_and(|found| found.is_file());

@@ -1,7 +1,7 @@
 //! Merges the packages of all releases of a run into one graph, in which a package that several releases have is one node.
 //!
-//! Two packages are the same if everything that affects their installed files is the same: name and version, which the script sees, the
-//! files of the source, and the dependencies, which must in turn be the same.
+//! Two packages are the same if everything that affects their installed files is the same: the name and the version, which the script can
+//! read, the files of the source, and the dependencies, which must in turn be the same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::release::{Name, Version};
 /// A package of a run.
 #[derive(Debug)]
 pub(super) struct PackageNode {
-    /// The package as the first release has it. This one is compiled or installed.
+    /// The package in the first release that has it. This one is compiled or installed.
     pub first: PackageUse,
     /// The same package in later releases.
     pub others: Vec<PackageUse>,
@@ -136,7 +136,7 @@ pub(super) mod tests {
         Algorithm, CompiledPackage, Digests, Manifest, MultiDigest, Package, Slug,
     };
 
-    /// Reads `app@1=source: lib base, …`, in compile order; a compiled package has `~` for `=`.
+    /// Parses `NAME@VERSION=SOURCE: DEPENDENCY DEPENDENCY, …`, in compile order. A compiled package has `~` instead of `=`.
     pub(in super::super) fn release(text: &str) -> Arc<CheckedRelease> {
         let packages = text.split(", ").filter(|it| !it.is_empty()).map(package);
         let manifest = "name: demo\nversion: 1\npackages: []\njobs: []\n";
@@ -244,7 +244,7 @@ pub(super) mod tests {
         ] {
             assert_eq!(merged(&[one, other]).len(), 2, "{one} and {other}");
         }
-        // The same package over another dependency, and over none.
+        // The same package with another dependency, and without one.
         let over = merged(&["go@1=g, a@1=a: go", "go@1=h, a@1=a: go", "go@1=g, a@1=a"]);
         assert_eq!(over.len(), 5);
         assert_eq!(over[0].0, uses(&[(0, "go"), (2, "go")]));

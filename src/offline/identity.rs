@@ -16,7 +16,7 @@ use crate::fs;
 use crate::release::{Name, Version};
 use crate::runtime::Cancellable;
 
-/// The identities of source packages that were compared by content.
+/// The identities of the source packages that were compared by content.
 #[derive(Debug, Default)]
 pub(super) struct Identities(HashMap<(ReleaseId, Name), String>);
 
@@ -49,9 +49,9 @@ struct SourceBlob<'a> {
 /// The source blobs of one package name and version, by SHA-256.
 type SourceBlobs<'a> = BTreeMap<&'a str, SourceBlob<'a>>;
 
-/// Compares the sources that have the same name and version and different bytes. A blob that cannot be read is not compared, because
-/// compiling it fails later. With source dates, the times in a source affect the compiled package, so only sources with the same bytes are
-/// the same.
+/// Compares the contents of sources with the same package name and version but different bytes. A blob that cannot be read is not compared:
+/// its compilation fails later. With source dates, the times in a source affect the compiled package, so only sources with the same bytes
+/// are the same.
 pub(super) fn compare(
     releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>,
     dates: SourceDates,
@@ -115,8 +115,8 @@ fn source_blobs(
     packages
 }
 
-/// The identity of a source by content: a digest of the files, and whether the blob is compressed, because the compiled blob is then
-/// compressed as well.
+/// The identity of a source by content: a digest of its files, and whether its blob is compressed, because the compiled blob is compressed
+/// only if the source is. `None` if the blob cannot be read.
 fn content_identity(blob: &Path, cancel: &CancellationToken) -> Option<String> {
     let open = || Some(Cancellable::new(fs::open(blob).ok()?, cancel));
     let content = content_digest(open()?).ok()??;

@@ -16,7 +16,7 @@ impl ReleaseId {
     }
 }
 
-/// A package of a run, in the order of the graph of all releases. The schedule has the packages in the same order.
+/// A package of a run: its index in the graph of all releases. The schedule has the packages in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId(usize);
 
