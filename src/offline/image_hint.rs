@@ -1,4 +1,4 @@
-//! What to do about an image that cannot be used, and about several that cannot be used together.
+//! Advice about stemcell images that cannot be used, and about runs with several images or results.
 
 use nix::errno::Errno;
 
@@ -6,7 +6,7 @@ use super::error::OfflineError;
 use crate::archive::UnpackError;
 use crate::image::ImageError;
 
-/// What the user can do about it, if that is known.
+/// Advice about an image that cannot be used, if there is any.
 pub(super) fn image_hint(error: &ImageError) -> Option<String> {
     match error {
         ImageError::TooLarge { .. } => Some(
@@ -35,7 +35,7 @@ pub(super) fn image_hint(error: &ImageError) -> Option<String> {
     }
 }
 
-/// What the user can do about a run that has several images or results, if that is the error.
+/// Advice about a run with several images or results, if the error has to do with their number.
 pub(super) fn several_hint(error: &OfflineError) -> Option<String> {
     match error {
         OfflineError::SameStemcell { .. } => {
@@ -53,10 +53,10 @@ pub(super) fn several_hint(error: &OfflineError) -> Option<String> {
     }
 }
 
-/// The error of the system for an owner that the user namespace does not have.
+/// The error code for an owner that the user namespace does not map.
 const OWNER_UNMAPPED: i32 = Errno::EINVAL as i32;
 
-/// The error of the system for an owner to whom this process may not give files.
+/// The error code for an owner to whom this process may not give files.
 const NOT_PERMITTED: i32 = Errno::EPERM as i32;
 
 #[cfg(test)]

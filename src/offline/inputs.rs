@@ -21,7 +21,7 @@ use crate::fs;
 use crate::release::Manifest;
 use crate::runtime;
 
-/// How many ignored files are named.
+/// The maximum number of ignored files in a warning.
 const CLUTTER_NAMED: usize = 10;
 
 /// How long a read of an input may continue after the run was canceled.
@@ -34,8 +34,8 @@ pub(super) async fn read(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Vec<Input<Opened>>, OfflineError> {
-    // Errors name the tarball, because the work directory no longer exists when the user reads them.
     let paths = tarballs.iter().map(|(tarball, _)| tarball.as_path());
+    // The error names the parent directory, because the work directory no longer exists when the user reads it.
     space::check_for_tarballs(paths, fs::parent(work_directory.path()))?;
     let mut inputs = Vec::new();
     for (index, (tarball, output_directory)) in tarballs.into_iter().enumerate() {
@@ -53,7 +53,8 @@ pub(super) async fn read(
         let ms = start.elapsed().as_millis();
         tracing::debug!(tarball = %tarball.display(), ms, "read the tarball and computed its digests");
         let opened = match opened {
-            // The work directory failed, not the tarball.
+            // The error concerns the work directory. Name the tarball instead: the work directory no longer exists when the user reads
+            // the message.
             Err(OpenError::Files(source)) if source.path.starts_with(work_directory.path()) => {
                 return Err(OfflineError::Spool { tarball, source });
             }
@@ -92,8 +93,8 @@ pub(super) async fn read_manifests(
     Ok(inputs)
 }
 
-/// Reads a tarball on a blocking thread. Cancellation ends it at its next read. A read that blocks, of a pipe or a network file
-/// system, is abandoned.
+/// Runs `read`, which reads a tarball, on a blocking thread. It must end after a cancellation. If it does not, because a pipe or a network
+/// file system blocks it, it is abandoned after [`READ_GRACE`].
 async fn reading<T: Send + 'static>(
     cancel: &CancellationToken,
     read: impl FnOnce() -> T + Send + 'static,
@@ -137,7 +138,7 @@ fn describe(opened: &Opened, progress: &Progress) {
     }
 }
 
-/// One line about files that operating systems and tools left in a tarball.
+/// The warning about files that operating systems and tools left in a tarball, if there are any.
 fn clutter_warning(opened: &Opened) -> Option<String> {
     let found = &opened.clutter;
     let named: Vec<String> = found

@@ -13,7 +13,7 @@ use crate::sandbox::{Isolation, Sandbox, SandboxError, Sharing, Tier, TierOption
 
 /// Chooses the isolation tier, prints its name, and opens its sandbox. With `auto` and a tier without namespaces, the line also says
 /// how to get a stronger tier. Also prints where scratch directories are kept, and warns if concurrent packages are not isolated.
-/// Scripts do not see the directories `shared`.
+/// Scripts cannot access the directories `shared`, those of shared caches.
 pub(super) async fn choose(
     (options, shared): (&Options, Vec<PathBuf>),
     work: &Path,

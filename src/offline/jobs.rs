@@ -1,9 +1,9 @@
-//! Makes the checks that a Director makes on the jobs of an uploaded release, so that a release that the Director would refuse is not
-//! compiled for hours first.
+//! Makes the checks that a Director makes on the jobs of an uploaded release. Otherwise, a release might be compiled for hours before the
+//! Director refuses it.
 //!
 //! A Director extracts `jobs/NAME.tgz` with `tar -xzf`, which reads gzip only. The archive must contain a `job.MF` with the job's name,
-//! each template that `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. A Director does not read the
-//! license, but a license that is not an archive is refused here, because the tool that created it has failed.
+//! each template that `job.MF` lists as a file below `templates`, and `monit` or another `*.monit` file. A Director does not read
+//! `license.tgz`. It must be an archive here nevertheless: otherwise, the tool that created it has failed.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -20,10 +20,10 @@ use crate::fs;
 use crate::release::{Manifest, MultiDigest, yaml};
 use crate::runtime::Cancellable;
 
-/// The size limit of `job.MF` in bytes. Long ones have a few hundred kilobytes.
+/// The maximum size of `job.MF` in bytes. Long ones have a few hundred kilobytes. The rest is not read.
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
-/// The limit of memory for the names of an archive's entries, in bytes. The limit exists because archives are not trusted.
+/// The maximum memory for the names of an archive's entries, in bytes. Archives are not trusted.
 const NAMES_LIMIT: usize = 128 << 20;
 
 /// The memory that an entry needs in addition to its name, in bytes.
@@ -84,7 +84,7 @@ pub(super) fn read(
 /// The contents of an archive, as far as the checks need them.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
-    /// The kind of each path.
+    /// The kind of the entry at each path.
     kinds: HashMap<PathBuf, Kind>,
     /// The text of `job.MF` at the top.
     manifest: Option<Vec<u8>>,
@@ -170,7 +170,8 @@ impl Contents {
         problems
     }
 
-    /// The YAML tree of `job.MF`. `None` if our parser rejects it. This is not reported, because a Director's parser accepts slightly more.
+    /// The YAML tree of `job.MF`. `None` if there is no such file, or if our parser rejects it. That is not reported, because a Director's
+    /// parser accepts slightly more.
     fn root(&self) -> Option<yaml::Node> {
         let text = self.manifest.as_deref()?;
         yaml::parse(std::str::from_utf8(text).ok()?).ok()
@@ -246,7 +247,7 @@ mod tests {
 
     const MANIFEST: &str = "name: web\ntemplates: {ctl.erb: bin/ctl, a/b: c}\n";
 
-    /// An archive of files; a name with `/` at its end is a directory, one with `@` a link.
+    /// The contents of an archive. A name with `/` at its end is a directory, one with `@` a symbolic link with the text as its target.
     fn contents(files: &[(&str, &str)]) -> Contents {
         let mut writer = EntryWriter::new(Vec::new());
         for (name, text) in files {
@@ -295,7 +296,7 @@ mod tests {
             ("templates@", "shared"),
         ];
         assert_eq!(found(&linked), [""; 0]);
-        // These are left to the Director.
+        // Our parser rejects these; the Director decides.
         for manifest in ["name: web\nname: web\n", "a: [", "\u{7}"] {
             assert_eq!(found(&[("job.MF", manifest), ("monit", "")]), [""; 0]);
         }

@@ -20,8 +20,9 @@ pub(super) struct Hit {
 /// The cache in which a package was found.
 #[derive(Debug, Clone)]
 pub(super) enum HitOrigin {
-    /// The directory of the local cache.
+    /// The local cache in this directory.
     Local(PathBuf),
+    /// A shared cache.
     Shared(Arc<Remote>),
 }
 
@@ -53,7 +54,7 @@ impl Hit {
 /// The result of the search for a package.
 #[derive(Debug)]
 pub(super) enum Known {
-    /// The package was compiled before the run, so it is not searched.
+    /// The package was compiled before the run, so it is not searched for.
     Compiled,
     /// The package is in the cache.
     Hit(Box<Hit>),

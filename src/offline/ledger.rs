@@ -78,8 +78,7 @@ enum ReleaseStage {
 }
 
 impl ReleaseStage {
-    /// Whether the blob of a source package exists. An earlier run may have compiled it, even if it is still being installed for its
-    /// dependents.
+    /// Whether the compiled blob of a source package exists. A package that was found in a cache may still be being installed.
     fn has(&self, package: &Name) -> bool {
         match self {
             Self::Compiling(compiled) => compiled.contains_key(package),
@@ -191,12 +190,12 @@ impl Ledger {
         }
     }
 
-    /// Records that a compiled package was installed for its dependents.
+    /// Records that a package that was compiled before the run is installed for its dependents.
     pub(super) fn set_installed(&mut self, node: NodeId) {
         self.packages[node.index()].state = PackageState::Done;
     }
 
-    /// Records that a package was found in the cache.
+    /// Records that a package was found in the cache, with its blob.
     pub(super) fn set_cached(&mut self, node: NodeId, blob: &Arc<CompiledBlob>) {
         self.set_started(node);
         self.packages[node.index()].is_cached = true;
@@ -237,7 +236,7 @@ impl Ledger {
         shared.map(|it| it.package().blob.file.clone()).collect()
     }
 
-    /// Whether a release with this package lacks only packages that can be fetched.
+    /// Whether at least one of the releases that have this package lacks only packages that can be fetched.
     pub(super) fn can_complete(&self, node: NodeId, is_fetchable: impl Fn(NodeId) -> bool) -> bool {
         self.record(node).node.uses().any(|own| {
             let stage = &self.releases[&own.release].stage;
@@ -310,7 +309,7 @@ impl Ledger {
                 PackageState::Waiting => unfinished.not_begun.push(name),
             }
         }
-        // A package whose packing failed was installed before, so some of its dependents may be compiled.
+        // A package may fail while it is packed, after it was installed. Then some of its dependents may be compiled.
         for (_, dependents) in &mut unfinished.dependents {
             dependents.retain(|name| !unfinished.compiled.contains(name));
         }
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_release_lists_what_became_of_its_packages() {
+    fn unfinished_release_lists_its_packages_by_state() {
         let mut ledger = ledger(&["a@1=a, b@1=b: a, c@1=c, d@1=d, e@1=e"]);
         ledger.set_compiled(node(2), &Arc::new(blob()));
         ledger.set_failed(node(0));

@@ -1,7 +1,7 @@
 //! Finds the licenses of a release and of its packages, for SBOMs.
 //!
-//! Licenses are files with names such as `LICENSE` and `COPYING`: next to `release.MF`, in `license.tgz`, and in the sources of packages, also
-//! in the archives that a source contains. What cannot be read is left out: a damaged source fails later, when it is compiled.
+//! Licenses are files with names such as `LICENSE` and `COPYING`: next to `release.MF`, in `license.tgz`, and in the blobs of packages,
+//! including archives in them. Files that cannot be read are left out: the compilation of a damaged source fails later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -18,16 +18,16 @@ use crate::release::Name;
 use crate::runtime::Cancellable;
 use crate::supply_chain::{License, identify, is_license};
 
-/// The longest license in bytes. The GNU GPL has 35,000.
+/// The maximum size of a license, in bytes. The GNU GPL has 35,000.
 const LONGEST: u64 = 256 << 10;
 
-/// The limit of memory for the licenses of a release, in bytes. Sources are not trusted.
+/// The maximum memory for the licenses of a release, in bytes. Sources are not trusted.
 const MEMORY: u64 = 32 << 20;
 
-/// How many archives can contain each other: a source, and an archive in it.
+/// The maximum depth of nested archives: the blob, and an archive in it.
 const DEPTH: u32 = 2;
 
-/// The ends of the names of archives.
+/// The suffixes of archives.
 const ARCHIVES: [&str; 9] = [
     ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".tar.zst", ".tzst",
 ];
@@ -35,9 +35,9 @@ const ARCHIVES: [&str; 9] = [
 /// The licenses of a release.
 #[derive(Debug, Default)]
 pub(super) struct FoundLicenses {
-    /// Those of the whole release.
+    /// The licenses of the whole release.
     pub release: Vec<License>,
-    /// Those in the blobs of packages.
+    /// The licenses in the blobs of packages.
     pub packages: BTreeMap<Name, Vec<License>>,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn find(release: &CheckedRelease, cancel: &CancellationToken) -> Foun
     for (carried, blob) in files {
         match &carried.role {
             Role::License => search.blob(blob, cancel),
-            Role::Other if is_at_top(&carried.path) => search.file(&carried.path, blob),
+            Role::Other if is_license_at_top(&carried.path) => search.file(&carried.path, blob),
             _ => {}
         }
     }
@@ -69,8 +69,8 @@ pub(super) fn find(release: &CheckedRelease, cancel: &CancellationToken) -> Foun
     }
 }
 
-/// Whether a path of a release is that of a license.
-fn is_at_top(path: &Path) -> bool {
+/// Whether a path of a release is that of a license file next to `release.MF`.
+fn is_license_at_top(path: &Path) -> bool {
     path.components().count() == 1 && path.to_str().is_some_and(is_license)
 }
 
@@ -81,7 +81,7 @@ struct Search {
 }
 
 impl Search {
-    /// The licenses that were found, each text once.
+    /// Takes the licenses that were found since the last call, without duplicates.
     fn take(&mut self) -> Vec<License> {
         let mut licenses: Vec<License> = Vec::new();
         for license in std::mem::take(&mut self.found) {
@@ -112,7 +112,8 @@ impl Search {
         }
     }
 
-    /// Reads an archive as far as possible. `depth` is how many archives can contain each other.
+    /// Reads an archive up to its first error. `within` is its path in the blob. `depth` is how many levels of archives are read, including
+    /// this one.
     fn archive(&mut self, input: &mut dyn Read, within: &Path, depth: u32) {
         let Ok(decoder) = Decoder::new(input) else {
             return;
@@ -155,7 +156,7 @@ impl Search {
         self.found.insert(License {
             id,
             path: shown(path),
-            // The text of a well-known license is known.
+            // The SPDX identifier is sufficient for a well-known license.
             text: if id.is_some() { String::new() } else { text },
         });
     }

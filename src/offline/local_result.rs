@@ -1,4 +1,4 @@
-//! The report of a package that this machine has compiled, as a machine of a server would write it.
+//! The files and the report of a package that this machine has compiled, in the form in which a machine of a server would return them.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(super) struct Times {
 }
 
 impl Made {
-    /// The files and the report. Blocks.
+    /// Hashes the files and creates the report. Blocks.
     pub(super) fn result(self) -> fs::Result<LocalResult> {
         let log = log(&self.log)?;
         let blob = &self.compiled.blob;
@@ -66,7 +66,7 @@ impl Made {
             name: self.name,
             version: self.version,
             stemcell: Some(self.stemcell.clone()),
-            // Only a machine with this stemcell stores packages.
+            // `Claim` allows only a machine with this stemcell to store packages.
             machine_stemcell: Some(self.stemcell),
             architecture: std::env::consts::ARCH.to_owned(),
             isolation: Some(self.isolation.to_owned()),
@@ -114,7 +114,7 @@ fn log(path: &std::path::Path) -> fs::Result<Option<KnownFile>> {
     }))
 }
 
-/// How a compiled package is compressed: there are only two ways.
+/// How a compiled package is compressed: `gzip` or `none`.
 fn compression(package: &KnownFile) -> fs::Result<&'static str> {
     let mut beginning = Vec::new();
     let file = fs::open_file(&package.path)?;

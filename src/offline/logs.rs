@@ -25,7 +25,7 @@ pub(super) struct PackageLogs {
 pub(super) struct LogDirectories(BTreeMap<ReleaseId, PathBuf>);
 
 impl LogDirectories {
-    /// Chooses a directory in `logs` for each release. Releases whose names and versions look the same get different directories, because
+    /// Chooses a directory in `logs` for each release. Releases that would have the same `NAME-VERSION` get different directories, because
     /// packages that are compiled concurrently must not write to one file.
     pub(super) fn new(logs: &Path, releases: &BTreeMap<ReleaseId, Arc<CheckedRelease>>) -> Self {
         let mut used: HashSet<PathBuf> = HashSet::new();
@@ -69,12 +69,12 @@ impl PackageLogs {
         }
     }
 
-    /// Whether the script was started and has a log.
+    /// Whether the log exists, which means that the script was started.
     pub(super) fn has_own(&self) -> bool {
         fs::lookup(&self.own).is_ok_and(|it| it.is_some())
     }
 
-    /// Links the log into the directories of the other releases that have the package.
+    /// Creates hard links to the log in the directories of the other releases that have the package.
     pub(super) fn link(&self) {
         for other in &self.others {
             for (log, other) in [

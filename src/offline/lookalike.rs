@@ -1,4 +1,4 @@
-//! Recognizes by its first bytes, or by the paths in an archive, what a user has passed in place of a release tarball. No I/O.
+//! Recognizes files that users pass in place of a release tarball: by the first bytes or, for an archive, by the paths in it. No I/O.
 
 mod archive;
 mod text;
@@ -21,7 +21,7 @@ pub enum Lookalike {
         /// The error code, such as `NoSuchKey`.
         code: Option<String>,
     },
-    /// Some other XML.
+    /// Another XML document.
     Xml,
     /// JSON, such as the response of a server.
     Json,
@@ -31,7 +31,7 @@ pub enum Lookalike {
     Zip,
     /// Another kind of file, with the name of the kind.
     Binary(&'static str),
-    /// The manifest of a release without the release.
+    /// Only the manifest of a release.
     ReleaseManifest,
     /// The index of a release's final versions or blobs.
     ReleaseIndex,

@@ -30,7 +30,9 @@ pub(super) struct Compiler {
 /// Where packages are compiled.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Machines<'a> {
+    /// On this machine.
     Here(&'a Compiler),
+    /// On the machines of a server.
     Elsewhere(&'a RemoteCompiler<'a>),
 }
 

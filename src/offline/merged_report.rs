@@ -16,7 +16,7 @@ pub(super) fn merge(reports: Vec<CallReport>) -> Option<CallReport> {
         merged.fallback = merged.fallback.or(report.fallback);
         merged.outputs.extend(report.outputs);
         merged.releases.extend(report.releases);
-        // A part that did not begin has none.
+        // A part that was not started has no inputs.
         if merged.inputs.is_empty() {
             merged.inputs = report.inputs;
         }

@@ -27,9 +27,11 @@ pub(super) struct Downloads {
 pub(super) struct OnServer {
     from: Arc<Downloads>,
     built: Built,
-    /// The paths of its blob and its log.
+    /// The path to which its blob is downloaded.
     blob: PathBuf,
+    /// The path to which its log is downloaded.
     log: PathBuf,
+    /// The downloaded package, until it is taken.
     arrival: Mutex<Option<Box<Fetched>>>,
 }
 

@@ -44,7 +44,7 @@ use crate::fs::{self, LeasedFile};
 use crate::package_job::{PackageJob, PhaseName, ScriptUser};
 use crate::runtime;
 
-/// Compiles one package, whose paths are absolute. The options name no inputs, and agree with `job`.
+/// Compiles one package, whose paths are absolute. The options must have no inputs, and must agree with `job`.
 pub async fn compile_package(
     job: PackageJob,
     files: PackageFiles,
@@ -90,8 +90,8 @@ pub async fn compile_package(
     }
 }
 
-/// Checks where the report would be written, and removes that of an earlier run: a program that reads it later must not take it for the
-/// report of this run. Nothing may be written to the path if this fails.
+/// Checks the path of the report, and removes the report of an earlier run, so that no program takes it for the report of this run. If this
+/// fails, nothing may be written to the path.
 async fn check_report(
     job: &PackageJob,
     files: &PackageFiles,
@@ -102,7 +102,7 @@ async fn check_report(
         let places = Places::new(&job, &files, &options);
         places.check_report()?;
         if let Some(report) = &files.report {
-            // An error now costs less than one at the end.
+            // Fail now instead of after the compilation.
             check_target("write the report to", report)?;
             fs::remove_abandoned_writes(fs::parent(report));
             fs::remove_file_if_there(report)?;
@@ -130,14 +130,14 @@ impl Call<'_> {
         self.prepare_files().await?;
         let inputs = inputs::read(&self.job, self.cancel).await?;
         self.record.set_inputs(&inputs);
-        let beside = fs::parent(&self.files.output);
+        let output_directory = fs::parent(&self.files.output);
         let to = (self.progress.as_ref(), self.cancel);
-        let work_directory = setup::work_directory(&self.options, beside, to).await?;
+        let work_directory = setup::work_directory(&self.options, output_directory, to).await?;
         let result = self.compile_in(&work_directory, inputs).await;
         if let Err(error) = &result {
             // Report the free space before the work directory is removed.
             let to = (&self.options, self.progress.as_ref());
-            space::report_disks(error, &work_directory, beside, to);
+            space::report_disks(error, &work_directory, output_directory, to);
         }
         setup::remove(work_directory, &self.progress).await;
         result
@@ -179,7 +179,7 @@ impl Call<'_> {
             check_target("write the log to", &files.log)?;
             check_target("replace the log", &compile::first_log(&files.log))?;
             if let Some(directory) = keep_failed {
-                // Create it now, because an error after the compilation would be expensive.
+                // Fail now instead of after the compilation.
                 fs::create_dir_all(&directory)?;
                 fs::check_writable(&directory)?;
             }

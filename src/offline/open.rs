@@ -1,6 +1,6 @@
 //! Reads a release tarball in one pass.
 //!
-//! Blobs are written to disk while they are hashed. The manifest may come first or last. Only exact normalized paths count:
+//! Blobs are hashed while they are written to disk. The manifest may have any position. Only the normalized path gives an entry its role:
 //! `docs/release.MF` is an ordinary file.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::release::{Algorithm, Manifest, ManifestProblem, MultiDigest};
 use crate::runtime::{Cancellable, ReadAhead};
 
-/// The maximum size of a manifest, in bytes. Manifests of the largest releases have some hundred kilobytes.
+/// The maximum size of a manifest, in bytes. Manifests of the largest releases have a few hundred kilobytes.
 const MANIFEST_LIMIT: u64 = 64 << 20;
 
 const BUFFER: usize = 128 * 1024;
@@ -83,7 +83,7 @@ pub(super) fn open(
     })
 }
 
-/// Opens the file of a tarball.
+/// Opens a tarball. The error for a missing file or a directory has advice, if there is any.
 pub(crate) fn open_file(tarball: &Path) -> Result<(File, Metadata), OpenError> {
     let file = fs::open(tarball).map_err(|error| match given::absent(tarball) {
         Some(explained) if error.is_not_found() => explained,
@@ -119,8 +119,8 @@ pub(crate) fn path_of(entry: &Entry) -> Result<PathBuf, OpenError> {
     })
 }
 
-/// Limits the holes of sparse files, that is, zeros that a tarball does not store. Without a limit, a few bytes could represent a file that
-/// takes years to read.
+/// Limits the holes of sparse files: zeros that a tarball does not store. Without a limit, a few bytes could represent a file that takes
+/// years to read.
 #[derive(Debug, Default)]
 pub(crate) struct Holes {
     bytes: u64,
@@ -158,7 +158,7 @@ fn refuse_directory(directory: &Path) -> OpenError {
     ))
 }
 
-/// If the first bytes of a file show what it is, replaces the error by one that says so.
+/// Replaces the error for a file that is not a tarball by one that names its kind, if the first bytes show it.
 fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     let is_foreign = match &error {
         OpenError::Read(ReadError::NotTar) => true,
@@ -176,7 +176,7 @@ fn recognized(error: OpenError, prefix: &Prefix) -> OpenError {
     }
 }
 
-/// Drops files that operating systems and tools leave in tarballs, and returns their paths. A file that the manifest lists is
+/// Removes files that operating systems and tools leave in tarballs, and returns their paths. A file that the manifest lists is
 /// kept, whatever its name.
 fn remove_clutter(
     manifest: &Manifest,
@@ -197,8 +197,8 @@ fn remove_clutter(
     Ok(clutter)
 }
 
-/// Hashes a blob again if the manifest names a digest that was not computed. That happens when the tarball has several
-/// manifests, or a hard link gives a blob another name.
+/// Hashes a blob again if the manifest has a digest for it that was not computed. That happens if the tarball has several
+/// manifests, or if a hard link gives a blob another name.
 fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), OpenError> {
     let (Some(digest), Some(blob)) = (expected_digest(manifest, &carried.role), &mut carried.blob)
     else {
@@ -212,7 +212,7 @@ fn complete_digests(manifest: &Manifest, carried: &mut Carried) -> Result<(), Op
     Ok(())
 }
 
-/// The text of the manifest, the current entry of a reader.
+/// Reads the text of the manifest, which is the current entry of a reader.
 pub(crate) fn read_manifest(
     reader: &mut Reader<impl Read>,
     entry: &Entry,
@@ -240,6 +240,7 @@ struct Pass<'a, R> {
     carried: Vec<Option<Carried>>,
     /// The index in `carried` of each path.
     positions: HashMap<PathBuf, usize>,
+    /// The number of files in `spool` so far.
     spooled: usize,
     holes: Holes,
 }
@@ -282,8 +283,8 @@ impl<R: Read> Pass<'_, R> {
         Ok(())
     }
 
-    /// Adds an entry. Of several entries for a path, a directory keeps the first position, before its contents, and a file gets the last
-    /// one.
+    /// Adds an entry. The last entry of a path counts. It has its own position in the list; a repeated directory keeps the first one, which
+    /// precedes its contents.
     fn insert(&mut self, path: PathBuf, carried: Carried) {
         let is_directory = carried.entry.kind == Kind::Directory;
         if let Some(position) = self.positions.get(&path) {
@@ -340,7 +341,7 @@ impl<R: Read> Pass<'_, R> {
         })
     }
 
-    /// Copies the target of a hard link to a separate file, because each file is removed separately.
+    /// The blob of a hard link: another name of its target's file, because the files of entries are removed separately.
     fn linked(&mut self, path: &Path, entry: &Entry) -> Result<Blob, OpenError> {
         let target = normalize(&entry.link)
             .ok()

@@ -33,9 +33,10 @@ pub struct Options {
     pub output_directory: Option<PathBuf>,
     /// The stemcell to compile for. `None` for the stemcell of this machine.
     pub stemcell: Option<Slug>,
-    /// The images in which scripts run, one after the other. If there are none, they run in the root file system of this machine.
+    /// The images in which all packages are compiled, one image after the other. Without images, scripts run in the root file system of
+    /// this machine.
     pub stemcell_images: Vec<StemcellImage>,
-    /// The image of this part of the run, after the run has begun.
+    /// The image of this part of the run. The run sets it.
     pub stemcell_image: Option<StemcellImage>,
     /// Whether the run has several images, so that names in messages and of files need their stemcell.
     pub is_one_of_several: bool,
@@ -86,7 +87,7 @@ pub struct Options {
     pub graph: Option<PathBuf>,
     /// The cache of compiled packages, if one is used.
     pub cache: Option<CacheOptions>,
-    /// The machines that compile packages, if this one does not.
+    /// The server of the Remote Execution API, if one is used.
     pub remote: Option<RemoteOptions>,
     /// The gzip level of compiled packages.
     pub compression_level: u32,
@@ -104,7 +105,7 @@ pub struct Options {
     pub shell: Option<Shell>,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
-    /// Names this process in the message of another agent that finds the directories in use.
+    /// The name of this process in the message of another agent that finds the directories in use.
     pub who: String,
 }
 
@@ -122,7 +123,7 @@ pub struct DocumentOptions {
 }
 
 impl DocumentOptions {
-    /// Whether there are any.
+    /// Whether the user wants any documents.
     pub(super) fn are_wanted(&self) -> bool {
         !self.sboms.is_empty() || self.provenance.is_some()
     }
@@ -170,7 +171,7 @@ impl Options {
         self.stemcell.as_ref().filter(|_| self.is_one_of_several)
     }
 
-    /// The directory for logs in this one, which all parts of the run share.
+    /// The directory for the logs of this part of the run. `logs` is that of the whole run.
     pub(super) fn own_logs(&self, logs: PathBuf) -> PathBuf {
         match self.one_of_several() {
             Some(Slug { os, version }) => logs.join(format!("{os}-{version}")),
@@ -217,7 +218,7 @@ impl SharedCaches {
     }
 }
 
-/// The machines of a server of the Remote Execution API.
+/// The use of a server of the Remote Execution API: its machines, or only its action cache.
 #[derive(Debug, Clone)]
 pub struct RemoteOptions {
     /// Where the server is, for messages.

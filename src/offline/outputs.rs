@@ -1,4 +1,4 @@
-//! Chooses and creates the output directories, to which results go.
+//! Chooses and creates the output directories, to which results are written.
 
 use std::path::{Path, PathBuf};
 
@@ -56,12 +56,12 @@ pub(super) fn expected_directories(
 ) -> Vec<PathBuf> {
     let directory = |input: &PathBuf| match wanted {
         Some(directory) => directory.to_owned(),
-        None => beside_input(input, progress),
+        None => next_to_input(input, progress),
     };
     inputs.iter().map(directory).collect()
 }
 
-fn beside_input(input: &Path, progress: &Progress) -> PathBuf {
+fn next_to_input(input: &Path, progress: &Progress) -> PathBuf {
     let parent = fs::parent(input);
     // A missing input is reported later by its own path.
     if fs::metadata(parent).is_err() || fs::check_writable(parent).is_ok() {

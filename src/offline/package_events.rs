@@ -1,4 +1,4 @@
-//! Records what a started package did, from the events of `compile`: its phases, the runs of its script, its result.
+//! Records the events of a package that `compile` reports: its phases, the runs of its script, its result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use crate::compile::{self, Compiled, Event};
 use crate::diag::printable;
 use crate::package_job::{Blob, Phase, PhaseName, Script, SecondRun, SecondRunWith, Seconds};
 
-/// How many of the last lines of a compiled package's script are in a report.
+/// The maximum number of last lines of a compiled package's script in a report.
 pub(super) const LOG_LINES: usize = 20;
 
 /// Receives the events of `compile` before they are shown.
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// What a started package did.
+/// The recorded events of a package.
 #[derive(Debug)]
 pub(super) struct PackageEvents {
     pub started: Instant,
@@ -80,8 +80,8 @@ impl PackageEvents {
         self.last_lines = lines.map(|line| printable(line)).collect();
     }
 
-    /// Records the machine that compiled the package. If it did so in this run, its times replace the
-    /// phases as far as this machine has seen them: the clocks may differ, so they end when the result arrived.
+    /// Records the machine that compiled the package. If it did so in this run, its times replace the phases that this machine has
+    /// recorded. The clocks of the machines may differ, so the times are counted back from the start of the download.
     fn set_machine(&mut self, built: &Built) {
         let machine = &built.machine;
         let rounded = |it: Option<Duration>| it.map(seconds);
@@ -156,7 +156,7 @@ impl PackageEvents {
         }
     }
 
-    /// The phases until now, or until the end of the package. Times are relative to `begun`, the start of the run.
+    /// The phases up to the end of the package or, before it, up to now. Times are relative to `begun`, the start of the run.
     pub(super) fn phases(&self, begun: Instant) -> Vec<Phase> {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let starts = self.phases.iter().map(|(_, start)| *start);
@@ -173,7 +173,7 @@ impl PackageEvents {
         phases.collect()
     }
 
-    /// The sums of the phases.
+    /// The sums of the phases' times, in seconds.
     pub(super) fn seconds(&self, begun: Instant) -> Seconds {
         let mut sums = Seconds::default();
         for phase in self.phases(begun) {

@@ -90,8 +90,8 @@ impl CommonParts {
     }
 }
 
-/// The flags that affect what a script can do or sees, and the user. With other values, a script may fail or build something else. The
-/// isolation tier is not included, because all tiers give the same package.
+/// The values of the flags that affect what a script can do or see, and the user. With other values, a script may fail or build something
+/// else. The isolation tier is not included, because all tiers give the same package.
 fn flags(options: &Options) -> BTreeMap<String, String> {
     // List all fields, without `..`, so that a new option cannot be forgotten here.
     let Options {
@@ -207,8 +207,8 @@ pub(super) enum Memory {
     ReadAndWrite,
 }
 
-/// The sources of packages, in their order. `None` for a package that is compiled already. A source whose digest the local cache remembers
-/// is not read. Also returns damaged files of the cache.
+/// The sources of packages, in their order. `None` for a package that is compiled already. A source is not hashed if the local cache
+/// remembers its digest. Also returns damaged files of the cache.
 pub(super) async fn sources(
     remembered: Option<(&Arc<LocalCache>, Memory)>,
     packages: Vec<Arc<CheckedPackage>>,

@@ -13,7 +13,7 @@ use crate::archive::Kind;
 use crate::release::Manifest;
 use crate::runtime::Cancellable;
 
-/// How many paths are kept, by which a tarball without a manifest is recognized.
+/// The maximum number of paths by which a tarball without a manifest is recognized.
 const PATHS: usize = 1000;
 
 /// Reads a tarball up to its manifest. Other entries are not checked.

@@ -68,7 +68,7 @@ impl Progress {
         self.screen.line(Kind::Step, text);
     }
 
-    /// As [`line`](Self::line), about a result.
+    /// Like [`line`](Self::line), but about a result.
     pub(super) fn success(&self, text: &str) {
         self.screen.line(Kind::Success, text);
     }
@@ -98,12 +98,12 @@ impl Progress {
         self.screen.flush_within(limit);
     }
 
-    /// Prints what was held back.
+    /// Prints the messages that were held back during a shell.
     pub fn resume(&self) {
         self.screen.resume();
     }
 
-    /// Removes the bars: the compilation ends.
+    /// Removes the bars, because the compilation has ended.
     pub fn hide_bars(&self) {
         self.state().has_bars = false;
         self.screen.redraw();
@@ -328,7 +328,7 @@ fn lock(state: &Mutex<ProgressState>) -> MutexGuard<'_, ProgressState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The lines for an event. `None` for the progress of a script.
+/// The message for an event. `None` for an event that is shown in another way or not at all.
 fn message(event: Event) -> Option<String> {
     let text = match event {
         Event::FirstRunFailed {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::lookalike;
 use crate::release::digest::{BlobDigests, BlobHasher};
 
-/// The hash of everything that was read so far.
+/// The hash of the data that a [`Hashed`] has read so far.
 #[derive(Clone)]
 pub(super) struct SharedHasher(Arc<Mutex<BlobHasher>>);
 
@@ -86,7 +86,7 @@ impl<R: Read> Read for Prefixed<R> {
     }
 }
 
-/// Locks a value that stays usable when another thread panicked.
+/// Locks a value, which stays usable after a panic in another thread.
 fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }

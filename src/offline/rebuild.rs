@@ -57,9 +57,10 @@ pub(super) fn check_files(
     }
 }
 
-/// A release of both compilations.
+/// The results of a release of both compilations.
 #[derive(Debug)]
 pub(super) struct Twice {
+    /// The result of the first compilation.
     pub first: PathBuf,
     /// The result of the second compilation. `None` if there is none.
     pub second: Option<PathBuf>,
@@ -100,15 +101,15 @@ impl Rebuild {
         })
     }
 
-    /// The options of the second compilation of these inputs: another work directory, another value of `--jobs` than that of the first one, and
-    /// nothing that was compiled before.
+    /// The options of the second compilation of these inputs. It has other directories, if possible another value of `--jobs` than the first
+    /// one, and uses neither caches nor results of earlier runs.
     pub(super) fn options(
         &self,
         first: Options,
         (isolation, first_jobs): (Option<&str>, Option<usize>),
         inputs: Vec<PathBuf>,
     ) -> Options {
-        // Without isolation, packages that are compiled concurrently affect each other.
+        // Without isolation, packages that are compiled concurrently affect each other, so one job is used again.
         let is_isolated = isolation != Some("none");
         let jobs = if first_jobs == Some(1) && is_isolated {
             2

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::release::{Name, Version};
 
-/// How many files of a package are named.
+/// The maximum number of files of a package in a message.
 const FILES_NAMED: usize = 20;
 
 /// The result of a comparison.
@@ -62,7 +62,7 @@ pub struct FileDifference {
 }
 
 impl RebuildDifferences {
-    /// The line about packages that do not differ.
+    /// The line for a run in which no package differs.
     pub(super) fn success(&self) -> String {
         let same = match self.compared {
             0 => "No package was compiled again".to_owned(),

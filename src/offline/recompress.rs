@@ -13,10 +13,10 @@ use crate::release::digest::{Hasher, HashingWriter};
 use crate::release::{Algorithm, Digests};
 use crate::runtime::Cancellable;
 
-/// The maximum expansion that is accepted. One byte of gzip becomes at most 1032 bytes.
+/// The maximum factor by which a blob may expand. One byte of gzip becomes at most 1032 bytes.
 const MOST_EXPANSION: u64 = 1100;
 
-/// The number of bytes by which a small blob may exceed this limit.
+/// The number of bytes by which a blob may exceed this factor. It matters only for small blobs.
 const SLACK: u64 = 1 << 20;
 
 /// How much free space must remain while a blob is written, in bytes, for packages that are being compiled.
@@ -59,7 +59,7 @@ fn recompress_into(
     Ok(done)
 }
 
-/// Whether recompression failed because of the bytes of the blob.
+/// Whether recompression failed because the blob is damaged.
 pub(super) fn is_damage(error: &fs::Error) -> bool {
     let inner = error.source.get_ref();
     inner.is_some_and(|it| it.is::<DecodeError>() || it.is::<Expands>())
@@ -81,7 +81,7 @@ struct Expands(u64);
 #[error("its file system has too little space")]
 struct NoRoom;
 
-/// How many bytes are free at a path.
+/// Returns how many bytes are free in the file system of a path.
 type Free<'a> = &'a dyn Fn(&Path) -> fs::Result<u64>;
 
 /// A file that does not fill its file system. It uses at most half of the space that is free at the start, and stops when little is free
@@ -92,7 +92,7 @@ struct Sparing<'a> {
     free: Free<'a>,
     /// How many bytes the file may still use.
     left: u64,
-    /// How many bytes were written since the free space was looked at.
+    /// How many bytes were written since the last check of the free space.
     unchecked: u64,
 }
 
@@ -145,7 +145,7 @@ fn write(
     let opened = fs::open(blob)?;
     let length = opened.metadata().at("examine", blob)?.len();
     let limit = match form {
-        // The size is that of the cache entry, which was verified.
+        // The blob was verified, so its length is that of the cache entry.
         Form::Plain => length,
         Form::Gzip(_) => length.saturating_mul(MOST_EXPANSION).saturating_add(SLACK),
     };

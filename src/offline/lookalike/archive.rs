@@ -1,4 +1,4 @@
-//! Recognizes by its paths what an archive without `release.MF` is.
+//! Recognizes an archive without `release.MF` by the paths in it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Lookalike;
 use crate::offline::clutter::is_clutter;
 
-/// How many names of an unrecognized archive are listed.
+/// The maximum number of names in the message about an unrecognized archive.
 const LISTED: usize = 6;
 
 impl Lookalike {
@@ -36,7 +36,7 @@ impl<'a> Paths<'a> {
         self.all.iter().any(|it| it.starts_with(path))
     }
 
-    /// The order of the checks matters, because some archives have signs of several kinds.
+    /// Recognizes the archive. The order of the checks matters, because some archives match several kinds.
     fn recognize(&self) -> Lookalike {
         if let Some(found) = self.by_names_at_the_top() {
             return found;
@@ -136,7 +136,7 @@ fn first(path: &Path) -> Option<&str> {
     path.iter().next()?.to_str()
 }
 
-/// A name as messages show it.
+/// A name for a message.
 fn shown(name: &str) -> String {
     format!("`{}`", name.escape_debug())
 }

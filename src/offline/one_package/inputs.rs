@@ -14,10 +14,10 @@ use crate::runtime::{self, Cancellable};
 /// The algorithms with which blobs are hashed.
 pub(super) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha1, Algorithm::Sha256];
 
-/// The files of a run of one package except the blobs that it reads: absolute paths.
+/// The absolute paths of the files of a run of one package, without the blobs that it reads.
 #[derive(Debug, Clone)]
 pub struct PackageFiles {
-    /// The file that describes the package, if there is one. It is read.
+    /// The job file, from which the description of the package was read, if there is one.
     pub job: Option<PathBuf>,
     /// The compiled package.
     pub output: PathBuf,

@@ -20,11 +20,11 @@ const BEGINNING: usize = 4;
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) blob: CompiledBlob,
-    /// Why its name may not survive a crash of the machine.
+    /// The error of writing its directory to the disk. After it, a crash of the machine may undo the rename.
     pub(super) unsynced: Option<fs::Error>,
 }
 
-/// Renames a compiled package to `output`. What is there stays as it is until the new file was verified.
+/// Verifies a compiled package and renames it to `output`. An existing file stays unchanged until then.
 pub(super) fn place(
     target: LeasedFile,
     compiled: &Compiled,
@@ -35,7 +35,7 @@ pub(super) fn place(
         BlobDigests::new(compiled.digests.clone()),
         compiled.digests.sha1(),
     ) else {
-        // This does not happen: `compile` computes the digests that a job requests.
+        // This cannot happen: `compile` computes the digests that a job requests.
         return Err(VerifyError::Copy.into());
     };
     let file = target.file();
@@ -52,7 +52,7 @@ pub(super) fn place(
     Ok(Placed { blob, unsynced })
 }
 
-/// The compression of a compiled package: `gzip` or `none`, as there are no others.
+/// How a compiled package is compressed: `gzip` or `none`.
 fn compression(path: &Path, cancel: &CancellationToken) -> fs::Result<&'static str> {
     let mut beginning = [0; BEGINNING];
     let mut file = Cancellable::new(fs::open(path)?, cancel);

@@ -1,4 +1,4 @@
-//! Checks where a run of one package writes: no file may replace or remove an input or another written file.
+//! Checks the paths of a run of one package: it must not replace or remove an input, or write two files to one path.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -105,7 +105,7 @@ impl Places {
     }
 }
 
-/// Refuses two written files of which one would replace the other or need a directory in its place.
+/// Refuses two written files with the same path, or of which one would be in a directory with the path of the other.
 fn check_two(file: &Written, other: &Written) -> Result<(), OfflineError> {
     match file.name.starts_with(&other.name) || other.name.starts_with(&file.name) {
         true => Err(OfflineError::SamePlace {
@@ -126,7 +126,8 @@ fn emptied(vcap: &Vcap) -> Vec<PathBuf> {
     directories.map(|directory| resolved(&directory)).into()
 }
 
-/// The names of a file, without links in their directories: its own, those of the links on the way, and that of the file that is read.
+/// All paths of a file, without links in their directories: `path` itself, those of the links to which it leads, and that of the file
+/// behind them.
 fn names(path: &Path) -> Vec<PathBuf> {
     let mut names = vec![name_of(path)];
     for _ in 0..LINKS {
@@ -200,7 +201,7 @@ mod tests {
         for name in ["one", "two", "three"] {
             assert!(found.contains(&real.join(name)), "{name}: {found:?}");
         }
-        // A circle ends.
+        // A link to itself ends the search.
         fs::symlink(Path::new("circle"), &real.join("circle")).unwrap();
         assert!(names(&real.join("circle")).len() <= LINKS + 1);
     }

@@ -42,7 +42,7 @@ struct Facts {
     events: Option<PackageEvents>,
     compiled: Option<CompiledBlob>,
     unrestricted: bool,
-    /// A log of an earlier run was removed: one that exists now is of this run.
+    /// Whether the log of an earlier run was removed, so that a log that exists now is of this run.
     has_no_older_log: bool,
 }
 

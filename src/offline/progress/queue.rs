@@ -52,7 +52,7 @@ struct QueueState {
     entries: VecDeque<QueuedMessage>,
     /// The memory of the scripts' output among the entries, in bytes.
     bytes: usize,
-    /// When the first line of output was added.
+    /// When the oldest line of output among the entries was added.
     since: Option<Instant>,
     /// Whether the entries include a message, which is printed at once.
     is_urgent: bool,
@@ -146,7 +146,7 @@ impl Queue {
     /// Records that the printer has printed `count` more entries.
     pub(super) fn done(&self, count: usize) {
         self.printed.send_modify(|printed| *printed += count as u64);
-        // Taking the lock orders this after the check of a waiting thread.
+        // Take the lock, so that a waiting thread cannot miss the notification between its check and its wait.
         drop(self.state());
         self.changed.notify_all();
     }
@@ -175,8 +175,8 @@ impl Queue {
         drop(self.changed.wait_timeout_while(state, limit, is_missing));
     }
 
-    /// Lets the printer print what was added so far and then nothing until [`resume`](Self::resume). Waits until it does, for `limit`
-    /// at most.
+    /// Stops the printer until [`resume`](Self::resume), after it has printed everything added so far. Waits until it has stopped, for
+    /// `limit` at most.
     pub(super) fn hold(&self, limit: Duration) {
         let mut state = self.state();
         state.add_left_out();
@@ -197,7 +197,7 @@ impl Queue {
         self.done(1);
     }
 
-    /// Prints what was held back, and everything after it.
+    /// Lets the printer continue with the entries that were held back.
     pub(super) fn resume(&self) {
         let mut state = self.state();
         state.is_hold_wanted = false;
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(queue.next(NOW, NOW), Next::Draw);
         queue.resume();
         assert_eq!(taken(&queue), ["after"]);
-        // The printer had no time to hold.
+        // The printer does not stop if the hold ends before it was reached.
         queue.hold(NOW);
         queue.resume();
         queue.push("last".to_owned());

@@ -13,7 +13,9 @@ pub(super) struct Running {
     pub(super) name: String,
     /// Name and version, and the releases with the package if the run has several.
     pub(super) label: String,
+    /// When the package started.
     pub(super) since: Instant,
+    /// When the last reminder about the package was printed; at first, when the package started.
     pub(super) reminded: Instant,
     /// The current phase. `None` before the first one.
     pub(super) phase: Option<Phase>,

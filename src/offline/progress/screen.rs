@@ -21,7 +21,7 @@ const GROUP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long to wait for messages if there are no bars to draw.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// How long to wait until a terminal shows everything that comes before a shell.
+/// The maximum wait until everything that precedes a shell is printed.
 const HOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// The assumed size of a terminal whose size is unknown.
@@ -120,7 +120,7 @@ impl Screen {
         self.print_inline();
     }
 
-    /// Prints nothing until [`resume`](Self::resume): a shell uses the terminal.
+    /// Stops printing until [`resume`](Self::resume), because a shell uses the terminal.
     pub(super) fn hold(&self) {
         match self.inline {
             None => self.queue.hold(HOLD_WITHIN),
@@ -131,7 +131,7 @@ impl Screen {
         }
     }
 
-    /// Prints what was held back.
+    /// Prints the messages that were held back.
     pub(super) fn resume(&self) {
         self.queue.resume();
         self.redraw();
@@ -157,7 +157,7 @@ struct Printer {
     bars: Arc<Bars>,
     /// How many lines of bars the terminal shows.
     shown: usize,
-    /// Whether something else uses the terminal.
+    /// Whether a shell uses the terminal.
     is_held: bool,
 }
 
@@ -227,7 +227,7 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// Messages, and the output of scripts with the names of the packages.
+/// The text of messages and of the output of scripts. Each line of output starts with the name of the package.
 fn text_of(entries: Vec<QueuedMessage>, annotations: Annotations) -> String {
     let mut all = String::new();
     // A group cannot contain others, so the lines of a package are printed together.
@@ -280,7 +280,7 @@ fn write(text: &str) {
         match rustix::io::write(&stderr, rest) {
             Ok(length) => rest = &rest[length..],
             Err(rustix::io::Errno::INTR) => {}
-            // Another process with the same file may have made it non-blocking.
+            // Another process that shares this open file may have made it non-blocking.
             Err(rustix::io::Errno::AGAIN) => {
                 let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
                 let _ = poll(&mut descriptors, PollTimeout::NONE);
