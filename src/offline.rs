@@ -1,41 +1,46 @@
-//! `bosh-agent compile`: source releases in, compiled releases out.
+//! `bosh-agent compile`: reads source releases, writes compiled releases.
 //!
 //! ```text
-//! run               one run
+//! run               one run: opens the stemcell images (image); run_once compiles for one stemcell, once or twice (rebuild); call is one
+//!  │                of these compilations
 //!  ├─ given         expands patterns, explains paths that do not exist
 //!  ├─ outputs       the output directories
-//!  ├─ work_directory
+//!  ├─ work_directory the work directory and the directory of logs
 //!  ├─ inputs        reads and describes each tarball
 //!  │   ├─ open      one pass over a tarball: parses the manifest, writes blobs to disk, hashes them
-//!  │   ├─ lookalike recognizes what was given instead of a release
+//!  │   ├─ lookalike recognizes files that are not releases
 //!  │   ├─ clutter   recognizes files that operating systems leave in tarballs
-//!  │   └─ jobs      what a Director checks of job blobs
-//!  ├─ select        what to do with each input: compile, pass on, leave; where its result goes
-//!  │   ├─ inspect   manifest against tarball: every problem, or a checked release
+//!  │   └─ jobs      the checks that a Director makes on job blobs
+//!  ├─ select        what to do with each input: compile, pass on, leave; the path of its result
+//!  │   ├─ inspect   compares the manifest with the tarball: all problems, or a checked release
 //!  │   └─ selection which jobs and packages of a release are compiled
+//!  ├─ reuse         takes packages from results of earlier runs
 //!  ├─ plan          what a compilation would do, for runs that compile nothing; peek reads a manifest for them
 //!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
 //!  │                as a file (dot)
-//!  ├─ setup         isolation tier, logs, jobserver; remote: the server that compiles packages; machines is one of them
+//!  ├─ setup         the compiler of this machine: isolation tier, caches, logs, jobserver. remote: the compiler on the machines of a server.
+//!  │                machines: one of both. server_cache: the action cache of a server, in which claim allows to store packages
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
-//!      ├─ identity  which source blobs are the same
+//!      ├─ identity  which source blobs have the same contents
 //!      ├─ graph     the packages of all releases, each once
 //!      ├─ ledger    which packages are compiled, which releases are complete
-//!      ├─ failures  what failed; reads the logs of failed packages (error_line) and copies them (failed_logs)
+//!      ├─ failures  the failures; reads the logs of failed packages (error_line) and copies them (failed_logs)
 //!      ├─ caching   finds packages in the cache and stores compiled ones (cached_packages); package_keys gives the keys, cache_lookup
 //!      │            says why a package is missing, recompress changes the compression level of a found one, shared_caches fetches
 //!      │            packages and uploads them; cache_directories checks that file systems respond
 //!      ├─ scheduling, durations: the schedule, and how long packages took in earlier runs
 //!      └─ assemble  writes the compiled release to a temporary file, verifies it, renames it
-//! one_package       one package without a release: no schedule, no cache
+//! one_package       `compile-package`: one package without a release, a schedule or a cache
+//! enter             a shell in the sandbox of a failed package that was kept
 //! progress          lines and bars for the user, in the colors of paint
 //! report            the text of a failure; script_report: its part about output; damage_hint: about damaged archives
-//! call_record       collects what happens, for the report to other programs: call_report, written by report_file; package_events
-//!                   collects what happens to one package
+//! call_record       collects the facts of a run for the report to other programs: call_report, written by report_file; package_events
+//!                   collects those of one package
+//! documents         SBOMs and provenance of the results; licenses finds the licenses for them
 //! summary           the slowest packages, the critical path, the gain from concurrency
 //! timings           the report as a page
-//! failure_kind      what is to blame for a failure: the exit code
+//! failure_kind      the cause of a failure (script, input or machine), which determines the exit code
 //! command           the command whose flags and results messages name
 //! ```
 //!

@@ -17,7 +17,7 @@ use crate::release::Slug;
 use crate::runtime;
 use crate::sandbox::{Isolation, SandboxError, UserNamespace, Users};
 
-/// The longest file that identifies a stemcell, in bytes.
+/// The maximum size of a file that identifies a stemcell, in bytes. The rest is not read.
 const LONGEST: u64 = 1 << 20;
 
 /// Opens the image of a run, if it has one, and sets its stemcell.
@@ -75,7 +75,7 @@ fn unpacking(image: &Path) -> String {
     format!("Unpacking stemcell image {}", image.display())
 }
 
-/// The stemcell that an image is: by its `stemcell.MF` or, without one, by the files that every stemcell has.
+/// The stemcell of an image: by its `stemcell.MF` or, without one, by the files that every stemcell has.
 fn stemcell_of(image: &Unpacked, vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
     let read = |path: &Path| read(&image.root, path);
     let Some(description) = &image.description else {
@@ -152,7 +152,7 @@ mod tests {
             b"ID=debian\nVERSION_CODENAME=trixie\n",
         )
         .unwrap();
-        // As in no container, the link has an absolute target.
+        // The absolute target of the link must be resolved inside the image.
         fs::symlink(
             Path::new("/usr/lib/os-release"),
             &root.join("etc/os-release"),

@@ -51,7 +51,7 @@ pub(super) struct Target<'a> {
     /// Collects the facts for the report.
     pub record: &'a CallRecord,
     pub cancel: &'a CancellationToken,
-    /// The package for which a shell is opened: only the packages that it needs are compiled.
+    /// The package for which a shell is opened. Only this package and its dependencies are compiled.
     pub only: Option<&'a Name>,
 }
 
@@ -381,7 +381,7 @@ impl Run<'_> {
         }
     }
 
-    /// Prints all lines together, so that no line of another release comes between them.
+    /// Prints the lines about the end of a release's compilation together, so that no line of another release comes between them.
     fn announce_assembly(&self, complete: &CompleteRelease) {
         let label = complete.source.label();
         let archiving = format!(
@@ -427,7 +427,7 @@ impl Run<'_> {
                 Ok(()) => {
                     let ms = start.elapsed().as_millis();
                     tracing::debug!(output = %output.display(), ms, "assembled and verified the release");
-                    // These are the blobs that no other release still needs.
+                    // Releases share the blobs of common packages: take those that no other release still needs.
                     let unused = blobs.into_iter().filter_map(Arc::into_inner);
                     let carried = source.carried.iter().filter_map(|it| it.blob.as_ref());
                     let carried = carried.map(|blob| blob.file.clone());

@@ -21,7 +21,7 @@ use crate::runtime;
 use crate::sandbox::{Isolation, Sharing};
 use crate::tls::{self, Profile};
 
-/// The isolation tier in the report, because the other machines choose the actual one.
+/// The isolation tier in the report: the other machines choose the actual one.
 const ELSEWHERE: &str = "remote";
 
 /// The settings for compiling packages on other machines.
@@ -40,7 +40,7 @@ pub(super) struct RemoteCompiler<'a> {
     pub source_dates: SourceDates,
 }
 
-/// The compiler of a run. Asks the server what it can do.
+/// Sets up the compiler of a run. Requests the capabilities of the server.
 pub(super) async fn compiler<'a>(
     here: ThisMachine<'a>,
     remote: &RemoteOptions,
@@ -84,7 +84,7 @@ pub(super) async fn compiler<'a>(
     })
 }
 
-/// What all packages of a run have in common on a server, and what the server can do.
+/// The settings that all packages of a run share on a server, and the capabilities of the server, which are requested.
 pub(super) async fn cluster(
     (options, stemcell): (&Options, &Slug),
     remote: &RemoteOptions,
@@ -115,7 +115,7 @@ pub(super) fn failed(remote: &RemoteOptions, source: RemoteFailure) -> OfflineEr
     }
 }
 
-/// A blob of a release.
+/// The file of a blob of a release, with its digest.
 pub(super) fn known(blob: &Blob) -> KnownFile {
     KnownFile {
         path: blob.file.clone(),
@@ -126,13 +126,13 @@ pub(super) fn known(blob: &Blob) -> KnownFile {
     }
 }
 
-/// A program and its digest.
+/// Hashes a program on a blocking thread.
 pub(super) async fn hashed(path: PathBuf) -> Result<KnownFile, OfflineError> {
     let reading = runtime::spawn_blocking("hash program", move || known_file(path));
     Ok(reading.await??)
 }
 
-/// The server, which is contacted later. Reads the files of credentials.
+/// The server. Reads the files of credentials, but does not connect.
 fn server(options: &Options, remote: &RemoteOptions) -> fs::Result<Server> {
     let certificate = match &remote.certificate {
         None => None,
@@ -172,7 +172,7 @@ fn known_file(path: PathBuf) -> fs::Result<KnownFile> {
     })
 }
 
-/// The settings of a job: the options that shape a package.
+/// The settings of a job: the options that affect a package.
 fn settings(options: &Options, remote: &RemoteOptions) -> JobSettings {
     JobSettings {
         base_directory: options.vcap.base().to_string_lossy().into_owned(),
@@ -204,7 +204,7 @@ fn settings(options: &Options, remote: &RemoteOptions) -> JobSettings {
     }
 }
 
-/// The variables of scripts, with the source date of this run.
+/// The variables of scripts, including `SOURCE_DATE_EPOCH` if it is set in this process.
 fn variables(options: &Options, remote: &RemoteOptions) -> BTreeMap<String, String> {
     let mut variables = remote.variables.clone();
     let date = options.environment.get(SOURCE_DATE_EPOCH);

@@ -1,4 +1,4 @@
-//! Prints the report of a failed run: what failed, why, and what to do.
+//! Formats the report of a failed run: what failed, why, and what to do.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -193,8 +193,8 @@ fn local_cause(error: &CompileError) -> String {
     }
 }
 
-/// Reports the packages that did not fail. The releases of failed packages are reported in full,
-/// without the release's name if there is only one.
+/// Adds the packages that did not fail. All packages of a release with a failed package are named; the release is named, too, if there are
+/// several of them.
 fn releases(text: &mut String, incomplete: &Incomplete) {
     let (failed, others): (Vec<_>, Vec<_>) = incomplete
         .releases
@@ -375,7 +375,7 @@ fn script_hints(script: &ScriptFailure) -> Vec<String> {
     hints
 }
 
-/// How to run scripts as this user.
+/// The hint that says how to run scripts as a user.
 fn other_user(user: ScriptUser) -> &'static str {
     match user {
         ScriptUser::Root => "run bosh-agent as root, or with the isolation tier `userns`",

@@ -106,7 +106,7 @@ fn write(
     documents: Option<(Box<Documents>, Vec<DocumentedPart>)>,
     cancel: &CancellationToken,
 ) -> fs::Result<()> {
-    // A stop does not wait for large inputs to be read again.
+    // After a stop, do not read large inputs again.
     if report.result != CallResult::Stopped {
         report.inputs.iter_mut().for_each(|it| examine(it, cancel));
     }

@@ -116,7 +116,7 @@ impl EarlierPackages {
         Ok(notes)
     }
 
-    /// Does this for one release.
+    /// Like [`take_over`](Self::take_over), for one release.
     ///
     /// # Errors
     /// A source blob cannot be removed.

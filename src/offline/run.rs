@@ -21,8 +21,8 @@ use crate::runtime;
 /// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The compiled releases that were written, or that would be if the run is only asked for their names. In the order of the
-    /// inputs; with several stemcell images, those of the first image first.
+    /// The compiled releases that were written or, if only their names are wanted, that would be written. In the order of the inputs;
+    /// with several stemcell images, those of the first image first.
     pub written: Vec<PathBuf>,
     /// Why not all releases were written.
     pub result: Result<(), OfflineError>,
@@ -35,7 +35,7 @@ pub struct Outcome {
 /// Releases that were complete before a failure are written.
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: &CancellationToken) -> Outcome {
     let records = CallRecord::several(options.stemcell_images.len().max(1));
-    // Check now, because an error at the end would waste the compilation.
+    // Fail now instead of after the compilation.
     let checked = report_file::check(options.report.as_deref(), options.timings.as_deref());
     let checked = checked.map_err(OfflineError::from);
     if let Err(error) = checked.and_then(|()| documents::check(&options)) {
@@ -55,7 +55,7 @@ pub async fn run(options: Options, progress: Arc<Progress>, cancel: &Cancellatio
     }
 }
 
-/// `records` has one record for each stemcell image, or one without an image.
+/// Expands the patterns in the arguments, and runs. `records` has one record for each stemcell image, or one without an image.
 async fn expand_and_run(
     mut options: Options,
     progress: &Arc<Progress>,

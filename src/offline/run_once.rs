@@ -17,7 +17,7 @@ use super::progress::Progress;
 use super::rebuild::{self, Rebuild, Twice};
 use crate::runtime;
 
-/// Does what the options say for one stemcell, and adds the paths of its results to `written`, also after a failure.
+/// Runs for one stemcell, and adds the paths of its results to `written`, even after a failure.
 pub(super) async fn run_once(
     options: Options,
     progress: &Arc<Progress>,
@@ -71,7 +71,7 @@ async fn run(
     }
 }
 
-/// Compiles what was written again, and compares the results.
+/// Compiles the releases that were written a second time, and compares the results.
 async fn compile_again(
     options: Options,
     (progress, first_record): (&Arc<Progress>, &CallRecord),

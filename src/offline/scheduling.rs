@@ -53,7 +53,7 @@ pub(super) fn schedule<'a>(
             version: package.version().clone(),
             origin: planned.origin,
             dependencies,
-            // With one job, the order does not change the total time: packages run in the order of the manifest.
+            // With one job, the order does not change the total time. Without times, packages run in the order of the manifest.
             expected: match jobs {
                 NonZeroUsize::MIN => Duration::ZERO,
                 _ if planned.is_cached => Duration::ZERO,

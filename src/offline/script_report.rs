@@ -9,7 +9,7 @@ use crate::diag::printable;
 use crate::package_job::PackageFailureReport;
 use crate::release::Name;
 
-/// Reports the error in a script's output, unless it is among the last lines, which follow.
+/// Adds the error line of a script's output, unless it is among the last lines, which are printed after it.
 pub(super) fn error_line(
     text: &mut String,
     package: &Name,
@@ -26,7 +26,7 @@ pub(super) fn error_line(
     }
 }
 
-/// The output of a script that failed on another machine.
+/// Adds the output of a script that failed on another machine.
 pub(super) fn remote_output(
     text: &mut String,
     failure: &PackageFailure,
@@ -46,7 +46,7 @@ pub(super) fn remote_output(
     }
 }
 
-/// Lists the processes of a script that hung.
+/// Adds the processes of a script that reached a time limit.
 pub(super) fn processes(text: &mut String, script: &ScriptFailure) {
     if script.processes.is_empty() {
         return;

@@ -13,7 +13,7 @@ use crate::sandbox::Closed;
 /// The maximum number of denied lines or paths to print.
 const SHOWN: usize = 5;
 
-/// The first run has failed; the second starts once `running` other scripts have ended.
+/// The warning after a failed first run. The second run starts when `running` other scripts have ended.
 pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String {
     let mut text = format!(
         "Warning: {} (after {}, restricted by Landlock)\n",
@@ -45,7 +45,7 @@ pub(super) fn failed(package: &Name, first: &FirstRun, running: usize) -> String
     text
 }
 
-/// The second run has succeeded.
+/// The warning after a second run that succeeded.
 pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
     let mut text =
         format!("Warning: {package} compiled only in its second run, without restrictions\n");
@@ -66,8 +66,8 @@ pub(super) fn succeeded(package: &Name, first: &FirstRun) -> String {
     text.trim_end().to_owned()
 }
 
-/// The script tried to link or move files across the mounts of its dependencies, and is rerun with
-/// copies.
+/// The warning about a script that tried to link or move files across the mounts of its dependencies,
+/// and is run again with copies. `shown` are the lines that show this.
 pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> String {
     if shown.is_empty() {
         return format!(
@@ -90,7 +90,8 @@ pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> 
     text
 }
 
-/// The script has succeeded in spite of a denied access, and `--second-run=never` forbids a rerun.
+/// The warning about a script that succeeded in spite of a denied access, and that
+/// `--second-run=never` does not let run again.
 pub(super) fn ignored(package: &Name, denials: &[Denial]) -> String {
     let mut text = format!(
         "Warning: the packaging script of {package} succeeded in spite of a denied access. With --second-run=never its \
@@ -150,7 +151,7 @@ pub(super) fn undeclared(text: &mut String, package: &Name, undeclared: &[Name])
     }
 }
 
-/// What to do about an undeclared dependency.
+/// The hint about an undeclared dependency.
 pub(super) fn declare(name: &Name, package: &Name) -> String {
     format!("add {name} to the dependencies in the spec of package {package}, or do not use it")
 }

@@ -40,7 +40,7 @@ pub(super) enum Task {
         release: Arc<CheckedRelease>,
         output: PathBuf,
     },
-    /// The input is compiled already and is in the place of its result.
+    /// The input is compiled already and has the path of its result.
     InPlace {
         id: ReleaseId,
         release: Arc<CheckedRelease>,
@@ -85,7 +85,7 @@ struct Facts {
     replaced_by: Option<Replacement>,
 }
 
-/// What all inputs of a run are compiled for.
+/// The stemcell and the selection, which apply to all inputs of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub stemcell: &'a CallStemcell,
@@ -135,7 +135,7 @@ impl Facts {
         let name = if self.is_source {
             selection.name_of_result(full, manifest)
         } else if is_name_of_part(&own, full) {
-            // Copy it under its own name. With the name of the whole release, it would be mistaken for the result of that.
+            // Keep its own name. With the name of the whole release, it would look like the result of the whole release.
             own.into_owned()
         } else {
             full.clone()
@@ -143,7 +143,7 @@ impl Facts {
         Some(self.output_directory.join(name))
     }
 
-    /// Whether this input is a result of `source` with another selection, in the place of its results.
+    /// Whether this input is a result of `source`, with the same or another selection, by its content and name.
     fn is_other_part_of(&self, source: &Self) -> bool {
         let name = fs::file_name(&self.tarball).to_string_lossy();
         let is_result = |full: &String| *full == name || is_name_of_part(&name, full);
@@ -254,7 +254,7 @@ fn check_names(manifests: &[Option<&Manifest>], selection: &Selection) -> Result
     }
 }
 
-/// The problems that prevent the result of an input, except those of the input itself.
+/// The problems of an input that concern other inputs, its result or the selection.
 fn others_in_the_way(
     index: usize,
     facts: &[Facts],
@@ -274,7 +274,7 @@ fn others_in_the_way(
     Ok(found)
 }
 
-/// The problems, or `value` if there are none.
+/// Fails with the problems, or returns `value` if there are none.
 fn unless<T>(problems: Vec<(PathBuf, InputProblemKind)>, value: T) -> Result<T, OfflineError> {
     if problems.is_empty() {
         return Ok(value);
@@ -329,7 +329,7 @@ fn task(
     })
 }
 
-/// The input whose earlier result this input is.
+/// The input of which this input is an earlier result.
 fn replaced_by(index: usize, facts: &[Facts]) -> fs::Result<Option<Replacement>> {
     let input = &facts[index];
     let others = facts

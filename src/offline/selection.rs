@@ -11,7 +11,7 @@ use super::tarball::{JobPackages, Role};
 use crate::diag::most_similar;
 use crate::release::{Algorithm, Digests, Manifest, Name, graph};
 
-/// How many packages that are not selected are named.
+/// The maximum number of packages that are named as left out.
 const PACKAGES_NAMED: usize = 10;
 
 /// How many hexadecimal digits of a digest replace a selection that is too long for a file name.
@@ -158,7 +158,7 @@ impl Selection {
     }
 }
 
-/// The end of the name of every result.
+/// The suffix of every result.
 const SUFFIX: &str = ".tgz";
 
 // The separators in the name of a partial result, before its suffix. Names and versions contain no `=`.

@@ -22,10 +22,11 @@ pub(super) struct ServerCache {
     pub stores: bool,
 }
 
-/// Opens the action cache for a run with this isolation tier, and whether its concurrent scripts share the base directory. `None` if the server cannot be used, after a warning.
+/// Opens the action cache for a run. The last argument is the isolation tier, and whether concurrent scripts share the base directory. `None`
+/// if the server cannot be used, which is reported as a warning.
 ///
 /// # Errors
-/// If packages of this machine are to be stored, and it may not claim to have compiled them.
+/// If packages of this machine are to be stored, but may not (see [`Claim`]).
 pub(super) async fn open(
     here: ThisMachine<'_>,
     remote: &RemoteOptions,

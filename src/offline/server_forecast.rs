@@ -14,7 +14,7 @@ use crate::compile::Id;
 use crate::diag::Chain;
 use crate::release::Slug;
 
-/// What a run would do with each package.
+/// What a run would do with each package, in the order of `nodes`.
 pub(super) async fn expectations(
     nodes: &[PackageNode],
     (options, server): (&Options, &RemoteOptions),

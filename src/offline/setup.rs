@@ -87,7 +87,7 @@ pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineE
     })
 }
 
-/// Creates the directory for the files of failed packages now, because an error after a failure would be expensive.
+/// Creates the directory for the files of failed packages, so that the run fails now and not after a compilation.
 fn prepare_for_failures(options: &Options) -> fs::Result<()> {
     let Some(directory) = &options.keep_failed else {
         return Ok(());
@@ -154,7 +154,7 @@ pub(super) fn variables(
     Ok((environment, Some(pool)))
 }
 
-/// What the packages of a run share.
+/// The context that all packages of a run share.
 pub(super) fn context(
     options: &Options,
     sandbox: Sandbox,
@@ -204,8 +204,8 @@ pub(super) async fn close(context: Arc<Context>, progress: &Progress) -> Result<
     Ok(())
 }
 
-/// Creates the work directory: where the options say, or in the data directory, or in `beside`. Waits for the processes of a run that
-/// was killed.
+/// Creates the work directory: where the options say, or in the data directory, or in `beside`. Waits for the processes of a killed run
+/// to end.
 pub(super) async fn work_directory(
     options: &Options,
     beside: &Path,

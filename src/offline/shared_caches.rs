@@ -1,5 +1,5 @@
-//! The shared caches of a run, which several machines use. Packages are searched in them before the first script starts, and stored in one
-//! of them while others compile.
+//! The shared caches of a run, which several machines use. They are searched before the first script starts. Compiled packages are stored
+//! in one of them while other packages are compiled.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,7 +22,8 @@ use crate::runtime::{self, TaskSet};
 /// How many packages are stored concurrently.
 const UPLOADS: usize = 2;
 
-/// How long the end of a run waits for uploads, for a local cache to store packages, and for its pruning, at most.
+/// How long a run waits at its end, at most: for uploads, for the pruning of the local cache and, unless large packages need more time, for
+/// the local cache to store packages.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// How long a stopped run waits for files of the local cache, whose file system may no longer respond.
@@ -44,7 +45,8 @@ pub(super) struct InShared {
     pub others: Vec<Arc<Remote>>,
 }
 
-/// Searches shared caches for packages. Leaves out packages for which `into` has no space, in addition to those of earlier caches.
+/// Searches shared caches for packages. Leaves out the packages of a cache if `into` has no space for them in addition to those of earlier
+/// caches.
 pub(super) async fn find_all(
     from: &[Arc<Remote>],
     mut missing: Vec<(String, Key)>,
@@ -115,7 +117,7 @@ impl Uploads {
         }
     }
 
-    /// Starts to store a package, after earlier ones. The package's blob is kept until then.
+    /// Starts to store a package, when earlier ones are stored. Keeps the package's blob until it is stored.
     pub(super) fn start(&mut self, entry: Entry, made: Made) {
         if !self.to.takes_packages() {
             // Count the package as lost only if the cache has failed, not if it is read-only.
@@ -274,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     async fn packages_of_all_caches_share_the_free_space() {
-        // Larger ones are not accepted.
+        // Larger packages are not accepted.
         const LARGEST: u64 = 60 << 30;
         let scratch = tempfile::tempdir().unwrap();
         let into = Arc::new(LocalCache::new(&scratch.path().join("into")));
@@ -307,7 +309,7 @@ mod tests {
     #[tokio::test]
     async fn uploads_share_one_time_limit_and_are_counted() {
         let scratch = tempfile::tempdir().unwrap();
-        // It never answers.
+        // A server that never responds.
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", server.local_addr().unwrap());
         let location = Location::parse(&url).unwrap();

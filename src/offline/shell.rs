@@ -10,7 +10,7 @@ use crate::compile::{FailedRun, ShellWhen};
 use crate::diag::Bytes;
 use crate::release::Name;
 
-/// The package that a shell is opened for in place of its script.
+/// The package for which a shell is opened in place of its script, if there is one.
 pub(super) fn package(options: &Options) -> Option<&Name> {
     match &options.shell.as_ref()?.when {
         ShellWhen::Instead(package) => Some(package),
@@ -18,7 +18,7 @@ pub(super) fn package(options: &Options) -> Option<&Name> {
     }
 }
 
-/// Checks that the release has the source of the package that a shell is opened for.
+/// Checks that a release has the source of the package for which a shell is opened.
 pub(super) fn check(options: &Options, tasks: &[Task]) -> Result<(), OfflineError> {
     let Some(package) = package(options) else {
         return Ok(());
@@ -53,7 +53,7 @@ pub(super) fn check(options: &Options, tasks: &[Task]) -> Result<(), OfflineErro
     ))
 }
 
-/// The lines before a shell.
+/// The message before a shell.
 pub(super) fn opened(package: &Name, failed: Option<&FailedRun>) -> String {
     use std::fmt::Write;
     let mut text = String::new();
@@ -75,7 +75,7 @@ pub(super) fn opened(package: &Name, failed: Option<&FailedRun>) -> String {
     text
 }
 
-/// The line about the directories of a failed package.
+/// The message about the directories of a failed package.
 pub(super) fn kept(package: &Name, directory: &Path, bytes: u64) -> String {
     format!(
         "The directories of package {package} are kept in {} ({} on disk). `{}` opens a shell in its sandbox",
@@ -85,7 +85,7 @@ pub(super) fn kept(package: &Name, directory: &Path, bytes: u64) -> String {
     )
 }
 
-/// The line after a shell.
+/// The message after a shell.
 pub(super) fn ended(package: &Name) -> String {
     format!("The shell in the sandbox of package {package} has ended")
 }

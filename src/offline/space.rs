@@ -1,4 +1,4 @@
-//! Checks the free disk space before a run starts, and reports it after a failure. Only runs that are sure to fail are refused: the check
+//! Checks the free disk space before a run starts, and reports it after a failure. The check refuses only runs that would certainly fail: it
 //! compares a lower bound of the needed space with the free space.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,8 @@ pub(super) fn check_for_tarballs<'a>(
     refuse(check(&[need], "to extract the tarballs")?)
 }
 
-/// Refuses a run whose largest source, unpacked, fits into none of `places`, or whose outputs do not fit into their directories.
+/// Refuses a run whose largest source does not fit into any of `places` when it is unpacked, or whose outputs do not fit into their
+/// directories.
 pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), OfflineError> {
     let mut needs = Vec::new();
     let mut sources = Vec::new();
@@ -77,7 +78,7 @@ pub(super) fn check_for_tasks(tasks: &[Task], places: &[PathBuf]) -> Result<(), 
     refuse(check(&needs, purpose)?)
 }
 
-/// Refuses a package whose source, unpacked, fits into none of `places`, or whose dependencies, unpacked, do not fit into `work`.
+/// Refuses a package whose source does not fit into any of `places`, or whose dependencies do not fit into `work`, when they are unpacked.
 /// `files` are the source and the dependencies.
 pub(super) fn check_for_package(
     files: &[PathBuf],
@@ -128,7 +129,7 @@ fn largest(mut sources: Vec<(u64, &PathBuf)>, free: u64) -> u64 {
         .map_or(0, |(bytes, _)| bytes)
 }
 
-/// The lower bound of a size after decompression or recompression.
+/// A lower bound of the size of a blob after it was decompressed or compressed again, in bytes: 98 % of it.
 fn lower_bound(size: u64) -> u64 {
     size - size / 50
 }
@@ -163,7 +164,7 @@ pub(super) fn report_disks(
     }
 }
 
-/// Prints the free space of directories if a full disk is the error.
+/// Prints the free space of directories if a full disk caused the error.
 pub(super) fn report_free(progress: &Progress, error: &OfflineError, directories: &[&Path]) {
     // The failure of a package already reports the free space at that time.
     let is_unreported = |failure: &OfflineError| {
@@ -217,7 +218,7 @@ mod tests {
     use crate::diag::Bytes;
 
     #[test]
-    fn too_little_space_is_told_with_figures() {
+    fn too_little_space_is_reported_with_sizes() {
         let scratch = tempfile::tempdir().unwrap();
         let free = fs::space(scratch.path()).unwrap().free;
         let need = |bytes| Need {

@@ -7,7 +7,7 @@ use crate::fs;
 use crate::release::stemcell::{OsRelease, StemcellError, parse_stemcell_version};
 use crate::release::{Name, Slug, Version, output_name};
 
-/// The files that describe the operating system, in the order of os-release(5).
+/// The files that describe the operating system, in the order in which os-release(5) says to read them.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 /// Why the stemcell is unknown.
@@ -68,7 +68,7 @@ impl CallStemcell {
         self.0.as_ref()
     }
 
-    /// The file name of a compiled release, with capitals for an unknown stemcell.
+    /// The file name of a compiled release, with placeholders for an unknown stemcell.
     pub(super) fn output_name(&self, name: &Name, version: &Version) -> String {
         match &self.0 {
             Some(stemcell) => output_name(name, version, stemcell),
@@ -82,7 +82,7 @@ pub(super) fn detect(vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
     detect_with(vcap, &fs::read_lossy)
 }
 
-/// As [`detect`], with files of another root file system, which `read` reads.
+/// Like [`detect`], but reads the files with `read`, which may read another root file system.
 pub(super) fn detect_with(
     vcap: &Vcap,
     read: &dyn Fn(&Path) -> fs::Result<String>,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_no_version_names_its_file() {
+    fn invalid_version_is_reported_with_its_file() {
         let scratch = tempfile::tempdir().unwrap();
         let (os, version) = (scratch.path().join("os"), scratch.path().join("version"));
         fs::write(&os, b"ID=ubuntu\nVERSION_CODENAME=noble\n").unwrap();

@@ -7,10 +7,10 @@ use super::critical_path::{self, Timed};
 use super::package_events::rounded;
 use crate::diag::Elapsed;
 
-/// How many of the slowest packages are printed.
+/// The maximum number of slowest packages that are printed.
 const SLOWEST: usize = 5;
 
-/// How many packages of the critical path are printed with their time.
+/// The maximum number of packages of the critical path that are printed with their times.
 const PATH: usize = 5;
 
 /// The minimum time of a package that gets a line, in seconds.
@@ -44,7 +44,7 @@ pub(super) fn of(packages: &[Package]) -> Option<Summary> {
     })
 }
 
-/// The ids of the packages on the critical path, without the time that they waited. Each package follows its dependencies in `packages`.
+/// The ids of the packages on the critical path. Waiting times do not count. In `packages`, each package must follow its dependencies.
 pub(super) fn critical_path(packages: &[Package]) -> Vec<usize> {
     let time = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let timed = packages.iter().map(|package| {
@@ -58,7 +58,7 @@ pub(super) fn critical_path(packages: &[Package]) -> Vec<usize> {
     critical_path::of(&timed.collect::<Vec<_>>()).packages
 }
 
-/// The summary for people: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole run.
+/// The summary as text: at most eight lines, none for fewer than two compiled packages. `run` is the time of the whole run.
 /// `is_complete` is whether the run succeeded. After a failure, there is only one line, about the compiled packages.
 pub(super) fn lines(
     packages: &[Package],
@@ -161,7 +161,7 @@ fn slowest_lines(summary: &Summary, packages: &[Package]) -> Vec<String> {
     std::iter::once(title.to_owned()).chain(lines).collect()
 }
 
-/// The packages of a critical path with the seconds that each adds to the path. Only the last one includes packing.
+/// The packages of a critical path with the seconds that each adds to the path. Packing counts only for the last package.
 fn times_on(path: &[usize], packages: &[Package]) -> Vec<(usize, f64)> {
     let last = path.last().copied();
     let times = path.iter().map(|id| {
@@ -175,7 +175,7 @@ fn times_on(path: &[usize], packages: &[Package]) -> Vec<(usize, f64)> {
     times.collect()
 }
 
-/// The seconds until dependents can start, which do not wait for packing.
+/// The seconds of work until dependents can start. They do not wait for packing.
 fn until_installed(seconds: &Seconds) -> f64 {
     seconds.unpack + seconds.script
 }

@@ -9,12 +9,12 @@ use crate::archive::Entry;
 use crate::release::digest::BlobDigests;
 use crate::release::{Manifest, MultiDigest};
 
-/// What a path inside a release tarball means.
+/// The role of a path in a release tarball.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// `release.MF`.
     Manifest,
-    /// `packages` or `compiled_packages`, the directory.
+    /// The directory `packages` or `compiled_packages`.
     PackagesDirectory,
     /// `packages/NAME.tgz`.
     Package(String),
@@ -63,15 +63,15 @@ impl Role {
 pub(super) struct Carried {
     /// The normalized path.
     pub path: PathBuf,
-    /// What the path means.
+    /// The role of the path.
     pub role: Role,
     /// The header.
     pub entry: Entry,
-    /// The contents of a file.
+    /// The contents of a file or hard link. `None` for other kinds and for the manifest.
     pub blob: Option<Blob>,
 }
 
-/// A file of the tarball on the disk.
+/// A file of the tarball, extracted to the disk.
 #[derive(Debug, Clone)]
 pub(super) struct Blob {
     pub file: PathBuf,
@@ -96,7 +96,7 @@ pub(super) struct Opened {
     pub jobs: Jobs,
 }
 
-/// What is in the jobs of a release.
+/// What the blobs of jobs contain.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     /// The problems with the contents of jobs and the license.
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_exact_paths_mean_anything() {
+    fn only_exact_paths_have_roles() {
         let role = |path: &str| Role::of(Path::new(path));
         assert_eq!(role("release.MF"), Role::Manifest);
         assert_eq!(role("docs/release.MF"), Role::Other);

@@ -1,4 +1,4 @@
-//! What the compilation on this machine needs, at once or after a server was given up.
+//! The parts of a run that are needed to set up the compilation on this machine, at its start or after a server was given up.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::progress::Progress;
 use crate::compile::WorkDirectory;
 use crate::release::Slug;
 
-/// What the compiler of this machine needs.
+/// The parts of a run from which the compiler of this machine is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ThisMachine<'a> {
     pub options: &'a Options,

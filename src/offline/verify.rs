@@ -1,5 +1,5 @@
-//! Reads back a written release and compares it with the expected contents. Neither a Director nor the CLI verifies the digests of a
-//! compiled release, so only a deployment would detect a damaged one.
+//! Reads a written release back and compares it with the expected contents. Neither a Director nor the CLI verifies the digests of a
+//! compiled release, so a damaged one would be detected only during a deployment.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -47,8 +47,10 @@ pub enum VerifyError {
     /// The contents of an entry are not what was written.
     #[error("the contents of `{0}` have changed")]
     Content(String),
-    /// The tarball was changed between the check and the copy.
-    #[error("the input tarball was changed after it was checked")]
+    /// The copy of a file does not have the file's digest.
+    #[error(
+        "it does not have the expected SHA-256: another program changed it, or the file of which it is a copy"
+    )]
     Copy,
 }
 
@@ -111,7 +113,7 @@ fn verify_content<R: Read>(
     ))
 }
 
-/// Compares the SHA-256 of a file with an earlier one.
+/// Compares the SHA-256 of a file with that in `digests`.
 pub(super) fn same_bytes(
     copy: &Path,
     digests: &BlobDigests,

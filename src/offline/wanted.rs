@@ -1,4 +1,4 @@
-//! A package that is searched in a local cache. If it is found, its files are copied.
+//! The search for a package in a local cache. If the cache has the package, its files are copied.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,17 +15,20 @@ use crate::cache::{Damage, DamageKind, Entry, FetchError, Form, Key, LocalCache}
 use crate::diag::Chain;
 use crate::fs;
 
-/// A package that is searched.
+/// A package to search for.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     /// The parts of the key. `None` for a package that is compiled already.
     pub keyed: Option<Keyed>,
-    /// The paths to which the package's blob and log are copied.
+    /// The path to which the package's blob is copied.
     pub blob: PathBuf,
+    /// The path to which the package's log is copied.
     pub log: PathBuf,
+    /// Whether to search for the package. `false` if a shell is opened for it.
     pub is_searched: bool,
-    /// The local cache that is searched, and the cache from which the package came there.
+    /// The local cache that is searched.
     pub cache: Arc<LocalCache>,
+    /// The cache from which the package came into `cache`.
     pub origin: HitOrigin,
     /// Whether results of second runs without Landlock rules are used.
     pub takes_unrestricted: bool,
@@ -38,7 +41,7 @@ impl Wanted {
         Some((parts.name.clone(), parts.key()))
     }
 
-    /// Makes verified copies of the package's files, if the cache has the package. Also returns damaged files of the cache. Blocks.
+    /// Makes verified copies of the package's files if the cache has the package. Also returns damaged files of the cache. Blocks.
     pub(super) fn fetch(
         self,
         cancel: &CancellationToken,
@@ -82,7 +85,7 @@ impl Wanted {
         Ok((Known::Miss { keyed, reason }, damaged))
     }
 
-    /// Copies the files of an entry, and compresses the blob as this run does.
+    /// Copies the files of an entry. Changes the compression of the copied blob, if this run compresses in another way.
     fn fetch_entry(
         &self,
         entry: Entry,
@@ -108,7 +111,7 @@ impl Wanted {
         }))
     }
 
-    /// Converts the error of a recompression. An error of the blob's bytes means that the cache is damaged. Removes the copies.
+    /// Converts the error of a recompression. If the blob cannot be decompressed, the file of the cache is damaged. Removes the copies.
     fn failed(&self, error: fs::Error, entry: &Entry) -> FetchError {
         for file in [&self.blob, &self.log] {
             let _ = fs::remove_file_if_there(file);

@@ -7,11 +7,11 @@ use crate::compile::WorkDirectory;
 use crate::config::Vcap;
 use crate::fs::{self, MadeDirectories};
 
-/// The parent of the work directory if programs cannot run in the usual ones.
+/// The parent of the work directory if programs cannot run in the default ones.
 const LAST_RESORT: &str = "/var/tmp";
 
-/// The directory of logs if the usual one cannot be used.
-const LOGS_BESIDE: &str = "bosh-agent-logs";
+/// The directory next to the work directory for logs, if the default one cannot be used.
+const LOGS_FALLBACK: &str = "bosh-agent-logs";
 
 /// The directory in the work directory with the files of tarballs.
 const SPOOL: &str = "spool";
@@ -19,25 +19,25 @@ const SPOOL: &str = "spool";
 /// The directory in the work directory with compiled blobs.
 const BLOBS: &str = "blobs";
 
-/// Creates the work directory: in `wanted`, or in the data directory if that is a real disk, or in `beside`. First removes the work
-/// directories of killed runs.
+/// Creates the work directory: in `wanted` or, if it is `None`, in the data directory if that is on a real disk, or else in `fallback`.
+/// First removes the work directories of killed runs.
 pub(super) fn make(
     wanted: Option<&Path>,
     vcap: &Vcap,
-    beside: &Path,
+    fallback: &Path,
     stop: &dyn Fn() -> bool,
 ) -> fs::Result<WorkDirectory> {
     let mut made = MadeDirectories::default();
     let parent = match wanted {
         Some(directory) => made.make(directory).map(|()| directory.to_owned()),
-        None => default_parent(vcap, beside, &mut made),
+        None => default_parent(vcap, fallback, &mut made),
     };
     let parent = parent.inspect_err(|_| made.remove_empty())?;
     WorkDirectory::make(&parent, made, &[SPOOL, BLOBS], stop)
 }
 
 /// The default place of the work directory. Scripts may run in it, so a file system that is mounted noexec comes last.
-fn default_parent(vcap: &Vcap, beside: &Path, made: &mut MadeDirectories) -> fs::Result<PathBuf> {
+fn default_parent(vcap: &Vcap, fallback: &Path, made: &mut MadeDirectories) -> fs::Result<PathBuf> {
     let data = vcap.data();
     let can_run = |directory: &Path| matches!(fs::noexec(directory), Ok(None));
     let mut is_usable =
@@ -45,12 +45,12 @@ fn default_parent(vcap: &Vcap, beside: &Path, made: &mut MadeDirectories) -> fs:
     if !fs::is_volatile_or_overlay(&data)? && can_run(&data) && is_usable(&data) {
         return Ok(data);
     }
-    if can_run(beside) {
-        return Ok(beside.to_owned());
+    if can_run(fallback) {
+        return Ok(fallback.to_owned());
     }
     let others = [data.as_path(), LAST_RESORT.as_ref()];
     let other = others.into_iter().find(|it| can_run(it) && is_usable(it));
-    Ok(other.unwrap_or(beside).to_owned())
+    Ok(other.unwrap_or(fallback).to_owned())
 }
 
 /// Creates the directory for the files of one tarball.
@@ -75,7 +75,7 @@ pub(super) fn jobserver(work: &WorkDirectory) -> PathBuf {
     work.path().join("jobserver")
 }
 
-/// Creates the directory of logs: `wanted`, or the usual one, or one next to the work directory.
+/// Creates the directory of logs: `wanted`, or the default one, or one next to the work directory.
 pub(super) fn logs(
     work: &WorkDirectory,
     wanted: Option<&Path>,
@@ -90,12 +90,12 @@ pub(super) fn logs(
     if fs::create_dir_all(&usual).is_ok() && fs::check_writable(&usual).is_ok() {
         return Ok(usual);
     }
-    let beside = work.path().with_file_name(LOGS_BESIDE);
-    fs::create_dir_all(&beside)?;
-    Ok(beside)
+    let fallback = work.path().with_file_name(LOGS_FALLBACK);
+    fs::create_dir_all(&fallback)?;
+    Ok(fallback)
 }
 
-/// The directory in which [`logs`] of an earlier run has kept files. Creates nothing.
+/// The directory of logs that earlier runs with the same options have used (see [`logs`]). Creates nothing.
 pub(super) fn logs_of_earlier_runs(
     work: &WorkDirectory,
     wanted: Option<&Path>,
@@ -105,9 +105,9 @@ pub(super) fn logs_of_earlier_runs(
         return directory.to_owned();
     }
     let usual = vcap.compilation_logs();
-    let beside = work.path().with_file_name(LOGS_BESIDE);
-    match fs::check_writable(&usual).is_err() && fs::metadata(&beside).is_ok() {
-        true => beside,
+    let fallback = work.path().with_file_name(LOGS_FALLBACK);
+    match fs::check_writable(&usual).is_err() && fs::metadata(&fallback).is_ok() {
+        true => fallback,
         false => usual,
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_work_directory_goes_where_it_is_told_and_leaves_nothing() {
+    fn work_directory_is_created_in_the_wanted_directory_and_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let wanted = scratch.path().join("a/b");
         let vcap = Vcap::new(&scratch.path().join("vcap"));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_go_to_the_usual_place_or_where_they_are_told() {
+    fn logs_have_a_default_a_wanted_and_a_fallback_directory() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&scratch.path().join("vcap"));
         let place = make(Some(scratch.path()), &vcap, scratch.path(), &|| false).unwrap();

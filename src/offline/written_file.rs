@@ -1,11 +1,11 @@
-//! Checks before a run that files which it writes at its end can be written.
+//! Checks at the start of a run that the files can be written that it writes at its end.
 
 use std::io;
 use std::path::Path;
 
 use crate::fs;
 
-/// Checks that a file can be written, and creates its directory. `action` is what would fail otherwise.
+/// Checks that a file can be written, and creates its directory. `action` names the operation in the error.
 ///
 /// # Errors
 /// The directory is not writable, or there is something other than a file at the path: a device must not be replaced.

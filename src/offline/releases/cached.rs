@@ -15,7 +15,7 @@ impl Run<'_> {
         let hits: Vec<NodeId> = self.cached.hits().map(|(node, _)| node).collect();
         hits.into_iter().for_each(|node| self.take_hit(node));
         for (node, entry) in self.cached.fetchables() {
-            // Estimate the time in case the package cannot be fetched and is compiled.
+            // Save the duration for later runs, even if the package is not fetched.
             let package = self.ledger.package(node);
             self.durations
                 .add(package.name(), package.version(), entry.elapsed());
@@ -63,7 +63,7 @@ impl Run<'_> {
         self.assemble_complete();
     }
 
-    /// How a package is obtained.
+    /// How the schedule obtains a package.
     pub(super) fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
         if let Some(origin) = self.origin_elsewhere(node, record) {
             return origin;
@@ -89,7 +89,7 @@ impl Run<'_> {
         }
     }
 
-    /// The source of a package, and where its results go.
+    /// The source of a package, and the paths of its results.
     pub(super) fn source(&self, record: &PackageRecord) -> Source {
         let blob = &record.node.package().blob;
         let job = self.ledger.job(record.node.first.release);

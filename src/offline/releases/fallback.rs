@@ -88,7 +88,7 @@ impl Run<'_> {
         left
     }
 
-    /// How a package is obtained that the server has compiled, or that has failed there.
+    /// How the schedule obtains a package that the server has compiled or that has failed there; `None` for another package.
     pub(super) fn origin_elsewhere(&self, node: NodeId, record: &PackageRecord) -> Option<Origin> {
         if let Some((blob, digests)) = self.elsewhere.downloaded.get(&node) {
             let (blob, digests) = (blob.clone(), digests.clone());
@@ -129,8 +129,8 @@ impl Run<'_> {
     }
 }
 
-// Handle the compiler of this machine only while the local schedule runs.
 impl Run<'_> {
+    /// Compiles the remaining packages on this machine.
     async fn run_here(&mut self, compiler: &Compiler) {
         let schedule = self.schedule(compiler);
         self.run_schedule(schedule, compiler).await;

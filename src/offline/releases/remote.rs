@@ -59,7 +59,7 @@ impl Run<'_> {
         self.fall_back(compiler).await;
     }
 
-    /// The plan of all packages. Its ids are equal to those of the ledger.
+    /// The plan of all packages, and the ids of the packages in it. They have the same order as those of the ledger.
     pub(super) fn plan(&self) -> (Plan, Vec<Id>) {
         let packages = self.ledger.packages();
         let expected = expected(packages.iter().map(|it| &it.node), &self.durations);
@@ -174,7 +174,7 @@ impl Run<'_> {
     }
 }
 
-/// What the server says about the compilation of a package.
+/// The machine that compiled a package and its times, as the server reports them.
 fn words(machine: &Machine) -> String {
     let on = match machine.name.as_str() {
         "" => String::new(),

@@ -14,7 +14,7 @@ use crate::offline::server_cache::ServerCache;
 use crate::offline::shared_caches::LONGEST_WAIT;
 
 impl Run<'_> {
-    /// Searches all packages on the server before the first script starts.
+    /// Searches the server for the results of all packages, before the first script starts.
     pub(super) async fn look_up(&mut self, server: &ServerCache) {
         let (plan, ids) = self.plan();
         let progress = self.target.progress;
@@ -98,7 +98,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until the packages of this machine are stored. A failure is only a warning: it affects no result.
+    /// Waits until the packages of this machine are stored. A failure is only a warning, because it affects no result.
     pub(super) async fn finish_storing(&mut self) {
         let Some(storing) = self.elsewhere.storing.take() else {
             return;

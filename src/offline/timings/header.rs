@@ -3,7 +3,7 @@
 use super::html::{counted, duration, escaped};
 use crate::offline::call_report::{CallReport, CallResult, PackageStatus, Release};
 
-/// The maximum number of packages of the critical path that are all named.
+/// If the critical path has more packages than this, only the first and the last are named.
 const NAMED: usize = 3;
 
 /// The title of the page.

@@ -25,13 +25,13 @@ const COLUMNS: [(&str, bool, &str); 12] = [
     ("Memory", true, "The largest resident memory of one process"),
 ];
 
-/// The column by which the table is sorted first, the largest value at the top.
+/// The column by which the table is sorted at first, with the largest value at the top.
 const FIRST: &str = "Total";
 
 /// Times below this, in seconds, are shown as `0.0s`.
 const SHOWN: f64 = 0.05;
 
-/// How many characters of a version are shown: a fingerprint has 40 or 64.
+/// The maximum length of a version, in characters. A fingerprint has 40 or 64.
 const VERSION: usize = 12;
 
 pub(super) fn section(report: &CallReport) -> String {

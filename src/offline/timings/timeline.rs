@@ -5,14 +5,13 @@ use super::lanes::{label, lanes, ticks};
 use super::table::status_text;
 use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, PhaseName, Seconds};
 
-/// The last possible position of a tick, as a part of the axis. The label needs the rest.
+/// The last position of a tick, as a part of the axis. Its label needs the rest.
 const LAST_TICK: f64 = 0.95;
 
-/// If a bar at the end of a row has less room for its name than this part of the axis, the name is written before the bar, in the room
-/// [`NAME`].
+/// If less than this part of the axis is left for the name of the last bar in a row, the name is written before the bar.
 const LITTLE: f64 = 0.1;
 
-/// The room for a name before a bar, as a part of the axis.
+/// The space for a name before a bar, as a part of the axis.
 const NAME: f64 = 0.2;
 
 /// A package that was started.
@@ -75,7 +74,7 @@ fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     for position in 1..bars.len() {
         rooms[position - 1].1 = bars[position].start;
     }
-    // The name of the last package may be before its bar. There, it shares the room with the name of the previous package.
+    // If the name of the last package is before its bar, it shares the space with the name of the previous package.
     if let [.., last] = bars.as_slice()
         && end - last.start < LITTLE * end
     {
@@ -92,7 +91,7 @@ fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     format!("<div class=\"lane\">{slots}</div>\n")
 }
 
-/// A package with its name. The interval is the room for the name: up to the next package, or after the previous one.
+/// A package with its name. The interval is the space for the bar and the name: up to the next package, or from the previous one.
 fn slot(bar: &Bar<'_>, (from, until): (f64, f64), end: f64) -> String {
     let package = bar.package;
     let is_failed = package.status == PackageStatus::Failed;
