@@ -31,7 +31,7 @@ const JOB: &str = "job.json";
 const SOURCE: &str = "source";
 const DEPENDENCIES: &str = "dependencies";
 
-/// A version, which changes when the meaning of an action's messages changes.
+/// The version of the actions' messages. It changes with their meaning, so that the results of earlier versions are not used.
 const FORMAT: u8 = 1;
 
 /// The inputs of one package's action.
@@ -250,7 +250,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn everything_that_shapes_a_package_is_in_the_digest() {
+    fn everything_that_affects_a_package_is_in_the_digest() {
         let usual = sha256(&common(), &inputs(&[]));
         let changed = |change: fn(&mut Common, &mut Inputs)| {
             let (mut common, mut inputs) = (common(), inputs(&[]));
@@ -280,7 +280,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn all_blobs_of_the_action_are_there() {
+    fn action_has_all_its_blobs() {
         let common = common();
         let inputs = inputs(&["go"]);
         let action = action(&common, &inputs).unwrap();

@@ -6,13 +6,13 @@ use crate::diag::{printable, printable_lines};
 use crate::package_job::{Blob, PackageReport, PackageResult};
 use crate::reapi::Digest;
 
-/// The most characters of a line that a script printed.
+/// The maximum length of a line or text, in characters. The rest is cut off.
 const LONGEST_LINE: usize = 1000;
 
-/// The most texts of one kind in a report.
+/// The maximum number of texts of one kind in a report.
 const MOST_TEXTS: usize = 100;
 
-/// Checks a result. Its report may be `None` if the program failed.
+/// Checks a result against the inputs of its action. The report may be `None` if the program failed.
 pub(super) fn check(
     exit_code: i32,
     package: Option<&Digest>,
@@ -33,7 +33,7 @@ pub(super) fn check(
     if report.name != inputs.name.as_str() || report.version != inputs.version.to_string() {
         return contradicts("it is about another package");
     }
-    // With this exit code, the program says that an input is damaged.
+    // Exit code 3 means that an input is damaged.
     if !has_inputs(report, inputs, exit_code == 3) {
         return contradicts("the machine has read other files than were sent");
     }
@@ -55,8 +55,8 @@ pub(super) fn check(
     }
 }
 
-/// Whether the program has read the files that were sent, as far as it has read them to their ends. With `all`, it must have read all of
-/// them: the client has read them before, so a machine that cannot is to blame.
+/// Whether the digests in the report are those of the files that were sent. The program reports the digest of a file only if it has read the
+/// whole file. With `all`, it must have read all files: this machine has read them before, so a machine that cannot is to blame.
 fn has_inputs(report: &PackageReport, inputs: &Inputs, all: bool) -> bool {
     let is = |blob: &Option<Blob>, sent: &Digest| {
         let sha256 = blob.as_ref().and_then(|it| it.sha256.as_deref());
@@ -74,7 +74,8 @@ fn has_inputs(report: &PackageReport, inputs: &Inputs, all: bool) -> bool {
         })
 }
 
-/// Limits the texts of a report, which another machine wrote: up to `log_lines` lines of a script, no control characters in messages.
+/// Limits the texts of a report, which another machine wrote: keeps the last `log_lines` lines of a script, and escapes control characters
+/// in messages.
 pub(super) fn limit(report: &mut PackageReport, log_lines: usize) {
     limit_texts(&mut report.errors);
     limit_texts(&mut report.warnings);

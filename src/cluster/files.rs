@@ -9,7 +9,7 @@ use super::error::RemoteFailure;
 use super::results;
 use crate::release::Digests;
 
-/// The longest log that is downloaded, in bytes.
+/// The maximum size of a log that is downloaded, in bytes.
 pub(super) const LONGEST_LOG: u64 = 256 << 20;
 
 impl Cluster {

@@ -1,17 +1,17 @@
-//! The machine that has compiled a package, and its times, as the server says. Pure.
+//! The machine that has compiled a package, and its times, as the server reports them. Pure.
 
 use std::time::Duration;
 
 use crate::diag::printable_up_to;
 use crate::reapi::{Timestamp, messages as api};
 
-/// The longest name of a machine in a message, in characters.
+/// The maximum length of a machine's name, in characters. The rest is cut off.
 const LONGEST_NAME: usize = 100;
 
-/// The longest time of a step that is believed.
+/// The maximum time of a step. A longer one is implausible, and is ignored.
 const LONGEST_STEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The machine that has compiled a package. A server need not say any of this.
+/// The machine that has compiled a package. Servers may omit any of these facts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Machine {
     /// Its name; it may be empty.
@@ -51,7 +51,8 @@ impl Machine {
     }
 }
 
-/// The time from one timestamp to another; `None` if one is missing, or they are in another order.
+/// The time from one timestamp to another; `None` if one is missing, if they are in the wrong order, or if the time is longer than
+/// [`LONGEST_STEP`].
 fn between(start: &Option<Timestamp>, end: &Option<Timestamp>) -> Option<Duration> {
     let nanoseconds =
         |it: &Timestamp| i128::from(it.seconds) * 1_000_000_000 + i128::from(it.nanos);
@@ -71,7 +72,7 @@ mod tests {
             worker: "worker\u{7}-1".to_owned(),
             queued_timestamp: at(1, 900_000_000),
             worker_start_timestamp: at(3, 400_000_000),
-            // The clock was set.
+            // The clock was set back.
             input_fetch_start_timestamp: at(9, 0),
             input_fetch_completed_timestamp: at(4, 0),
             execution_start_timestamp: at(5, 0),

@@ -34,14 +34,14 @@ pub(super) async fn download(
     stop: &CancellationToken,
 ) -> Result<Option<Digests>, RemoteFailure> {
     let calls = (server.pauses(), stop);
-    // A failed attempt leaves here what it has received, and the next one continues.
+    // A failed attempt keeps here what it has received, so that the next one can continue.
     let partial = Mutex::new(None);
     let downloading = repeat(calls, digest.size, || {
         continue_download(server, digest, into, &partial)
     });
     let downloaded = downloading.await;
     if !matches!(downloaded, Ok(Some(_))) {
-        // The failure itself matters more.
+        // Ignore an error: the failure of the download is returned.
         let _ = fs::remove_file_if_there(into);
     }
     downloaded
@@ -109,7 +109,7 @@ async fn receive(
     }
 }
 
-/// Passes parts on until their end, or until writing fails.
+/// Passes parts to the writer until the end of the blob, or until writing fails.
 async fn pass_on(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallError> {
     while let Some(part) = parts.next().await? {
         if to.send(part).await.is_err() {
@@ -173,8 +173,9 @@ mod tests {
             assert!(!path.exists());
         }
     }
-    /// A server that has the blob `bytes`, and sends it in these answers, each up to an offset. If `continues` is unset,
-    /// it ignores the offset of a request.
+
+    /// A server that has the blob `bytes`. The first responses fail at the offsets in `ends`; later ones are complete. Without `continues`,
+    /// the server ignores the offset of a request.
     async fn lossy(ends: &'static [usize], continues: bool) -> TestServer {
         let count = AtomicUsize::new(0);
         TestServer::start(move |_, request| {

@@ -1,4 +1,4 @@
-//! Decides what follows from the end of an execution. No I/O.
+//! Decides what to do after the end of an execution. No I/O.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) enum Verdict {
     Refused,
 }
 
-/// Decides what follows from the end of an execution.
+/// Decides what to do after the end of an execution.
 pub(super) fn verdict(end: End) -> Verdict {
     match end {
         End::Exited { code: 0, .. } => Verdict::Compiled,
@@ -72,7 +72,7 @@ pub(super) fn verdict(end: End) -> Verdict {
     }
 }
 
-/// The pause after an attempt with this number, from 1, before the next one, in units of `unit`. A busy server gets more time.
+/// The pause between the attempt with this number, from 1, and the next one. It is a multiple of `unit`, and longer for a busy server.
 pub(super) fn pause(code: Option<Code>, attempt: u32, unit: Duration) -> Duration {
     let first = match code {
         Some(Code::ResourceExhausted | Code::Unavailable | Code::Aborted) => 15,

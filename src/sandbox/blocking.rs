@@ -15,7 +15,8 @@ pub(super) async fn blocking<T: Send + 'static>(
     runtime::spawn_blocking(name, work).await?
 }
 
-/// The result of blocking work, which is undone unless it is kept: a caller that is canceled drops the result.
+/// The result of blocking work. Dropping it undoes the work, unless [`keep`](Self::keep) was called: a caller that is canceled drops the
+/// result.
 pub(super) struct UndoOnDrop<T, F: FnOnce(&T) -> Result<(), SandboxError>> {
     value: Arc<T>,
     undo: Option<F>,

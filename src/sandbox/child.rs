@@ -44,7 +44,8 @@ const FAILED: u8 = 1;
 /// The time limit for the start of a script, with its mounts and rules. It usually takes milliseconds.
 const START_LIMIT: StartLimit = StartLimit::Whole(Duration::from_secs(60));
 
-/// How long to wait for the end of a process that has asked a file system whether it responds. Often, such a process cannot be killed.
+/// How long to wait for the end of a killed process that has examined whether a file system responds. Often, such a process cannot be
+/// killed.
 const NO_RESPONSE: Duration = Duration::from_secs(1);
 
 /// Runs as the child, with no other descriptor open than its socket, and returns its exit code.
@@ -87,7 +88,8 @@ fn run_script(
     let limited = (&starting, START_LIMIT);
     let watch = Watch::new(socket, signals, script, ending, limited, spec.grace);
     let watched = WatchEnd::of(watch, &starting, started.init.as_ref().map(|_| script));
-    // The next run reads from this when the last process ended, in case this run was killed. Without it, it relies on names.
+    // If this run is killed, the next run learns from this time when the last process ended. Without it, the next run relies on the names in
+    // the marker.
     let _ = hold.set_modified(SystemTime::now());
     let ended = started.end(watched.observed.status, spec)?;
     watched.report(ended)
@@ -118,7 +120,7 @@ fn answer(
     watched.report(ScriptExit::of(status))
 }
 
-/// What was seen of a process until its end.
+/// What this process has observed of another one until its end.
 struct WatchEnd {
     observed: Observed,
     /// The last step of the process before it executed a program.
@@ -241,7 +243,7 @@ impl Started {
     fn end(self, status: Option<Status>, spec: &Spec) -> Result<ScriptExit, StepError> {
         let Some(init) = self.init else {
             return Ok(ScriptExit {
-                // There always is a status, because the script is a child of this process.
+                // There always is a status: the script is a child of this process.
                 status: status.unwrap_or(KILLED),
                 left_behind: 0,
                 mounts: match &spec.rules {

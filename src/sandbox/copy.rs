@@ -45,7 +45,7 @@ pub(super) fn copy(order: &CopyOrder, enter: &dyn Fn(&Path)) -> fs::Result<CopyE
     if fs::is_of_kernel(&from) {
         return Ok(CopyEnd::Kernel);
     }
-    // Without touching the mounts, which may not respond.
+    // The mount table shows this without access to the mounts, which may not respond.
     let mut mounts = fs::mount_points().unwrap_or_default().into_iter();
     let inside = mounts.find(|mount| {
         mount.path != from && mount.path.starts_with(&from) && fs::is_mounted_at(mount)

@@ -113,16 +113,16 @@ fn mount_overlay(
     let [lower, upper, work, merged] =
         ["lower", "upper", "work", "merged"].map(|name| root.overlay.join(name));
     if work.exists() {
-        // Of an earlier script in the same place. The kernel refuses the work directory of an overlay that did not wait for the disk.
+        // An earlier script in the same place has left it. The kernel refuses to reuse the work directory of a volatile overlay.
         fs::remove_tree(&work).step(prepare())?;
     }
     for directory in [&lower, &upper, &work, &merged] {
         fs::create_dir_all(directory).step(prepare())?;
     }
-    // As root of the script, the directory has the mode of the upper one.
+    // The root directory of the script gets the mode of the upper directory.
     fs::set_mode(&upper, 0o755).step(prepare())?;
     fs::create_dir_all(&upper.join(host)).step(prepare())?;
-    // Options of an overlay cannot contain every character of a path.
+    // Mount the image at a path without special characters: the options of an overlay cannot contain every character of a path.
     bind(&root.lower, &lower)?;
     let mut options = OsString::new();
     for (key, path) in [

@@ -39,7 +39,7 @@ pub(super) struct ScriptExit {
 }
 
 impl ScriptExit {
-    /// Nothing was left.
+    /// The end of a script that left neither processes nor mounts.
     pub(super) fn of(status: Status) -> Self {
         Self {
             status,
@@ -131,7 +131,7 @@ fn run(
     mount_view(view)?;
     let before = MountsBefore::now();
     let script = start_script(spec, environment, &progress)?;
-    // Only the starting process keeps it open, so that its end means that the script has been executed.
+    // From now on, only the starting process has the writing end open. When it closes, the script has been executed.
     drop(progress);
     let status = loop {
         match waitpid(None, None) {
@@ -141,7 +141,7 @@ fn run(
                 }
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) | Ok(_) => {}
-            // Impossible: the script is a child of this process.
+            // This cannot happen: the script is a child of this process.
             Err(_) => break Status::Signaled(Signal::SIGKILL as i32),
         }
     };

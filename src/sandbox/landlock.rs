@@ -52,7 +52,7 @@ pub(super) fn prepare(
     };
     for (path, access) in granted(rules)? {
         progress.enter(&Step::OpenForRule(path.clone()));
-        // It was removed in the meantime, or this user may not access it.
+        // It was removed after it was listed, or this user may not access it.
         let Ok((opened, is_directory)) = open(&path) else {
             continue;
         };
@@ -115,7 +115,7 @@ fn open(path: &Path) -> rustix::io::Result<(OwnedFd, bool)> {
     Ok((opened, FileType::from_raw_mode(mode).is_dir()))
 }
 
-/// Applies rules to this process, forever.
+/// Applies rules to this process. They cannot be removed again.
 pub(super) fn restrict(rules: RulesetCreated) -> io::Result<()> {
     match rules.restrict_self() {
         Ok(_) => Ok(()),

@@ -1,5 +1,5 @@
-//! Finds what the environment names below the private directories of scripts: `HOME=/tmp/home`, a cache, a tool in `PATH`. It is
-//! mounted into the private directory, at the path that it has on the host.
+//! Finds the files and directories below the private directories of scripts that variables name: `HOME=/tmp/home`, a cache, a tool in
+//! `PATH`. They are mounted into the private directory, at the path that they have on the host.
 //!
 //! A variable names a path when its whole value, or one of its elements between colons, is the absolute path of a directory
 //! or a regular file that exists. Links are resolved as the kernel does; those in a private directory are created there, too.
@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::config::Environment;
 use crate::fs;
 
-/// How many links the kernel follows in a path.
+/// The maximum number of links in a path, as in the kernel.
 const LINK_LIMIT: usize = 40;
 
 /// The working directories and the last command of the caller's shell. A script's own shell sets these variables.

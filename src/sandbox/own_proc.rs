@@ -1,5 +1,5 @@
-//! Mounts `/proc` on a machine, or in a chroot, that lacks it. Without `/proc` the agent cannot find and stop processes, set the owner
-//! maps of user namespaces, or start itself again.
+//! Mounts `/proc` on a machine or in a chroot without it. Without `/proc`, the agent cannot find and stop processes, set the owner maps of
+//! user namespaces, or start itself again.
 
 use super::mount;
 use super::step::StepError;

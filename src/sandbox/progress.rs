@@ -14,7 +14,7 @@ use super::step::{Step, StepError, StepResult};
 /// The name of a process below a fork server until it executes a program.
 pub(super) const NAME: &CStr = c"sandbox-child";
 
-/// Reports what the starting process does. The pipe holds at most one message: the writer removes the previous one before it writes. The
+/// Reports the steps of the starting process. The pipe holds at most one message: the writer removes the previous one before it writes. The
 /// last writing end closes when the script is executed.
 #[derive(Debug)]
 pub(super) struct StartProgress {
@@ -73,7 +73,7 @@ impl StartProgress {
 }
 
 impl Watched {
-    /// Hangs up when the script has been executed, or its starting process has exited.
+    /// A descriptor that hangs up when the script has been executed, or when its starting process has exited.
     pub(super) fn end(&self) -> BorrowedFd<'_> {
         self.messages.as_fd()
     }
@@ -81,7 +81,7 @@ impl Watched {
     /// Whether there was a message since the last call.
     pub(super) fn has_moved(&self) -> bool {
         let mut beats = Vec::new();
-        // Ends as in `receive`.
+        // The read ends as in `receive`.
         let _ = (&self.beats).read_to_end(&mut beats);
         !beats.is_empty()
     }
@@ -95,7 +95,7 @@ impl Watched {
 /// Removes the message from the pipe, if there is one.
 fn receive(mut reader: &File) -> Option<Stage> {
     let mut message = Vec::new();
-    // Ends at the end of the pipe, or with `WouldBlock` while there is a writer: both mean that everything has been read.
+    // The read ends at the end of the pipe or, while there is a writer, with `WouldBlock`. Then everything has been read.
     let _ = reader.read_to_end(&mut message);
     serde_json::from_slice(&message).ok()
 }

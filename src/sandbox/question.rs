@@ -30,7 +30,7 @@ pub(super) enum Question {
     Kind(#[serde(with = "wire")] PathBuf),
     /// Whether the file system of a path responds: a `bool`. The path need not exist.
     Responds(#[serde(with = "wire")] PathBuf),
-    /// The contents of a file, as they are: empty if it is larger than the limit, or not a readable file.
+    /// The contents of a file, without JSON around them. They are empty if the file is larger than the limit or cannot be read.
     Contents {
         /// The file.
         #[serde(with = "wire")]
@@ -100,7 +100,7 @@ pub(crate) enum FileKind {
     Socket,
     /// A block or character device.
     Device,
-    /// Nothing has this name.
+    /// No file has this path.
     Missing,
     /// It cannot be examined.
     Inaccessible,
@@ -204,7 +204,7 @@ fn responds(path: &Path) -> bool {
     GONE.iter().all(|gone| code != Some(*gone as i32))
 }
 
-/// The target of a link, which messages name; any other path itself.
+/// The path for messages: the target of a link, or any other path itself.
 fn target(path: &Path) -> PathBuf {
     fs::read_link(path).map_or_else(|_| path.to_owned(), |target| fs::parent(path).join(target))
 }

@@ -43,6 +43,7 @@ pub(super) struct PrivateNames(Arc<Mutex<ClaimedNames>>);
 #[derive(Debug, Default)]
 struct ClaimedNames {
     names: Vec<Name>,
+    /// Whether the package has left the sandbox. Then no name is added.
     has_left: bool,
 }
 

@@ -21,7 +21,7 @@ pub enum Sharing {
     Run,
     /// All scripts of all runs with this directory. It contains one directory for each package name.
     Kept(PathBuf),
-    /// No others: each package creates its own, if possible.
+    /// Packages share none: each creates its own, if possible.
     Off,
 }
 
@@ -137,7 +137,7 @@ impl Kept {
 /// Removes the directories of packages that are still empty, unless another run may use them.
 impl Drop for Kept {
     fn drop(&mut self) {
-        // A run that starts waits for this lock.
+        // A run that starts now waits until this lock is released.
         if self.lock.unlock().is_err() || self.lock.try_lock().is_err() {
             return;
         }

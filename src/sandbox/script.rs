@@ -75,7 +75,7 @@ fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxEr
     })
 }
 
-/// How a script has ended, from the report about it.
+/// Parses the report about a script.
 pub(super) fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended(end)) => Ok(ScriptEnd {

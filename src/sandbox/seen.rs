@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 use crate::fs;
 
-/// The kernel's limit of links in a path.
+/// The maximum number of links in a path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 /// Where the agent finds the files of a script's paths. The first entry that contains a path decides. Other paths are the same for the
@@ -112,7 +112,7 @@ fn follow(path: &Path, here: &dyn Fn(&Path) -> PathBuf) -> fs::Result<Option<Pat
     Ok(Some(seen))
 }
 
-/// As [`Path::join`], but without a trailing slash if `below` is empty.
+/// Like [`Path::join`], but without a trailing slash if `below` is empty.
 fn joined(path: &Path, below: &Path) -> PathBuf {
     match below == Path::new("") {
         true => path.to_owned(),

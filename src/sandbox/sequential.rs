@@ -66,7 +66,7 @@ impl Sequential {
         entered.await.map(UndoOnDrop::keep)
     }
 
-    /// Notes data directories that the script may create: they are removed with the package.
+    /// Notes data directories that the script may create, so that they are removed with the package.
     pub(super) async fn claim(
         self: &Arc<Self>,
         place: &SequentialPlace,
@@ -94,7 +94,7 @@ impl Sequential {
         Ok(removed.and(self.tree.clear())?)
     }
 
-    /// Removes what this run made.
+    /// Removes what this run has created.
     pub(super) fn close(&self) -> Result<(), SandboxError> {
         self.tree.close()
     }

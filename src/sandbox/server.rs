@@ -154,7 +154,7 @@ impl Server {
             };
             let mut children = self.children.iter();
             let position = children.position(|child| Some(child.process) == ended.pid());
-            // Any other process was an orphan.
+            // Any other process is an orphan that this process has adopted.
             let Some(position) = position else { continue };
             let child = self.children.swap_remove(position);
             if status != Status::Exited(0) {

@@ -199,7 +199,7 @@ pub(super) fn set_read_only(at: &Path, is_read_only: bool) -> nix::Result<()> {
     mount_setattr(at, 0, is_read_only)
 }
 
-/// The same for a mount and all mounts below it, or for none of them.
+/// Sets or clears the read-only flag of a mount and of all mounts below it. After an error, none is changed.
 pub(super) fn set_read_only_below(at: &Path, is_read_only: bool) -> nix::Result<()> {
     mount_setattr(at, AT_RECURSIVE, is_read_only)
 }

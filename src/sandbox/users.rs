@@ -26,7 +26,7 @@ pub enum Users {
     Same,
     /// The user as root, and the ranges that `/etc/subuid` and `/etc/subgid` assign to the user.
     Ranges,
-    /// Only the user, as root: changes of owner fail.
+    /// Only the user, as root. Changes of owners fail.
     Single,
 }
 
@@ -42,7 +42,7 @@ pub enum UserNamespace {
     Refused(StepError),
 }
 
-/// Enters a user namespace if mounts are allowed only in one. Both is tried first, in processes that exit afterwards.
+/// Enters a user namespace if mounts are allowed only there. Both are tried first, in processes that exit afterwards.
 ///
 /// This process must have one thread.
 #[must_use]
@@ -53,7 +53,7 @@ pub(crate) fn enter_if_needed() -> UserNamespace {
     }
 }
 
-/// Enters a user namespace; one with a single user if no other is possible.
+/// Enters a user namespace. If only one with a single user is possible, enters that.
 ///
 /// This process must have one thread.
 #[must_use]
@@ -190,7 +190,7 @@ impl Map {
                 let separated =
                     unshare(CloneFlags::CLONE_NEWUSER | others).step(Step::SeparateUsers);
                 if separated.is_ok() {
-                    // If the helper has died, its status says so.
+                    // If the helper has died, `wait_for` returns its status.
                     let _ = writer.write_all(b".");
                 }
                 drop(writer);

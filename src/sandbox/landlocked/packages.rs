@@ -1,4 +1,5 @@
-//! The packages in the tree, by name: a name exists once there, so a package that needs it with other contents waits.
+//! The packages in the tree, by name. The tree has only one package of each name, so a package that needs this name with other contents
+//! waits.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ enum InTree {
         /// The copy; `None` until it is complete.
         copy: Option<DependencyCopy>,
     },
-    /// It could not be removed.
+    /// It could not be removed from the tree.
     Left,
 }
 
@@ -35,7 +36,7 @@ pub(super) struct DependencyCopy {
     record: Record,
     /// When it was last compared with the record, or recorded.
     verified: Instant,
-    /// How it differs from the record.
+    /// How it differs from the record, if it was changed.
     difference: Option<Difference>,
 }
 
@@ -132,7 +133,7 @@ impl PackagesInTree {
         self.0.values_mut().for_each(|found| *found = InTree::Left);
     }
 
-    /// Removes a package. `None` if it is not in the tree.
+    /// Removes a package. Returns its copy if that was changed. The outer `None` means that the package is not in the tree.
     pub(super) fn remove(&mut self, name: &Name) -> Option<Option<ReplacedCopy>> {
         let removed = self.0.remove(name)?;
         Some(removed.into_replaced(name))

@@ -9,7 +9,7 @@ use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
 use crate::sandbox::error::SandboxError;
 
-/// How often to open the base directory: that fails if another run removes it at its end at the same moment.
+/// The maximum number of attempts to open the base directory. An attempt fails if another run ends at this moment and removes it.
 const ATTEMPTS: usize = 100;
 
 /// Creates and locks the base directory. Returns the directory to cover: if the base directory cannot be created, the nearest one

@@ -22,7 +22,7 @@ impl Namespaces {
         let relative = Self::relative(place);
         let (named, links) = self.named(place, environment);
         let has_image = self.image.is_some();
-        // An image gets those that it lacks.
+        // In an image, missing directories are created.
         let existing = |(_, at): &&(&str, &str)| has_image || Path::new(at).is_dir();
         let mut view = View {
             root: self.image_root(&relative),
@@ -102,7 +102,7 @@ impl Namespaces {
         let relative = Self::relative(place);
         let private: Vec<(&str, PathBuf)> = TEMPORARY
             .iter()
-            // Any of them may be a link.
+            // Each of these directories may be a link.
             .filter_map(|(name, at)| Some((*name, fs::canonicalize(Path::new(at)).ok()?)))
             .collect();
         let directories: Vec<PathBuf> = private.iter().map(|(_, at)| at.clone()).collect();

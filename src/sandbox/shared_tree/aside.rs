@@ -1,4 +1,4 @@
-//! What is moved out of the tree, because it cannot be removed, or to remove it concurrently with what follows.
+//! Moves files and directories out of the tree, because they cannot be removed, or to remove them while the run continues.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +37,7 @@ impl SharedTree {
         }
     }
 
-    /// Renames a directory, so that its name can be used again, and removes it concurrently with what follows.
+    /// Renames a directory, so that its name can be used again, and removes it while the run continues.
     pub(super) fn remove_later(&self, path: &Path) -> fs::Result<()> {
         let data = self.pinned_data().and_then(Pinned::directory);
         let found = fs::lookup(path)?.filter(|found| found.is_dir());
@@ -53,7 +53,7 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes what earlier runs could not remove, or had no time for, concurrently with what follows. No other run uses the tree.
+    /// Removes what earlier runs could not remove, or had no time for, while this run continues. No other run may use the tree.
     pub(super) fn remove_set_aside(&self) -> fs::Result<()> {
         let data = self.vcap.data();
         let entries = fs::list(&data).unwrap_or_default();

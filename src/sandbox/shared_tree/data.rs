@@ -1,4 +1,4 @@
-//! Other directories in the data directory than those of packages: shared scratch, and what one package has to itself.
+//! Directories in the data directory, other than those of packages: shared scratch, and directories that one package has to itself.
 
 use std::path::{Path, PathBuf};
 

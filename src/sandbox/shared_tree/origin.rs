@@ -37,7 +37,7 @@ impl Over {
         }
         Ok(match fs::covered(directory) {
             Covered::Directory(id) if !noted.has(id) => Self::OfMachine,
-            // Nor could a script mount anything, which has the same privileges.
+            // A script has the same privileges, so it could not have mounted anything either.
             Covered::NotAllowed => Self::OfMachine,
             Covered::Directory(_) | Covered::Unknown => Self::OfScript,
         })

@@ -36,7 +36,7 @@ impl From<Silent> for SandboxError {
     }
 }
 
-/// Whether a directory is one of these.
+/// Whether a directory is among the silent ones.
 pub(super) fn has(silent: &[Silent], directory: &Path) -> bool {
     silent.iter().any(|it| it.directory == directory)
 }
@@ -65,7 +65,7 @@ pub(super) fn unmount_left(
     Ok([silent, inner].concat())
 }
 
-/// The same for some directories. `others` do not respond either.
+/// Like [`unmount_left`], for some directories. `others` do not respond either.
 fn unmount_left_among(
     vcap: &Vcap,
     directories: &[PathBuf],
@@ -137,7 +137,7 @@ fn notes(vcap: &Vcap, silent: &[Silent]) -> String {
 fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<Silent> {
     let mounts = fs::mount_points().unwrap_or_default();
     let may_be_silent = |directory: &&PathBuf| {
-        // What this user cannot examine is for the tier that needs it to report.
+        // A directory that this user cannot examine is reported by the tier that needs it.
         let mounted = real(directory).ok().flatten();
         let is_mounted = mounts
             .iter()
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_examined_is_no_silent_mount() {
+    fn directory_that_cannot_be_examined_is_not_a_silent_mount() {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
         fs::write(&file, b"").unwrap();
