@@ -65,7 +65,7 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     };
     let sandbox = match isolation {
         "none" => Ok(Sandbox::from(tree())),
-        "landlock" => match Landlocked::probe(&work, &agent).await {
+        "landlock" => match Landlocked::probe(&work, &agent, &CancellationToken::new()).await {
             Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::from),
             Err(error) => Err(error),
         },
@@ -127,7 +127,10 @@ async fn one(
         .iter()
         .map(|(name, _, tree)| (name.clone(), tree.clone()))
         .collect();
-    let place = sandbox.enter(&own, &names, &[], &|| {}).await.unwrap();
+    let place = sandbox
+        .enter(&own, &names, &[], &|| {}, &CancellationToken::new())
+        .await
+        .unwrap();
     let mut mounted = Vec::new();
     for (name, version, tree) in sealed {
         let paths = place.vcap().package(name, version);

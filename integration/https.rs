@@ -117,8 +117,11 @@ impl World {
     }
 
     fn stored(&self) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(self.blobs.path().join("blobs"))
-            .unwrap()
+        // The first upload creates the directory.
+        let listed = std::fs::read_dir(self.blobs.path().join("blobs"));
+        let mut names: Vec<_> = listed
+            .into_iter()
+            .flatten()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();

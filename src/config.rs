@@ -11,6 +11,7 @@ mod vcap;
 
 pub use agent_config::{AgentConfig, AgentConfigError, HttpSource, LinuxOptions, Source};
 pub use environment::Environment;
+pub(crate) use environment::mount_limit;
 pub use secret::Secret;
 pub use settings::{
     AgentId, AgentIdError, Blobstore, BoshEnv, Bus, BusCertificate, Hidden, Network, Settings,

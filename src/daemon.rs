@@ -17,7 +17,7 @@ use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
-use crate::sandbox::{Isolation, Look, MOUNT_LIMIT, SandboxError, UserNamespace};
+use crate::sandbox::{Isolation, Look, SandboxError, UserNamespace};
 use crate::transport::TransportError;
 use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
@@ -53,7 +53,7 @@ pub struct DaemonOptions {
 /// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A file system does not respond, or a script has replaced the data directory.
+    /// A file system does not respond.
     #[error("Preparing the machine")]
     Directories(#[from] SandboxError),
     /// The configuration cannot be read.
@@ -115,7 +115,7 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     if stop.is_cancelled() {
         return Ok(());
     }
-    checked?;
+    let is_data_usable = checked?;
     let config = read_config(options.config.as_ref())?;
     let _lock = lock(&options.vcap)?;
     let secrets = secrets(options.config.as_ref(), &config);
@@ -125,14 +125,14 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         loaded => loaded?,
     };
     tracing::info!(agent_id = %loaded.settings.agent_id, from = loaded.origin, "loaded the settings");
-    let environment = {
-        let (vcap, own) = (options.vcap.clone(), options.environment.clone());
-        let platform = options.platform;
-        let making = runtime::spawn_blocking("bootstrap", move || {
-            bootstrap::bootstrap(&vcap, platform, &own)
-        });
-        making.await??
-    };
+    if is_data_usable {
+        let (vcap, platform) = (options.vcap.clone(), options.platform);
+        let making =
+            runtime::spawn_blocking("bootstrap", move || bootstrap::bootstrap(&vcap, platform));
+        making.await??;
+    }
+    let environment =
+        bootstrap::script_environment(&options.vcap, options.platform, &options.environment);
     let agent = Agent::start(AgentOptions {
         compiler: CompilerOptions {
             vcap: options.vcap.clone(),
@@ -168,24 +168,29 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     Ok(served?)
 }
 
-/// Checks that the file systems that are mounted over the machine's directories respond. Also checks that no script of a killed daemon has
-/// replaced the data directory by a link: [`bootstrap::bootstrap`] would follow the link, and change and remove files there.
+/// Checks that the file systems that are mounted over the machine's directories respond. Returns `false` if a script of a killed daemon has
+/// replaced the data directory by a link or a mount: [`bootstrap::bootstrap`] would change and remove files there. The daemon then serves
+/// without it, so that the Director reads the reason in the failures of its compile requests.
 async fn check_directories(
     options: &DaemonOptions,
     stop: &CancellationToken,
-) -> Result<(), DaemonError> {
+) -> Result<bool, DaemonError> {
     let (vcap, agent, cancel) = (options.vcap.clone(), options.agent.clone(), stop.clone());
     let isolation = options.isolation;
     let checking = runtime::spawn_blocking("mounts", move || {
-        let look = Look {
-            agent: &agent,
-            cancel: &cancel,
-            limit: MOUNT_LIMIT,
-        };
+        let look = Look::at_mounts(&agent, &cancel);
         sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)?;
         isolation.check_data(&vcap, &look)
     });
-    Ok(checking.await??)
+    match checking.await? {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_data_replaced() => {
+            let hint = error.hint();
+            tracing::error!(hint, "compile requests will fail: {}", Chain(&error));
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Locks the base directory. Two agents would remove each other's temporary files and answer the

@@ -11,6 +11,7 @@
 mod blocking;
 mod child;
 mod copy;
+mod entering;
 mod error;
 mod image_root;
 mod init;
@@ -52,7 +53,7 @@ pub(crate) use copy::CopyEnd;
 pub(crate) use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use landlocked::ReplacedCopy;
-pub(crate) use look::{LOOK_LIMIT, Look, LookError, MOUNT_LIMIT};
+pub(crate) use look::{LOOK_LIMIT, Look, LookError};
 pub(crate) use namespaces::PROCESSES;
 pub use namespaces::{NamespaceOptions, Namespaces};
 pub(crate) use own_proc::{has_proc, mount_proc_before_threads};
@@ -86,7 +87,6 @@ use crate::config::PackagePaths;
 use crate::fs::ChildDirectory;
 use crate::release::Name;
 use place::TierPlace;
-use request::PlaceRequest;
 use sequential::Sequential;
 
 /// How packages are isolated.
@@ -194,97 +194,6 @@ impl Sandbox {
         }
     }
 
-    /// Makes room for one package and its dependencies, given as names and sealed trees. Waits while another package is in the way:
-    /// in a shared tree, every other package or, with rules, one that uses one of the names with other contents. `waits` is called
-    /// once if it has to wait. `scratch` names the scratch directories that the package shares with others.
-    ///
-    /// Cancel-safe: what was made for a canceled package is removed.
-    ///
-    /// # Errors
-    /// The tree cannot be created or cleared.
-    pub async fn enter(
-        &self,
-        package: &Name,
-        dependencies: &[(Name, PathBuf)],
-        scratch: &[Name],
-        waits: &(dyn Fn() + Send + Sync),
-    ) -> Result<Place, SandboxError> {
-        let request = PlaceRequest::new(package, dependencies, scratch);
-        match self {
-            Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(false, scratch).await?;
-                Ok(Place::in_namespaces(namespaces, place))
-            }
-            Self::Landlocked(landlocked) => {
-                let place = landlocked.enter(request, waits).await?;
-                Ok(Place::landlocked(landlocked, place))
-            }
-            Self::Sequential(sequential) => {
-                let place = sequential.enter(request, waits).await?;
-                Ok(Place::sequential(sequential, place))
-            }
-        }
-    }
-
-    /// Announces that a package whose script has ended will [`enter_alone`](Self::enter_alone). Returns for how many packages that
-    /// will wait.
-    #[must_use]
-    pub fn step_aside(&self, place: &Place) -> usize {
-        match (self, &place.tier) {
-            (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
-                landlocked.step_aside(place)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Like [`enter`](Self::enter), but the script is not restricted and, if that requires it, no other script runs meanwhile. The
-    /// package must return its previous place first. `waits` receives the number of packages that this waits for, each time it
-    /// changes.
-    ///
-    /// # Errors
-    /// The tree cannot be created or cleared.
-    pub async fn enter_alone(
-        &self,
-        package: &Name,
-        dependencies: &[(Name, PathBuf)],
-        scratch: &[Name],
-        waits: &(dyn Fn(usize) + Send + Sync),
-    ) -> Result<Place, SandboxError> {
-        match self {
-            Self::Landlocked(landlocked) => {
-                let request = PlaceRequest::new(package, dependencies, scratch);
-                let place = landlocked.enter_alone(request, waits).await?;
-                Ok(Place::landlocked(landlocked, place))
-            }
-            Self::Namespaces(_) | Self::Sequential(_) => {
-                self.enter(package, dependencies, scratch, &|| {}).await
-            }
-        }
-    }
-
-    /// Like [`enter`](Self::enter), but dependencies that `enter` would mount are copied to the file system of the package's own
-    /// directories. The package must return its previous place first.
-    ///
-    /// # Errors
-    /// The tree cannot be created or cleared.
-    pub async fn enter_with_copies(
-        &self,
-        package: &Name,
-        dependencies: &[(Name, PathBuf)],
-        scratch: &[Name],
-    ) -> Result<Place, SandboxError> {
-        match self {
-            Self::Namespaces(namespaces) => {
-                let place = namespaces.enter(true, scratch).await?;
-                Ok(Place::in_namespaces(namespaces, place))
-            }
-            Self::Landlocked(_) | Self::Sequential(_) => {
-                self.enter(package, dependencies, scratch, &|| {}).await
-            }
-        }
-    }
-
     /// Whether a script may fail to link or rename because its dependencies are mounted, so that it may succeed in a place of
     /// [`enter_with_copies`](Self::enter_with_copies).
     #[must_use]
@@ -389,10 +298,11 @@ impl Sandbox {
         }
     }
 
-    /// Waits until the directories of packages that have left a shared tree are removed. Blocks.
-    pub(crate) fn finish_removals(&self) {
-        if let Self::Landlocked(landlocked) = self {
-            landlocked.finish_removals();
+    /// While a shared tree has less free space than `needed`, in bytes, waits until the directories of packages that have left it are
+    /// removed: up to a minute, and until `stop`. Blocks.
+    pub(crate) fn wait_for_space(&self, needed: u64, stop: &dyn Fn() -> bool) {
+        if let Some(tree) = self.tree() {
+            tree.wait_for_space(needed, stop);
         }
     }
 

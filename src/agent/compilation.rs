@@ -312,7 +312,8 @@ impl CompileRun<'_> {
             }
             if !has_waited {
                 // The files of the last package may not have been removed yet.
-                state.finish_removals().await?;
+                let ample = ample_space(space.total, needed);
+                state.wait_for_space(ample, &self.task.cancel).await?;
                 has_waited = true;
             } else if !state.forget_one().await? {
                 break space;
@@ -386,8 +387,12 @@ async fn is_unchanged(
 
 /// Whether there is room for a script without removing packages that are kept from earlier requests.
 fn is_space_ample(space: fs::Space, needed: u64) -> bool {
-    let ample = AMPLE.min(space.total / 2);
-    space.free >= needed.saturating_add(RESERVE).max(ample)
+    space.free >= ample_space(space.total, needed)
+}
+
+/// The free space that a script needs at most, on a disk of `total` bytes.
+fn ample_space(total: u64, needed: u64) -> u64 {
+    needed.saturating_add(RESERVE).max(AMPLE.min(total / 2))
 }
 
 fn reason(error: CompileError) -> Reason {

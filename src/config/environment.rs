@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::time::Duration;
 
 /// A copy of the environment variables at the start of the process.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -46,6 +47,28 @@ impl Environment {
         self.0
             .iter()
             .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+}
+
+/// The limit for a file system over the directories of the machine to respond. Tests of a debug build can shorten it, in seconds, with
+/// `BOSH_AGENT_TEST_MOUNT_LIMIT`.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
+pub(crate) fn mount_limit() -> Duration {
+    // A network file system may be slow while its server starts again.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let of_test = || {
+        std::env::var("BOSH_AGENT_TEST_MOUNT_LIMIT")
+            .ok()?
+            .parse()
+            .ok()
+    };
+    match cfg!(debug_assertions) {
+        true => of_test().map_or(LIMIT, Duration::from_secs),
+        false => LIMIT,
     }
 }
 

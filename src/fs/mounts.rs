@@ -51,7 +51,8 @@ pub(crate) fn mounts() -> Result<Vec<Mount>> {
 
 /// What is mounted, for the mount with this number: the type, the source and the directory of the file system. This stays the same when
 /// the file system is mounted again, also if it has no device with a number of its own, such as NFS or Btrfs. `None` if unknown, and for
-/// file systems in memory, which are new after each mount.
+/// file systems in memory, which are new after each mount. Also `None` for FUSE file systems whose source is the name of their program, as
+/// with s3fs and fuse-overlayfs: all of them have the same source.
 pub(super) fn volume(id: u64) -> Option<String> {
     let table = super::read("/proc/thread-self/mountinfo".as_ref()).ok()?;
     let table = String::from_utf8_lossy(&table);
@@ -67,6 +68,7 @@ fn volume_in(line: &str) -> Option<String> {
     let (kind, source) = (fields.next()?, fields.next()?);
     let source = match kind {
         "tmpfs" | "ramfs" | "devtmpfs" | "hugetlbfs" => return None,
+        fuse if fuse.starts_with("fuse") && !source.contains(['/', ':']) => return None,
         // All overlays have the same source.
         "overlay" => fields
             .next()?
@@ -170,6 +172,13 @@ mod tests {
             ("nfs4 host:/x rw,addr=1", Some("nfs4:host:/x:/sub/a\\040b")),
             ("btrfs /dev/vdb rw", Some("btrfs:/dev/vdb:/sub/a\\040b")),
             ("tmpfs tmpfs rw,size=1k", None),
+            ("fuse.s3fs s3fs rw", None),
+            ("fuse.fuse-overlayfs fuse-overlayfs rw", None),
+            (
+                "fuse.sshfs me@host:/x rw",
+                Some("fuse.sshfs:me@host:/x:/sub/a\\040b"),
+            ),
+            ("fuseblk /dev/vdc rw", Some("fuseblk:/dev/vdc:/sub/a\\040b")),
             (
                 "overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w",
                 Some("overlay:upperdir=/u:/sub/a\\040b"),

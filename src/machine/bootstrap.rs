@@ -19,6 +19,9 @@ const VCAP_GROUP: u32 = 1000;
 /// The prefix of the agent's temporary files and directories.
 const TEMPORARY: &str = ".bosh-agent-";
 
+/// The prefix of the archives of logs in the directory for temporary files. The agent holds a lock on each.
+pub(crate) const LOGS_ARCHIVE: &str = ".bosh-agent-logs-";
+
 /// The kind of machine, the value of `-P`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
@@ -101,18 +104,13 @@ pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
     own.into_iter().chain(made).chain(shared).collect()
 }
 
-/// Creates the directories and removes the leftovers of a killed agent. Returns the environment of scripts: on a
-/// stemcell, `environment` with `TMPDIR` on the data disk.
+/// Creates the directories and removes the leftovers of a killed agent.
 ///
 /// Installed packages and blobs stay, as other programs may have created them.
 ///
 /// # Errors
 /// When a directory that compiling needs cannot be created. Other failures (owners, `/tmp`, leftovers) are logged.
-pub fn bootstrap(
-    vcap: &Vcap,
-    platform: Platform,
-    environment: &Environment,
-) -> Result<Environment, BootstrapError> {
+pub fn bootstrap(vcap: &Vcap, platform: Platform) -> Result<(), BootstrapError> {
     let owners = owners(platform);
     fs::create_dir_all(vcap.base())?;
     for directory in &DIRECTORIES {
@@ -122,15 +120,25 @@ pub fn bootstrap(
     }
     create_sys_link(vcap, owners)?;
     remove_leftovers(vcap);
-    if platform == Platform::Dummy {
-        return Ok(environment.clone());
-    }
-    if prepares_temporary_of_all(vcap) {
+    if platform == Platform::Linux && prepares_temporary_of_all(vcap) {
         for shared in TEMPORARY_OF_ALL {
             log_failure(make_writable_for_all(Path::new(shared), owners));
         }
     }
-    Ok(environment.with(&[("TMPDIR", vcap.temporary().into_os_string())]))
+    Ok(())
+}
+
+/// The environment of scripts: on a stemcell, `environment` with `TMPDIR` on the data disk.
+#[must_use]
+pub(crate) fn script_environment(
+    vcap: &Vcap,
+    platform: Platform,
+    environment: &Environment,
+) -> Environment {
+    match platform {
+        Platform::Linux => environment.with(&[("TMPDIR", vcap.temporary().into_os_string())]),
+        Platform::Dummy => environment.clone(),
+    }
 }
 
 /// Whether this process may change the directories for temporary files of all users. Tests use another base directory, and must not
@@ -249,10 +257,13 @@ fn remove_leftovers(vcap: &Vcap) {
         vcap.etc(),
         fs::parent(&vcap.settings_in_memory()).to_owned(),
         vcap.instance(),
-        vcap.blobs(),
-        vcap.sensitive_blobs(),
     ] {
         fs::remove_abandoned(&directory, TEMPORARY, None);
+    }
+    for directory in [vcap.blobs(), vcap.sensitive_blobs()] {
+        if is_replaced(&directory, &vcap.data()).is_ok_and(|is_replaced| !is_replaced) {
+            fs::remove_abandoned(&directory, TEMPORARY, None);
+        }
     }
 }
 
@@ -264,10 +275,12 @@ fn is_compile_tree_unused(vcap: &Vcap) -> bool {
         && fs::wait_until_free(&vcap.compile_lock(), at_once, &|| true).unwrap_or(false)
 }
 
-/// Removes the contents of a directory below `data`, except mounts and temporary files in use.
+/// Removes the contents of a directory below `data`, except mounts and temporary files in use. If it is not the agent's own directory,
+/// removes only what no other program creates.
 fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
     if is_replaced(directory, data)? {
-        tracing::warn!(path = %directory.display(), "keeping leftovers: there is a link or a mount instead of the agent's directory");
+        fs::remove_abandoned(directory, LOGS_ARCHIVE, None);
+        tracing::info!(path = %directory.display(), "keeping the files in a directory behind a link or a mount: others may use it");
         return Ok(());
     }
     fs::remove_abandoned(directory, TEMPORARY, None);
@@ -322,7 +335,8 @@ mod tests {
 
     fn start(vcap: &Vcap) -> Environment {
         let inherited = [("PATH".into(), "/bin".into())].into_iter().collect();
-        bootstrap(vcap, Platform::Linux, &inherited).unwrap()
+        bootstrap(vcap, Platform::Linux).unwrap();
+        script_environment(vcap, Platform::Linux, &inherited)
     }
 
     #[test]
@@ -379,7 +393,7 @@ mod tests {
 
         fs::remove_tree(&vcap.temporary()).unwrap();
         fs::write(&vcap.temporary(), b"").unwrap();
-        let error = bootstrap(&vcap, Platform::Linux, &Environment::default()).unwrap_err();
+        let error = bootstrap(&vcap, Platform::Linux).unwrap_err();
         let path = vcap.temporary().display().to_string();
         assert_eq!(
             error.to_string(),
@@ -431,8 +445,10 @@ mod tests {
         start(&vcap);
         let host = scratch.path().join("host");
         fs::create_dir_all(&host.join("tmp")).unwrap();
-        for file in ["file", "tmp/file"].map(|file| host.join(file)) {
-            fs::write(&file, b"").unwrap();
+        let theirs = ["file", "tmp/file", ".bosh-agent-work-1", "logs-1"];
+        let logs = [".bosh-agent-logs-1.tgz", "tmp/.bosh-agent-logs-1.tgz"];
+        for file in theirs {
+            fs::write(&host.join(file), b"").unwrap();
         }
         for directory in [
             vcap.temporary(),
@@ -440,12 +456,17 @@ mod tests {
             vcap.sensitive_blobs(),
             vcap.compile(),
         ] {
+            for file in logs {
+                fs::write(&host.join(file), b"").unwrap();
+            }
             fs::remove_tree(&directory).unwrap();
             fs::symlink(&host, &directory).unwrap();
             start(&vcap);
-            for file in ["file", "tmp/file"] {
+            for file in theirs {
                 assert!(host.join(file).exists(), "{}", directory.display());
             }
+            let is_left = |file: &&str| host.join(file).exists();
+            assert!(!logs.iter().all(is_left), "{}", directory.display());
         }
     }
 
@@ -474,7 +495,8 @@ mod tests {
     fn dummy_platform_keeps_owners_and_environment() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
-        let environment = bootstrap(&vcap, Platform::Dummy, &Environment::default()).unwrap();
+        bootstrap(&vcap, Platform::Dummy).unwrap();
+        let environment = script_environment(&vcap, Platform::Dummy, &Environment::default());
         assert_eq!(environment.iter().count(), 0);
         assert!(vcap.blobs().is_dir() && vcap.sys_log().is_dir());
         assert!(!vcap.data_packages().exists());

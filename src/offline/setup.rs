@@ -25,7 +25,7 @@ use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Isolation, Look, MOUNT_LIMIT, Sandbox};
+use crate::sandbox::{Isolation, Look, Sandbox};
 
 /// The compiler of a run.
 pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineError> {
@@ -217,11 +217,7 @@ pub(super) async fn work_directory(
         let (isolation, agent) = (options.isolation, options.agent.clone());
         runtime::spawn_blocking("work directory", move || {
             if wanted.is_none() {
-                let look = Look {
-                    agent: &agent,
-                    cancel: &cancel,
-                    limit: MOUNT_LIMIT,
-                };
+                let look = Look::at_mounts(&agent, &cancel);
                 let checked = isolation.check_data(&vcap, &look);
                 // The file system may not respond, so do not wait for it after a cancellation.
                 if cancel.is_cancelled() {

@@ -155,6 +155,12 @@ impl SandboxError {
         }
     }
 
+    /// Whether the script of a killed run has replaced the data directory, and the agent cannot undo that.
+    #[must_use]
+    pub(crate) fn is_data_replaced(&self) -> bool {
+        matches!(self, Self::LeftLink { .. } | Self::LeftMount { .. })
+    }
+
     /// What the user can do.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

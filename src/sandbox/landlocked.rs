@@ -368,11 +368,6 @@ impl Landlocked {
         removed
     }
 
-    /// Waits until the directories of packages that have left the tree are removed.
-    pub(super) fn finish_removals(&self) {
-        self.tree.finish_removals();
-    }
-
     /// The path of a dependency's copy.
     fn copy_of(&self, name: &Name) -> PathBuf {
         let packages = Vcap::new(self.tree.base()).data_packages();

@@ -18,16 +18,13 @@ use super::script::end_of;
 use super::seen::{Resolved, SeenPaths};
 use super::spec::{Orders, ScriptEnd};
 use super::step::{Step, StepError};
-use crate::config::Environment;
+use crate::config::{Environment, mount_limit};
 use crate::diag::Elapsed;
 use crate::fs;
 use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
 
 /// The limit for paths that a package needs, as for the start of a script.
 pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(60);
-
-/// The limit for file systems over the directories of the machine. A network file system may be slow while its server starts again.
-pub(crate) const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// After this time without a response from such a file system, a message says that the agent waits for it.
 const REMINDER: Duration = Duration::from_secs(10);
@@ -92,6 +89,17 @@ struct Answer {
     /// Incomplete if the process has not ended by itself.
     text: Vec<u8>,
     end: Result<ScriptEnd, SandboxError>,
+}
+
+impl<'a> Look<'a> {
+    /// Looks at file systems over the directories of the machine.
+    pub(crate) fn at_mounts(agent: &'a ForkServer, cancel: &'a CancellationToken) -> Self {
+        Self {
+            agent,
+            cancel,
+            limit: mount_limit(),
+        }
+    }
 }
 
 impl Look<'_> {

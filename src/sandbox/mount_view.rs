@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::mount::{self, bind, hide, hide_directory};
@@ -66,6 +66,7 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     if let Some(host) = host {
         host.leave(view)?;
     }
+    separate_queues();
     // Protect the host before the flags of mounts are locked.
     if let Some(protection) = &view.protection {
         protect::make_read_only(protection)?;
@@ -75,6 +76,24 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     }
     // The work directory would stay accessible through /proc/PID/cwd.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
+}
+
+/// Gives the script POSIX message queues of its own: those in the host's directory belong to the host's IPC namespace.
+fn separate_queues() {
+    let queues = Path::new("/dev/mqueue");
+    if !queues.is_dir() {
+        return;
+    }
+    // A script could undo a mount over it. This fails in a user namespace, where it could not.
+    let _ = umount2(queues, MntFlags::MNT_DETACH);
+    let (kind, flags) = (
+        Some("mqueue"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+    );
+    if nix::mount::mount(kind, queues, kind, flags, None::<&str>).is_err() {
+        // The kernel has no queues, or a system call filter refuses the mount.
+        let _ = hide_directory(queues);
+    }
 }
 
 /// Mounts the private directories that are in memory.

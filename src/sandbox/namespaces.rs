@@ -279,15 +279,17 @@ impl Namespaces {
         !place.copies && !self.options.readonly_dependencies
     }
 
-    /// Creates a place with these scratch directories. With `copies`, dependencies are copied into it, not mounted.
+    /// Creates a place with these scratch directories. With `copies`, dependencies are copied into it, not mounted. A cancellation ends
+    /// the wait for a file system.
     pub(super) async fn enter(
         self: &Arc<Self>,
         copies: bool,
         scratch: &[Name],
+        cancel: &CancellationToken,
     ) -> Result<Arc<NamespacePlace>, SandboxError> {
         let (own, scratch) = (Arc::clone(self), scratch.to_vec());
-        let cancel = CancellationToken::new();
-        // Ends the wait for a file system if the returned future is dropped.
+        let cancel = cancel.child_token();
+        // The same if the returned future is dropped.
         let _canceled = cancel.clone().drop_guard();
         let entered = blocking("enter", move || {
             own.check_entries(&cancel)?;

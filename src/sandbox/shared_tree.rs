@@ -331,9 +331,11 @@ impl SharedTree {
         }
     }
 
-    /// Waits until the directories of packages that have left the tree are removed.
-    pub(super) fn finish_removals(&self) {
-        self.removals.finish();
+    /// While the tree's disk has less free space than `needed`, in bytes, waits until the directories of packages that have left the tree
+    /// are removed: up to a minute, and until `stop`.
+    pub(super) fn wait_for_space(&self, needed: u64, stop: &dyn Fn() -> bool) {
+        let is_short = || fs::space(&self.vcap.data()).is_ok_and(|space| space.free < needed);
+        self.removals.wait_while(&is_short, stop);
     }
 
     /// Clears the flags with which a script protects the tree's directories and the marker from changes.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::error::SandboxError;
 use super::landlocked::Landlocked;
-use super::look::{Look, MOUNT_LIMIT};
+use super::look::Look;
 use super::namespaces::{NamespaceOptions, Namespaces};
 use super::scratch::{Scratch, Sharing};
 use super::shared_tree::SharedTree;
@@ -144,7 +144,9 @@ impl Tier {
         let mut rejected = Vec::new();
         let kind = match try_namespaces(options, (work, cancel), &mut rejected).await? {
             Some(namespaces) => TierKind::Namespaces(Box::new(namespaces)),
-            None if has_landlock(options, work, &mut rejected).await? => TierKind::Landlock,
+            None if has_landlock(options, (work, cancel), &mut rejected).await? => {
+                TierKind::Landlock
+            }
             None => TierKind::None,
         };
         Ok(Self {
@@ -197,11 +199,7 @@ impl Tier {
                 TierKind::Landlock => true,
                 TierKind::None => false,
             };
-            let look = Look {
-                agent: &own.agent,
-                cancel: &cancel,
-                limit: MOUNT_LIMIT,
-            };
+            let look = Look::at_mounts(&own.agent, &cancel);
             check_mounts(&own.vcap, &[], &look)?;
             let stop = || cancel.is_cancelled();
             let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
@@ -292,15 +290,15 @@ async fn namespaces(
 /// Whether Landlock is wanted and works; otherwise adds the reason.
 async fn has_landlock(
     options: &TierOptions,
-    work: &Path,
+    (work, cancel): (&Path, &CancellationToken),
     rejected: &mut Vec<String>,
 ) -> Result<bool, SandboxError> {
     if options.isolation == Isolation::None {
         return Ok(false);
     }
-    match Landlocked::probe(work, &options.agent).await {
+    match Landlocked::probe(work, &options.agent, cancel).await {
         Ok(()) => Ok(true),
-        Err(error) if options.isolation == Isolation::Landlock || error.is_no_space() => Err(error),
+        Err(error) if options.isolation == Isolation::Landlock || is_final(&error) => Err(error),
         Err(error) => {
             rejected.push(format!("no Landlock: {}", reason(&error)));
             Ok(false)

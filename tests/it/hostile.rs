@@ -7,6 +7,8 @@ mod delete_host;
 mod few_resources;
 mod file_handles;
 mod kills;
+mod left_mounts;
+mod message_queues;
 mod screen;
 mod signals;
 mod silent_mounts;

@@ -28,12 +28,16 @@ in_tiers!(hanging_path_in_the_output_does_not_prevent_the_report: LANDLOCK);
 in_tiers!(hanging_mount_over_a_cache_is_unmounted: NONE);
 in_tiers!(hanging_mount_over_the_tree_is_unmounted: NONE);
 in_tiers!(fifos_in_the_places_of_logs_do_not_block: NONE);
+in_tiers!(stop_ends_the_wait_for_a_silent_mount: NAMESPACE USERNS_OF_ROOT);
 in_tiers!(hanging_mount_next_to_the_base_directory_is_ignored: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One second of grace, ten until processes have ended, and as much for a slow machine.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The time in which a run stops that waits for nothing but a mount.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 /// The time limit of a script's start.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -443,6 +447,21 @@ mod bodies {
     /// Ends a script after the mount.
     const AWAIT_MOUNT: &str =
         "touch $FACTS/started; until [ -e $FACTS/mounted ]; do sleep 0.01; done";
+
+    pub(super) fn stop_ends_the_wait_for_a_silent_mount(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let release = ReleaseBuilder::new("demo", "1.10")
+            .package("lib", &[], AWAIT_MOUNT)
+            .package("app", &["lib"], "echo done");
+        let Some((running, _hanging)) = start_and_mount(&place, &release, "vcap/other") else {
+            return;
+        };
+        wait_until_it_hangs(&place);
+        running.signal(Signal::SIGTERM);
+        running.end_within(AT_ONCE).ends_with(143);
+    }
 
     pub(super) fn hanging_mount_over_a_cache_is_unmounted(tier: Tier) {
         let Some(place) = Place::new(tier) else {

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::process::Command;
 
 use super::tiers::{USER, Who};
 use super::tools::run_tool;
@@ -17,9 +18,9 @@ use super::world::World;
 /// checks the result.
 ///
 /// `@host@` is a directory of the host to which the user may write, `@base@` the base directory, `@out@` the output directory, `@tmp@` a
-/// directory in /tmp. Outside the sandbox are a process `@pid@` in the control groups `@cgroup@`, its shared memory `@shm@`, and its port
+/// directory in /tmp, `@key@` a key of System V IPC that nothing uses. Outside the sandbox are a process `@pid@` in the control groups `@cgroup@`, its shared memory `@shm@`, and its port
 /// `@port@`.
-pub(crate) const ATTACKS: [(&str, &str); 20] = [
+pub(crate) const ATTACKS: [(&str, &str); 21] = [
     ("read-undeclared", FIND),
     (
         "change-undeclared",
@@ -65,6 +66,11 @@ pub(crate) const ATTACKS: [(&str, &str); 20] = [
     (
         "system-v-ipc",
         "perl -e 'shmread(@shm@, my $text, 0, 4) or exit 1'",
+    ),
+    (
+        "left-ipc",
+        "perl -e 'my $open = `uname -m` =~ /x86_64/ ? 240 : 180; my $name = qq{bosh-agent-@key@}; \
+           shmget(@key@, 16, 01600); msgget(@key@, 01600); semget(@key@, 1, 01600); syscall($open, $name, 0102, 0600, 0)'",
     ),
     (
         "descriptors",
@@ -135,6 +141,8 @@ pub(crate) struct Site {
     /// Inherited by all child processes of this process.
     _descriptor: OwnedFd,
     shared_memory: String,
+    /// Of System V IPC.
+    key: u32,
 }
 
 impl Site {
@@ -180,7 +188,27 @@ impl Site {
             temporary,
             _descriptor: nix::unistd::dup(&file).unwrap(),
             shared_memory: made.split_whitespace().last().unwrap().to_owned(),
+            key: 0x0b00_0000 + std::process::id(),
         }
+    }
+
+    /// Whether objects of all kinds of IPC with the key are on the machine. Removes them.
+    fn has_left_ipc(&self) -> bool {
+        let key = self.key.to_string();
+        let is_listed = |kind: &&str| {
+            let listed = std::fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap();
+            let mut keys = listed.lines().map(|line| line.split_whitespace().next());
+            keys.any(|found| found == Some(key.as_str()))
+        };
+        let left = ["shm", "sem", "msg"].into_iter().filter(is_listed).count();
+        for kind in ["-M", "-S", "-Q"] {
+            let _ = Command::new("ipcrm").args([kind, &key]).output();
+        }
+        let unlink = format!(
+            "my $unlink = `uname -m` =~ /x86_64/ ? 241 : 181; my $name = qq{{bosh-agent-{key}}}; print syscall($unlink, $name)"
+        );
+        let is_queue_left = run_tool("perl", &["-e", &unlink]) == "0";
+        left == 3 && is_queue_left
     }
 
     fn filled(&self, script: &str) -> String {
@@ -195,6 +223,7 @@ impl Site {
             .replace("@pid@", &std::process::id().to_string())
             .replace("@port@", &port.to_string())
             .replace("@shm@", &self.shared_memory)
+            .replace("@key@", &self.key.to_string())
             .replace("@cgroup@", cgroup.trim_end())
     }
 
@@ -219,6 +248,7 @@ impl Site {
         }
         let kept = self.world.path("host/dir/file").exists();
         found.insert("delete-host".to_owned(), !kept);
+        found.insert("left-ipc".to_owned(), self.has_left_ipc());
         found
     }
 }

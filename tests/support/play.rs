@@ -163,7 +163,7 @@ impl Play {
         let vcap = Vcap::new(&world.base());
         let environment = Environment::of_this_process();
         std::fs::create_dir_all(vcap.bosh()).unwrap();
-        bootstrap::bootstrap(&vcap, Platform::Dummy, &environment).unwrap();
+        bootstrap::bootstrap(&vcap, Platform::Dummy).unwrap();
         let settings = json!({
             "agent_id": "agent-1",
             "blobstore": {"provider": "local", "options": {"blobstore_path": world.path("store")}},

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
-use tempfile::TempPath;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
@@ -13,7 +12,8 @@ use crate::agent::logs_archive::{LogSelection, LogsError};
 use crate::agent::logs_request::LogsRequest;
 use crate::agent::tasks::{Cancellation, TaskContext};
 use crate::blobs::BlobError;
-use crate::fs::{self, Context as _};
+use crate::fs::{self, LeasedFile};
+use crate::machine::bootstrap::LOGS_ARCHIVE;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::{self, TaskFailed};
@@ -50,35 +50,39 @@ async fn fetch_logs(
     let request = LogsRequest::of_blobs(arguments)?;
     let (archive, digest) = pack(agent, &request, &[Algorithm::Sha1], task).await?;
     task.progress.enter("uploading");
-    let id = agent.blobs().create(&archive, &task.cancel).await?;
+    let id = agent.blobs().create(archive.path(), &task.cancel).await?;
     Ok(json!({ "blobstore_id": id.to_string(), "sha1": digest }))
 }
 
-/// Packs logs into a temporary file, which is removed when the returned path is dropped.
+/// Packs logs into a temporary file, which is removed when the returned value is dropped.
 pub(super) async fn pack(
     agent: &Agent,
     request: &LogsRequest,
     algorithms: &[Algorithm],
     task: &TaskContext,
-) -> Result<(TempPath, String), FetchLogsError> {
+) -> Result<(LeasedFile, String), FetchLogsError> {
     task.progress.enter("packing");
     let selection = LogSelection::new(agent.vcap(), &request.kinds, &request.filters)?;
     let directory = agent.vcap().temporary();
     let (own, cancel) = (algorithms.to_vec(), task.cancel.clone());
     let packing = runtime::spawn_blocking("logs", move || {
         let archive = temporary(&directory)?;
-        let digests = selection.pack(&archive, &own, &cancel)?;
-        Ok::<(TempPath, Digests), FetchLogsError>((archive, digests))
+        let digests = selection.pack(archive.path(), &own, &cancel)?;
+        Ok::<(LeasedFile, Digests), FetchLogsError>((archive, digests))
     });
     let (archive, digests) = packing.await??;
     let digest = MultiDigest::of(&digests, algorithms).map(|digest| digest.as_str().to_owned());
     Ok((archive, digest.unwrap_or_default()))
 }
 
-fn temporary(directory: &Path) -> fs::Result<TempPath> {
-    let file = tempfile::Builder::new()
-        .prefix("logs-")
-        .tempfile_in(directory)
-        .at("make a file in", directory)?;
-    Ok(file.into_temp_path())
+/// A temporary file for the archive. If the agent is killed, its next start removes the file.
+fn temporary(directory: &Path) -> fs::Result<LeasedFile> {
+    let create = |directory: &Path| LeasedFile::create(directory, LOGS_ARCHIVE, ".tgz");
+    let archive = match create(directory) {
+        // The data directory could not be used when the agent started.
+        Err(error) if error.is_not_found() => create(Path::new("/tmp"))?,
+        created => created?,
+    };
+    fs::set_mode(archive.path(), 0o600)?;
+    Ok(archive)
 }

@@ -31,7 +31,7 @@ async fn fetch_logs(
     task.progress.enter("uploading");
     let blobs = agent.blobs();
     blobs
-        .put_signed(&url, &headers, &archive, &task.cancel)
+        .put_signed(&url, &headers, archive.path(), &task.cancel)
         .await?;
     Ok(json!({ "sha1": digest }))
 }

@@ -18,7 +18,7 @@ use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
-use crate::sandbox::{Look, MOUNT_LIMIT, Sandbox, SandboxError, Sharing, Tier, TierOptions};
+use crate::sandbox::{Look, Sandbox, SandboxError, Sharing, Tier, TierOptions};
 
 /// The subdirectory of the work directory for fetched blobs.
 const FETCHED: &str = "fetched";
@@ -48,11 +48,7 @@ impl CompilerState {
         let (isolation, vcap) = (options.isolation, options.vcap.clone());
         let (agent, own) = (options.agent.clone(), cancel.clone());
         let checking = runtime::spawn_blocking("check", move || {
-            let look = Look {
-                agent: &agent,
-                cancel: &own,
-                limit: MOUNT_LIMIT,
-            };
+            let look = Look::at_mounts(&agent, &own);
             isolation.check_data(&vcap, &look)
         });
         checking
@@ -154,11 +150,17 @@ impl CompilerState {
         on_disk("discard", move || context.store.remove(&installed)).await
     }
 
-    /// Waits until the directories of packages that were compiled are removed.
-    pub(super) async fn finish_removals(&self) -> Result<(), Reason> {
-        let context = Arc::clone(&self.context);
+    /// While there is less free space than `needed`, in bytes, waits until the directories of packages that were compiled are removed: up
+    /// to a minute, and until `cancel`.
+    pub(super) async fn wait_for_space(
+        &self,
+        needed: u64,
+        cancel: &CancellationToken,
+    ) -> Result<(), Reason> {
+        let (context, cancel) = (Arc::clone(&self.context), cancel.clone());
         on_disk("remove", move || {
-            context.sandbox.finish_removals();
+            let stop = || cancel.is_cancelled();
+            context.sandbox.wait_for_space(needed, &stop);
             Ok(())
         })
         .await
@@ -270,7 +272,10 @@ mod tests {
         let name = Name::parse("golang").unwrap();
         let sandbox = &state.context.sandbox;
         let scratch = std::slice::from_ref(&name);
-        let place = sandbox.enter(&name, &[], scratch, &|| {}).await.unwrap();
+        let place = sandbox
+            .enter(&name, &[], scratch, &|| {}, &cancel)
+            .await
+            .unwrap();
         let file = options.vcap.data().join("golang/file");
         fs::write(&file, b"").unwrap();
         sandbox.leave(&place).unwrap();

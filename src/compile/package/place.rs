@@ -35,7 +35,7 @@ pub(super) async fn wait_for_place(
         });
     };
     let sandbox = &context.sandbox;
-    let enter = sandbox.enter(&job.name, dependencies, scratch, &waits);
+    let enter = sandbox.enter(&job.name, dependencies, scratch, &waits, cancel);
     place_or_stop(context, job, enter, cancel).await
 }
 

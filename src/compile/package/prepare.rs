@@ -21,6 +21,9 @@ use crate::release::Name;
 use crate::runtime::Cancellable;
 use crate::sandbox::Script;
 
+/// With less free space, in bytes, a package waits while the files of earlier packages are being removed.
+const FOR_PACKAGE: u64 = 1 << 30;
+
 /// A package whose source is unpacked and whose dependencies are installed.
 pub(super) struct Prepared {
     /// The compression of the source.
@@ -66,6 +69,8 @@ impl Work {
             self.restore_sources(directory).map_err(self.file_error())?;
             return Ok(Compression::None);
         }
+        let stop = || self.cancel.is_cancelled();
+        self.context.sandbox.wait_for_space(FOR_PACKAGE, &stop);
         let blob = KnownBlob::new(&self.job.source, &self.job.source_digests);
         let opened = match blob {
             None => fs::open_file(&self.job.source).map_err(KnownBlobError::File),

@@ -36,9 +36,10 @@ pub(super) async fn second_run(
     };
     let scratch = Arc::clone(&work.scratch);
     let step = Step::of(&job.name);
-    let enter = context
-        .sandbox
-        .enter_alone(&job.name, dependencies, &scratch, &report_wait);
+    let enter =
+        context
+            .sandbox
+            .enter_alone(&job.name, dependencies, &scratch, &report_wait, cancel);
     // Already wait for exclusive use of the base directory while the directories of the first run are removed, which may be slow. From now
     // on, no other script starts. Directories that cannot be removed now are removed later.
     let (_, place) = tokio::join!(work.leave(true), place_or_stop(context, job, enter, cancel));
@@ -98,7 +99,7 @@ pub(super) async fn run_with_copies(
     });
     let enter = context
         .sandbox
-        .enter_with_copies(&job.name, dependencies, &scratch);
+        .enter_with_copies(&job.name, dependencies, &scratch, cancel);
     let place = place_or_stop(context, job, enter, cancel).await?;
     step.done("prepared a second run with copies of the dependencies");
     let work = Work::new(context, job, place, &scratch, turns, cancel);

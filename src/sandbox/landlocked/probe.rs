@@ -23,16 +23,21 @@ impl Landlocked {
     /// Runs a script that may access only its own directory, and checks that it can write there and cannot read another one.
     ///
     /// # Errors
-    /// Landlock does not work here.
-    pub async fn probe(work: &Path, agent: &ForkServer) -> Result<(), SandboxError> {
+    /// Landlock does not work here, or `cancel` was canceled.
+    pub async fn probe(
+        work: &Path,
+        agent: &ForkServer,
+        cancel: &CancellationToken,
+    ) -> Result<(), SandboxError> {
         let (work, agent) = (work.to_owned(), agent.clone());
         let (place, script, output) = blocking("probe", move || prepare(&work, agent)).await?;
         let own = script.spec.directory.clone();
-        let end = script::run(script, output, &CancellationToken::new()).await?;
+        let end = script::run(script, output, cancel).await?;
         blocking("probe", move || Ok(fs::remove_tree(&place)?)).await?;
         let is_full = |line: &String| line.contains("No space left on device");
         match end.status {
             Status::Exited(0) => Ok(()),
+            _ if cancel.is_cancelled() => Err(SandboxError::Stopped),
             // This does not mean that Landlock does not work.
             _ if end.output.tail.lines.iter().any(is_full) => {
                 let source = Errno::ENOSPC.into();

@@ -10,7 +10,7 @@ use super::directories::OWN;
 use crate::config::Visibility;
 use crate::fs;
 use crate::sandbox::error::SandboxError;
-use crate::sandbox::look::{Look, MOUNT_LIMIT};
+use crate::sandbox::look::Look;
 use crate::sandbox::shared_tree::SharedTree;
 
 impl Namespaces {
@@ -20,11 +20,7 @@ impl Namespaces {
         if mounted.is_empty() {
             return Ok(());
         }
-        let look = Look {
-            agent: &self.agent,
-            cancel,
-            limit: MOUNT_LIMIT,
-        };
+        let look = Look::at_mounts(&self.agent, cancel);
         let checked = SharedTree::check_others(&mounted, &|it| look.responses(it));
         look.check_not_stopped()?;
         checked

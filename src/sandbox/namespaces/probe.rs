@@ -114,7 +114,7 @@ impl Namespaces {
         agent: &ForkServer,
         cancel: &CancellationToken,
     ) -> Result<(Self, Result<(), SandboxError>), SandboxError> {
-        let (agent, cancel) = (agent.clone(), cancel.clone());
+        let (agent, cancel, stop) = (agent.clone(), cancel.clone(), cancel);
         let (own, prepared) = blocking("probe", move || {
             let checked = self.check_entries(&cancel);
             let place = checked.and_then(|()| self.make_place(false, &[]));
@@ -130,7 +130,7 @@ impl Namespaces {
             Err(error) => return Ok((own, Err(error))),
         };
         let result = match script {
-            Ok((script, output)) => run(script, output).await,
+            Ok((script, output)) => run(script, output, stop).await,
             Err(error) => Err(error),
         };
         blocking("probe", move || {
@@ -207,9 +207,16 @@ impl Namespaces {
     }
 }
 
-async fn run(script: Script, output: Output) -> Result<(), SandboxError> {
-    let end = script::run(script, output, &CancellationToken::new()).await?;
-    match end.status {
+async fn run(
+    script: Script,
+    output: Output,
+    cancel: &CancellationToken,
+) -> Result<(), SandboxError> {
+    let ended = script::run(script, output, cancel).await;
+    if cancel.is_cancelled() {
+        return Err(SandboxError::Stopped);
+    }
+    match ended?.status {
         Status::Exited(0) => Ok(()),
         status => Err(SandboxError::ProbeFailed(status)),
     }

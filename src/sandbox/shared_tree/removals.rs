@@ -3,15 +3,44 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::diag::Chain;
 use crate::fs::{self, Context};
 
+/// How long to wait for removals if space is short. A removal may take longer, or forever if a disk does not respond.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often to look at the free space and for a stop.
+const INTERVAL: Duration = Duration::from_millis(100);
+
 /// The trees that are being removed.
 #[derive(Debug, Default)]
-pub(super) struct Removals(Mutex<Option<Remover>>);
+pub(super) struct Removals {
+    remover: Mutex<Option<Remover>>,
+    pending: Arc<Pending>,
+}
+
+/// How many trees are not removed yet.
+#[derive(Debug, Default)]
+struct Pending {
+    count: Mutex<usize>,
+    removed: Condvar,
+}
+
+impl Pending {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, tree: Doomed) {
+        tree.remove();
+        *self.count() -= 1;
+        self.removed.notify_all();
+    }
+}
 
 /// A thread that removes trees until the sender is dropped.
 #[derive(Debug)]
@@ -57,14 +86,35 @@ impl Removals {
     pub(super) fn add(&self, tree: Doomed) {
         let mut remover = self.remover();
         if remover.is_none() {
-            *remover = Remover::start();
+            *remover = Remover::start(Arc::clone(&self.pending));
         }
+        *self.pending.count() += 1;
         let unsent = match &*remover {
             Some(remover) => remover.trees.send(tree).err().map(|error| error.0),
             None => Some(tree),
         };
         drop(remover);
-        unsent.into_iter().for_each(Doomed::remove);
+        unsent
+            .into_iter()
+            .for_each(|tree| self.pending.remove(tree));
+    }
+
+    /// Waits for the removals that have begun, up to a minute, while `is_short` and not `stop`.
+    pub(super) fn wait_while(&self, is_short: &dyn Fn() -> bool, stop: &dyn Fn() -> bool) {
+        let start = Instant::now();
+        let mut count = self.pending.count();
+        while *count > 0 {
+            drop(count);
+            // The disk may not respond.
+            if stop() || start.elapsed() >= LIMIT || !is_short() {
+                return;
+            }
+            let waiting = self
+                .pending
+                .removed
+                .wait_timeout(self.pending.count(), INTERVAL);
+            (count, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until all trees are removed.
@@ -85,14 +135,14 @@ impl Removals {
     }
 
     fn remover(&self) -> MutexGuard<'_, Option<Remover>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remover.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Remover {
-    fn start() -> Option<Self> {
+    fn start(pending: Arc<Pending>) -> Option<Self> {
         let (trees, added) = channel();
-        let work = move || added.into_iter().for_each(Doomed::remove);
+        let work = move || added.into_iter().for_each(|tree| pending.remove(tree));
         let builder = thread::Builder::new().name("remove".to_owned());
         let thread = builder.spawn(work).ok()?;
         Some(Self { trees, thread })
@@ -118,5 +168,24 @@ mod tests {
             assert!(fs::list(scratch.path()).unwrap().is_empty());
         }
         removals.finish();
+    }
+
+    #[test]
+    fn wait_for_space_ends_with_removals_space_or_stop() {
+        let removals = Removals::default();
+        removals.wait_while(&|| panic!("nothing is removed"), &|| false);
+        *removals.pending.count() = 1;
+        removals.wait_while(&|| false, &|| false);
+        removals.wait_while(&|| panic!("the disk may not respond"), &|| true);
+        let asked = std::cell::Cell::new(0);
+        let is_short = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 3 {
+                *removals.pending.count() = 0;
+            }
+            true
+        };
+        removals.wait_while(&is_short, &|| false);
+        assert_eq!(asked.get(), 3);
     }
 }

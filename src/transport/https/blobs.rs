@@ -77,19 +77,17 @@ enum UploadPiece {
 }
 
 impl UploadedBlobs {
-    /// Opens the directory, which is created if missing, and removes unfinished uploads of an
-    /// earlier process.
+    /// Removes unfinished uploads of an earlier process in the directory, which may be missing.
     pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
         let directory: Arc<Path> = directory.into();
         let path = Arc::clone(&directory);
         runtime::spawn_blocking("blobs", move || {
-            fs::create_dir_all(&path)?;
-            fs::remove_abandoned(&path, UNFINISHED, None);
-            Ok(())
+            if path.is_dir() {
+                fs::remove_abandoned(&path, UNFINISHED, None);
+            }
         })
         .await
-        .map_err(UploadedBlobError::Lost)?
-        .map_err(UploadedBlobError::File)?;
+        .map_err(UploadedBlobError::Lost)?;
         Ok(Self(directory))
     }
 
@@ -154,6 +152,7 @@ fn store(
         return Err(UploadedBlobError::NoSpace { announced, free });
     }
     let mut write = || {
+        fs::create_dir_all(directory)?;
         let file = LeasedFile::create(directory, UNFINISHED, "")?;
         while let Some(piece) = pieces.blocking_recv() {
             match piece {

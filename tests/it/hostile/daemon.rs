@@ -1,16 +1,18 @@
 //! What hostile sources and scripts leave to a daemon: links in the place of its directories, deep trees, sources without a script; and
 //! machines with few descriptors, few threads, or mounts that do not respond.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bosh_agent::sandbox::Isolation;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Daemon, Hanging, Kind, LANDLOCK, Member, NAMESPACE, Place, Play, Running, Tier,
+    Daemon, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Play, Running, Tier,
     USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_isolations, in_tiers, is_soak, require_tools,
     run_tool, sha1_of, snapshot, wait_for,
 };
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
 in_isolations!(links_in_place_of_directories_fail_only_one_request: Landlock None);
@@ -22,6 +24,8 @@ in_tiers!(few_threads_cause_no_panic_and_no_hang: USERNS_OF_A_USER);
 in_tiers!(dead_mounts_at_the_start_are_no_hang: NAMESPACE USERNS_OF_ROOT LANDLOCK);
 in_tiers!(silent_mount_in_the_base_directory_fails_requests: NAMESPACE USERNS_OF_ROOT LANDLOCK);
 in_tiers!(sigterm_ends_the_wait_for_a_silent_mount: NAMESPACE USERNS_OF_ROOT);
+in_tiers!(cancel_ends_the_wait_for_a_silent_mount: NAMESPACE USERNS_OF_ROOT);
+in_tiers!(replaced_data_directory_fails_only_compile_requests: NONE);
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -30,6 +34,9 @@ const TWO_WAITS: Duration = Duration::from_secs(120);
 
 /// The time in which a daemon exits that waits for nothing but a mount.
 const SOON: Duration = Duration::from_secs(20);
+
+/// The time in which a canceled request ends that waits for nothing but a mount.
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 /// Commands that make and enter directories below the current one.
 fn deep(levels: usize) -> String {
@@ -201,7 +208,7 @@ mod bodies {
     }
 
     pub(super) fn silent_mount_in_the_base_directory_fails_requests(tier: Tier) {
-        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier) else {
+        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier, "3") else {
             return;
         };
         let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
@@ -211,7 +218,7 @@ mod bodies {
         let end = end_of_task(&place, &reply, TWO_WAITS).unwrap();
         let at = place.world.base().join("other");
         let said = format!(
-            "the file system that is mounted at `{}` does not respond: no result after 30",
+            "the file system that is mounted at `{}` does not respond: no result after ",
             at.display()
         );
         // A file system that is late does not decide about the isolation: no other tier is tried.
@@ -221,7 +228,7 @@ mod bodies {
     }
 
     pub(super) fn sigterm_ends_the_wait_for_a_silent_mount(tier: Tier) {
-        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier) else {
+        let Some((place, _hanging, daemon)) = start_with_silent_mount(tier, "30") else {
             return;
         };
         let at = place.world.base().join("other");
@@ -236,16 +243,111 @@ mod bodies {
         let ran = daemon.end_within(SOON);
         assert!(!ran.stderr.contains("does not respond"), "{}", ran.stderr);
     }
+
+    pub(super) fn cancel_ends_the_wait_for_a_silent_mount(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let daemon = Daemon::start_in(&place);
+        let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
+        let post = || Daemon::post(&place.world, "compile_package", &source);
+        let end = end_of_task(&place, &post(), LIMIT).unwrap();
+        assert!(end["value"]["result"].is_object(), "{end}");
+        let Some(_hanging) = Hanging::mount_silent_at(&place.world, "vcap/other") else {
+            return;
+        };
+        let reply = post();
+        wait_for("the question", LIMIT, || {
+            let is_asked = place.world.path("facts/hung").exists();
+            is_asked.then_some(()).ok_or_else(|| daemon.stderr())
+        });
+        let start = Instant::now();
+        let parsed: Value = serde_json::from_str(&reply).unwrap();
+        let task = json!([parsed["value"]["agent_task_id"]]);
+        Daemon::post(&place.world, "cancel_task", &task);
+        let end = end_of_task(&place, &reply, LIMIT).unwrap();
+        assert!(start.elapsed() < AT_ONCE, "{:?}: {end}", start.elapsed());
+        assert!(end.to_string().contains("cancel"), "{end}");
+        daemon.signal(Signal::SIGTERM);
+        daemon.end_within(SOON);
+    }
+
+    pub(super) fn replaced_data_directory_fails_only_compile_requests(tier: Tier) {
+        if !require_tools(&["openssl", "curl"]) {
+            return;
+        }
+        for (replace, said) in [
+            (
+                "mount --bind $theirs $base/data",
+                "a file system is mounted over `",
+            ),
+            (
+                "mv $base/data $base/data-old; ln -s $theirs $base/data",
+                "` is a link to `",
+            ),
+        ] {
+            let Some(place) = Place::new(tier) else {
+                return;
+            };
+            let theirs = place.world.path("theirs");
+            place.world.write("theirs/tmp/file", "theirs");
+            let script = format!(
+                "theirs={}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; {replace}; touch $FACTS/started; sleep 1000",
+                theirs.display()
+            );
+            let before = snapshot(&theirs);
+            let running = place.start(&script);
+            running.signal(Signal::SIGKILL);
+            running.end();
+            let daemon = Daemon::start_in(&place);
+            let undo = Undo(place.world.base().join("data"));
+            Daemon::wait_for_message(&daemon, "compile requests will fail: ");
+            let source = source(&place, "echo > $BOSH_INSTALL_TARGET/file");
+            let compile = || {
+                let reply = Daemon::post(&place.world, "compile_package", &source);
+                end_of_task(&place, &reply, LIMIT).unwrap()
+            };
+            let end = compile();
+            assert!(end.to_string().contains(said), "{end}");
+            let pong = Daemon::post(&place.world, "ping", &json!([]));
+            assert!(pong.contains("pong"), "{pong}");
+            let reply = Daemon::post(&place.world, "fetch_logs", &json!(["agent", null]));
+            let end = end_of_task(&place, &reply, LIMIT).unwrap();
+            assert!(end["value"]["blobstore_id"].is_string(), "{end}");
+            assert_eq!(snapshot(&theirs), before);
+            drop(undo);
+            let end = compile();
+            assert!(end["value"]["result"].is_object(), "{end}");
+            assert_eq!(snapshot(&theirs), before);
+            daemon.signal(Signal::SIGTERM);
+            daemon.end_within(SOON);
+        }
+    }
 }
 
-/// A daemon in whose base directory, at `other`, a file system is mounted that does not respond.
-fn start_with_silent_mount(tier: Tier) -> Option<(Place, Hanging, Running)> {
+/// A link or a mount that is removed on drop.
+struct Undo(PathBuf);
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if std::fs::remove_file(&self.0).is_err() {
+            let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// A daemon in whose base directory, at `other`, a file system is mounted that does not respond. It waits so many seconds for it.
+fn start_with_silent_mount(tier: Tier, limit: &str) -> Option<(Place, Hanging, Running)> {
     if !require_tools(&["openssl", "curl"]) {
         return None;
     }
     let place = Place::new(tier)?;
     let hanging = Hanging::mount_silent_at(&place.world, "vcap/other")?;
-    let daemon = Daemon::start_in(&place);
+    let agent = Daemon::in_place(&place, "").env("BOSH_AGENT_TEST_MOUNT_LIMIT", limit);
+    let daemon = Daemon::listening(agent);
     Some((place, hanging, daemon))
 }
 
