@@ -160,7 +160,7 @@ impl CallCache {
             is_kept,
             is_writable,
         } = opened;
-        // After a shell, store nothing: its user may have changed the package, and the key does not show that.
+        // If a shell may be opened, store nothing: its user can change packages, and the keys do not show that.
         let mut shares = options.shell.is_none();
         if isolation == "none" && jobs > 1 {
             progress.warn(
@@ -301,7 +301,7 @@ impl CallCache {
         self.stores && self.limit.is_some()
     }
 
-    /// Whether a package may be stored that is unrestricted or, with `false`, is not.
+    /// Whether a package may be stored. `is_unrestricted` is whether it is unrestricted.
     pub(super) fn takes(&self, is_unrestricted: bool) -> bool {
         self.takes_unrestricted || !is_unrestricted
     }

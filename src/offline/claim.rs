@@ -36,7 +36,7 @@ pub(super) struct Claim<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unclaimable {
     /// This machine is not the stemcell.
-    #[error("this machine is {}, not the stemcell {wanted} for which they would count", found(machine.as_ref()))]
+    #[error("this machine is {}, not the stemcell {wanted} that the stored packages would name", found(machine.as_ref()))]
     Stemcell {
         /// The stemcell of this machine.
         machine: Option<Slug>,
@@ -44,7 +44,7 @@ pub enum Unclaimable {
         wanted: Slug,
     },
     /// The other machines run another program.
-    #[error("this program is not the one of --remote-agent, which they would name")]
+    #[error("this program is not the one of --remote-agent that the stored packages would name")]
     Program,
     /// Scripts run as another user.
     #[error("scripts run as {own} here, and as {wanted} on the other machines")]

@@ -17,8 +17,8 @@ pub(super) fn image_hint(error: &ImageError) -> Option<String> {
             path.display()
         )),
         ImageError::OtherOwner { .. } => Some(
-            "the file system decides about owners, as network file systems and mounted folders of other machines do: choose a directory \
-             on a local disk with --image-dir"
+            "the file system decides about owners, as network file systems and folders that a host shares with a virtual machine do: \
+             choose a directory on a local disk with --image-dir"
                 .to_owned(),
         ),
         ImageError::Unpack {

@@ -43,7 +43,8 @@ pub(super) async fn expectations(
         LookedUp::Found(_) => Expectation::Shared(name.clone()),
         LookedUp::Missing => Expectation::Compile(Some(format!("{name} has no result of it"))),
         LookedUp::Behind => Expectation::Compile(Some(
-            "its dependencies would be compiled, and its action names their blobs".to_owned(),
+            "its dependencies would be compiled, and its action, which names their digests, is unknown until then"
+                .to_owned(),
         )),
     });
     Ok(expectations.collect())
