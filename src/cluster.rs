@@ -2,7 +2,9 @@
 //! *action*: a command with its inputs, which the server executes on one of its machines.
 //!
 //! ```text
-//! schedule  which package is next; downloads the results
+//! schedule  which package is next, and what a failure stops
+//!  ├─ plan       the packages (pure)
+//!  ├─ tasks      builds a package with its lost dependencies; downloads the results
 //!  ├─ attempt    one package: uploads, executions, its result
 //!  │   ├─ action     the messages and digests of a package's action (pure)
 //!  │   ├─ retry      what follows from the end of an execution (pure)
@@ -29,10 +31,12 @@ mod error;
 mod files;
 mod lookup;
 mod machine;
+mod plan;
 mod results;
 mod retry;
 mod schedule;
 mod storing;
+mod tasks;
 mod uploads;
 
 pub(crate) use attempt::{Built, Cluster};
@@ -40,7 +44,7 @@ pub(crate) use common::{Common, KnownFile};
 pub(crate) use error::RemoteFailure;
 pub(crate) use lookup::LookedUp;
 pub(crate) use machine::Machine;
-pub(crate) use schedule::{
-    ClusterCaller, ClusterEvent, Fetched, Limits, Plan, PlannedPackage, Supply,
-};
+pub(crate) use plan::{Plan, PlannedPackage, Supply};
+pub(crate) use schedule::{ClusterCaller, ClusterEvent, Limits};
 pub(crate) use storing::{LocalResult, Storing};
+pub(crate) use tasks::Fetched;

@@ -81,5 +81,6 @@ pub use script_runs::Suspects;
 pub use second_run::{FirstRun, SecondRun, first_log};
 pub use shell::{FailedRun, Shell, ShellWhen, Shells};
 pub use source_date::{SOURCE_DATE_EPOCH, SourceDate, SourceDateError, SourceDates};
+pub(crate) use stopping::Stopping;
 pub use store::Store;
 pub use work_directory::WorkDirectory;

@@ -71,10 +71,10 @@ impl Remotes {
         self.all().for_each(|remote| remote.report());
     }
 
-    /// Whether a failure of the local cache that the caller is about to report is the first one of
-    /// the run. Returns `true` once.
+    /// Whether the caller may warn about a failure of the local cache. Only the first caller may,
+    /// because a run prints one such warning.
     #[must_use]
-    pub fn is_first_local_failure(&self) -> bool {
+    pub fn may_warn_about_local(&self) -> bool {
         self.local.may_warn()
     }
 }

@@ -249,8 +249,8 @@ impl Cluster {
         reading.await
     }
 
-    /// Executes an action once. When the run is stopped or the time limit of a running action is
-    /// exceeded, the server is asked to stop it, too.
+    /// Executes an action once. When the run is stopped, the time limit of a running action is exceeded,
+    /// or the execution cannot be watched any longer, the server is asked to stop it, too.
     async fn execute(
         &self,
         action: &Digest,
@@ -261,31 +261,34 @@ impl Cluster {
         let mut execution = Execution::new(&self.common.server, action, skip_cache_lookup);
         let limit = self.common.timeout.map(Duration::from_secs);
         let mut deadline = None;
-        let stopped = loop {
+        let failure = loop {
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break RemoteFailure::Stopped,
-                event = execution.next() => event?,
+                event = execution.next() => event,
                 () = exceeded(deadline) => break RemoteFailure::TimedOut { limit },
             };
             match event {
-                Event::Entered(stage) => {
-                    deadline = match (stage, limit) {
-                        (Stage::Fetching | Stage::Running, Some(limit)) => {
-                            deadline.or(Some(Instant::now() + limit + LATE))
+                Ok(Event::Entered(stage)) => {
+                    deadline = match stage {
+                        Stage::Fetching | Stage::Running => {
+                            deadline.or(limit.map(|it| Instant::now() + it + LATE))
                         }
-                        _ => None,
+                        Stage::Searching | Stage::Queued => None,
+                        Stage::Unknown | Stage::Ended => deadline,
                     };
                     heard(stage);
                 }
-                Event::Ended(outcome) => return Ok(outcome),
+                Ok(Event::Repeated) => deadline = None,
+                Ok(Event::Ended(outcome)) => return Ok(outcome),
+                Err(error) => break error.into(),
             }
         };
         let canceling = tokio::time::timeout(CANCEL_LIMIT, execution.cancel());
         if let Ok(Err(error)) = canceling.await {
             tracing::debug!(%error, "could not stop an execution");
         }
-        Err(stopped)
+        Err(failure)
     }
 
     /// Reads and checks the files that an execution has left.

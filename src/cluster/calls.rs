@@ -87,7 +87,7 @@ mod tests {
             count.set(count.get() + 1);
             std::future::pending::<Result<(), Failed>>()
         });
-        assert!(matches!(silent.await, Err(RemoteFailure::Call(_))));
+        assert!(matches!(silent.await, Err(RemoteFailure::Call { .. })));
         assert!(pauses.after(count.get() - 1).is_some());
         assert!(pauses.after(count.get()).is_none());
     }

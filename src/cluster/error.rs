@@ -8,9 +8,9 @@ use crate::reapi::{CallError, Code, Digest};
 use crate::{fs, runtime};
 
 /// How much of a server's reason is printed, in characters.
-const LONGEST_REASON: usize = 200;
+const LONGEST_REASON: usize = 1000;
 
-/// Why a package was not compiled on another machine. The texts name no package.
+/// Why a package was not compiled on another machine. The texts name no package, and the server only after [`of_server`](Self::of_server).
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteFailure {
     /// The compilation failed, for the reason in the report.
@@ -52,12 +52,20 @@ pub enum RemoteFailure {
         /// How long they have waited.
         limit: Duration,
     },
+    /// The searches for results of earlier runs took too long.
+    #[error("the searches for results took longer than {}", Elapsed(*limit))]
+    SlowSearches {
+        /// The limit for all searches together.
+        limit: Duration,
+    },
     /// The server does not execute actions.
     #[error("the server executes no actions: it is only a cache")]
     NoExecution,
     /// The server did not execute the action.
-    #[error("the server did not execute the action: {code}: {reason}")]
+    #[error("{} did not execute the action: {code}: {reason}", the_server(server))]
     Refused {
+        /// The server, unless the caller mentions it.
+        server: Option<String>,
         /// The server's code.
         code: String,
         /// The server's reason.
@@ -96,8 +104,13 @@ pub enum RemoteFailure {
     #[error("a file of the result has other bytes than its digest says")]
     Damaged,
     /// A call failed.
-    #[error("the server cannot be used")]
-    Call(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("{} cannot be used", the_server(server))]
+    Call {
+        /// The server, unless the caller mentions it.
+        server: Option<String>,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file of this machine cannot be read or written.
     #[error(transparent)]
     Files(#[from] fs::Error),
@@ -116,7 +129,10 @@ impl From<CallError> for RemoteFailure {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Damaged { .. } => Self::Damaged,
-            error => Self::Call(Box::new(error)),
+            error => Self::Call {
+                server: None,
+                source: Box::new(error),
+            },
         }
     }
 }
@@ -125,9 +141,26 @@ impl RemoteFailure {
     pub(super) fn refused(code: Code, reason: &str) -> Self {
         let line = reason.lines().next().unwrap_or_default();
         Self::Refused {
+            server: None,
             code: format!("{code:?}"),
             reason: printable_up_to(LONGEST_REASON, &line),
         }
+    }
+
+    /// The same failure, whose text names the server.
+    pub(crate) fn of_server(mut self, name: &str) -> Self {
+        if let Self::Refused { server, .. } | Self::Call { server, .. } = &mut self {
+            *server = Some(name.to_owned());
+        }
+        self
+    }
+
+    /// Whether the server did not serve a call for as long as calls are repeated. It would not serve other packages, either.
+    pub(super) fn is_outage(&self) -> bool {
+        let Self::Call { source, .. } = self else {
+            return false;
+        };
+        source.downcast_ref().is_some_and(CallError::is_passing)
     }
 
     /// Whether a result cannot be used, although the server has answered.
@@ -155,6 +188,7 @@ impl RemoteFailure {
             Self::NoReport { .. }
             | Self::Arguments { .. }
             | Self::NoMachine { .. }
+            | Self::SlowSearches { .. }
             | Self::NoExecution
             | Self::Refused { .. }
             | Self::Lost
@@ -163,7 +197,7 @@ impl RemoteFailure {
             | Self::Contradiction { .. }
             | Self::Unrestricted
             | Self::Damaged
-            | Self::Call(_) => true,
+            | Self::Call { .. } => true,
             Self::TimedOut { .. }
             | Self::Files(_)
             | Self::Job(_)
@@ -179,6 +213,13 @@ impl RemoteFailure {
             Self::Reported { report, .. } => Some(report),
             _ => None,
         }
+    }
+}
+
+fn the_server(name: &Option<String>) -> String {
+    match name {
+        None => "the server".to_owned(),
+        Some(name) => format!("the server {name}"),
     }
 }
 
@@ -200,5 +241,24 @@ fn on(worker: &str) -> String {
     match worker {
         "" => String::new(),
         worker => format!(" (on {worker})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_names_the_server_on_request() {
+        let limit = Duration::from_secs(1);
+        let failure = RemoteFailure::from(CallError::Silent { limit });
+        assert_eq!(failure.to_string(), "the server cannot be used");
+        let failure = failure.of_server("grpc://host");
+        assert_eq!(failure.to_string(), "the server grpc://host cannot be used");
+        let refused = RemoteFailure::refused(Code::Internal, "reason").of_server("grpc://host");
+        assert_eq!(
+            refused.to_string(),
+            "the server grpc://host did not execute the action: Internal: reason"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Searches the server's action cache for the results of packages, without an execution.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,13 +9,17 @@ use super::action::{self, Inputs};
 use super::attempt::{Built, Cluster};
 use super::calls::repeat;
 use super::error::RemoteFailure;
-use super::schedule::{Available, Plan, Shared, Supply};
+use super::plan::{Plan, Supply};
 use super::storing::Storing;
+use super::tasks::{Available, Shared};
 use crate::compile::{Id, Queue};
 use crate::runtime::TaskSet;
 
 /// How many packages are searched concurrently.
 const SEARCHES: usize = 16;
+
+/// How long all searches together may take. Without the server, the packages are compiled here.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The result of the search for a package.
 #[derive(Debug, Clone)]
@@ -34,8 +39,17 @@ impl Plan {
     /// the results of other packages.
     ///
     /// # Errors
-    /// If the server cannot be used, or the search is stopped.
+    /// If the server cannot be used or is too slow, or the search is stopped.
     pub(crate) async fn look_up(
+        self,
+        cluster: &Arc<Cluster>,
+        stop: &CancellationToken,
+    ) -> Result<(Vec<LookedUp>, Storing), RemoteFailure> {
+        let searched = tokio::time::timeout(LIMIT, self.search(cluster, stop)).await;
+        searched.unwrap_or(Err(RemoteFailure::SlowSearches { limit: LIMIT }))
+    }
+
+    async fn search(
         self,
         cluster: &Arc<Cluster>,
         stop: &CancellationToken,
@@ -123,5 +137,50 @@ impl Cluster {
             }
             Err(failure) => Err(failure),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cluster::action::tests::common;
+    use crate::cluster::{Common, KnownFile, PlannedPackage};
+    use crate::reapi::Digest;
+    use crate::reapi::testing::{Reply, TestServer};
+    use crate::release::{Name, Version};
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_server_costs_one_time_limit_for_all_packages() {
+        let server = TestServer::start(|_, _| Reply::messages(&[(); 0]).silent()).await;
+        let cluster = Arc::new(Cluster::new(Common {
+            server: Arc::new(server.client()),
+            ..common()
+        }));
+        let mut plan = Plan::default();
+        for number in 0..2 * SEARCHES {
+            plan.add(PlannedPackage {
+                name: Name::parse(&format!("package-{number}")).unwrap(),
+                version: Version::parse("1").unwrap(),
+                supply: Supply::Source {
+                    source: KnownFile {
+                        path: PathBuf::new(),
+                        digest: Digest::of(b"source"),
+                    },
+                    blob: PathBuf::new(),
+                    log: PathBuf::new(),
+                },
+                dependencies: Vec::new(),
+                expected: Duration::ZERO,
+            });
+        }
+        let start = Instant::now();
+        let searched = plan.look_up(&cluster, &CancellationToken::new()).await;
+        assert!(matches!(searched, Err(RemoteFailure::SlowSearches { .. })));
+        assert_eq!(start.elapsed(), LIMIT);
+        assert_eq!(server.calls_of("GetActionResult").len(), SEARCHES);
     }
 }

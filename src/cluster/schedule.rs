@@ -1,69 +1,23 @@
-//! Compiles the packages of a graph on other machines, dependencies first, and downloads the
-//! results. A *plan* contains the packages; a *caller* receives events.
+//! Compiles the packages of a plan on other machines, dependencies first, and downloads the
+//! results. A *caller* receives events.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::action::Inputs;
-use super::attempt::{AttemptError, Built, Cluster};
-use super::common::KnownFile;
+use super::attempt::{Built, Cluster};
 use super::error::RemoteFailure;
-use super::files::LONGEST_LOG;
-use super::results;
-use super::retry::ATTEMPTS;
-use crate::compile::{Graph, Id, Queue};
-use crate::diag::Bytes;
-use crate::reapi::{Digest, Stage};
-use crate::release::{Digests, Name, Version};
+use super::plan::Plan;
+use super::tasks::{Fetched, Shared, TaskStage};
+use crate::compile::{Id, Queue, Stopping};
+use crate::fs;
+use crate::reapi::Stage;
 use crate::runtime::{TaskFailed, TaskSet};
-
-/// The maximum number of concurrent downloads of packages.
-const TRANSFERS: usize = 4;
-
-/// How long the download of a failed script's log may take.
-const LOG_LIMIT: Duration = Duration::from_secs(30);
-
-/// A package of a plan.
-#[derive(Debug)]
-pub(crate) struct PlannedPackage {
-    pub name: Name,
-    pub version: Version,
-    pub supply: Supply,
-    /// The direct dependencies, which were added to the plan before.
-    pub dependencies: Vec<Id>,
-    /// The expected time of the compilation, for the order of the packages.
-    pub expected: Duration,
-}
-
-/// Where a package comes from.
-#[derive(Debug)]
-pub(crate) enum Supply {
-    /// Compile the package from this source, and download the compiled package and the log to these
-    /// paths. Their directories exist.
-    Source {
-        source: KnownFile,
-        blob: PathBuf,
-        log: PathBuf,
-    },
-    /// Use this compiled package.
-    Compiled(KnownFile),
-}
-
-/// The packages to compile.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    graph: Graph,
-    packages: Vec<PlannedPackage>,
-}
 
 /// A change of a package's state.
 #[derive(Debug)]
@@ -83,14 +37,6 @@ pub(crate) enum ClusterEvent {
     Provided(Id),
 }
 
-/// A compiled package that was downloaded.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub built: Built,
-    pub blob: PathBuf,
-    pub digests: Digests,
-}
-
 /// How a run proceeds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -107,22 +53,14 @@ pub(crate) struct Limits {
 /// Receives the events of a run.
 pub(crate) trait ClusterCaller {
     fn hear(&mut self, event: ClusterEvent);
+
+    /// Whether the files of this package are still to be downloaded after another package has failed.
+    fn still_wants(&self, id: Id) -> bool;
 }
 
 impl Plan {
-    /// Adds a package.
-    pub(crate) fn add(&mut self, package: PlannedPackage) -> Id {
-        let expected = package.expected;
-        let id = self.graph.add(&package.dependencies, expected, Vec::new());
-        if let Supply::Compiled(_) = package.supply {
-            self.graph.set_supply(id, crate::compile::Supply::Here);
-        }
-        self.packages.push(package);
-        id
-    }
-
-    /// Compiles all packages. After the first failure, stops the others, unless the limits say
-    /// otherwise.
+    /// Compiles all packages. The first failure stops the others, unless the limits say otherwise, but not the
+    /// downloads that the caller still wants.
     pub(crate) async fn run(
         self,
         cluster: &Arc<Cluster>,
@@ -130,82 +68,51 @@ impl Plan {
         stop: &CancellationToken,
         caller: &mut impl ClusterCaller,
     ) {
-        let (graph, shared, stages) = self.into_shared(cluster, stop);
+        let all = stop.child_token();
+        let stopping = Stopping::new(&all, limits.keep_going);
+        let (graph, shared, stages) = self.into_shared(cluster, stopping.builds());
         let run = Run {
             queue: Queue::new(graph),
             building: TaskSet::new("build"),
             fetching: TaskSet::new("fetch"),
             shared,
             limits,
+            stopping,
             stages: HashMap::new(),
             queued_since: None,
-            is_queued_too_long: false,
+            queued_too_long: None,
             is_given_up: false,
         };
         run.run(stages, caller).await;
     }
-
-    /// The graph, the state that tasks share, and the stages that they report.
-    pub(super) fn into_shared(
-        self,
-        cluster: &Arc<Cluster>,
-        stop: &CancellationToken,
-    ) -> (Graph, Arc<Shared>, mpsc::UnboundedReceiver<(Id, Stage)>) {
-        let (sender, stages) = mpsc::unbounded_channel();
-        let shared = Shared {
-            cluster: Arc::clone(cluster),
-            available: Mutex::default(),
-            packages: self.packages,
-            transfers: Semaphore::new(TRANSFERS),
-            stop: stop.child_token(),
-            stages: sender,
-        };
-        (self.graph, Arc::new(shared), stages)
-    }
 }
 
-struct Run {
+struct Run<'a> {
     queue: Queue,
     building: TaskSet<Id, Result<Built, RemoteFailure>>,
     fetching: TaskSet<Id, Result<Box<Fetched>, RemoteFailure>>,
     shared: Arc<Shared>,
     limits: Limits,
-    /// The last stage of each package that is being built.
+    stopping: Stopping<'a>,
+    /// For each task that waits for an execution, its stage. A task that downloads files waits for one if the server has lost them.
     stages: HashMap<Id, Stage>,
-    /// Since when all packages that are being built wait in the server's queue.
+    /// Since when all executions wait in the server's queue.
     queued_since: Option<Instant>,
-    /// Whether the run was stopped because of its limit for the queue.
-    is_queued_too_long: bool,
+    /// The package that was reported because all executions waited for too long. The end of its task is not reported.
+    queued_too_long: Option<Id>,
     is_given_up: bool,
 }
 
-/// The state that the tasks of a run share.
-pub(super) struct Shared {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) packages: Vec<PlannedPackage>,
-    /// The compiled packages that the server has.
-    available: Mutex<HashMap<Id, Available>>,
-    transfers: Semaphore,
-    pub(super) stop: CancellationToken,
-    stages: mpsc::UnboundedSender<(Id, Stage)>,
-}
-
-/// A compiled package that the server has.
-#[derive(Debug, Clone)]
-pub(super) struct Available {
-    pub(super) digest: Digest,
-    /// Whether it or one of its dependencies was compiled without restrictions.
-    pub(super) is_unrestricted: bool,
-}
-
-impl Run {
+impl Run<'_> {
     async fn run(
         mut self,
-        mut stages: mpsc::UnboundedReceiver<(Id, Stage)>,
+        mut stages: mpsc::UnboundedReceiver<TaskStage>,
         caller: &mut impl ClusterCaller,
     ) {
         loop {
             self.start(caller);
+            self.stopping
+                .stop_unwanted_fetches(|id| caller.still_wants(id));
             if self.building.is_empty() && self.fetching.is_empty() {
                 return;
             }
@@ -213,35 +120,45 @@ impl Run {
             // Cancel-safe: each branch may be dropped.
             tokio::select! {
                 biased;
-                Some((id, stage)) = stages.recv() => {
-                    self.stages.insert(id, stage);
-                    caller.hear(ClusterEvent::Entered(id, stage));
-                }
+                Some(stage) = stages.recv() => self.entered(stage, caller),
                 Some((id, built)) = self.building.next() => self.built(id, flat(built), caller),
-                Some((id, fetched)) = self.fetching.next() => self.ended(id, flat(fetched), caller),
+                Some((id, fetched)) = self.fetching.next() => self.fetched(id, flat(fetched), caller),
                 () = async { tokio::time::sleep_until(limit.unwrap_or_else(Instant::now)).await }, if limit.is_some() => {
-                    self.is_queued_too_long = true;
-                    self.shared.stop.cancel();
+                    self.stop_waiting(caller);
                 }
             }
         }
     }
 
-    /// When the run ends if all packages stay in the server's queue. `None` if a package is elsewhere.
+    /// When the run ends if all executions stay in the server's queue. `None` if one is elsewhere.
     fn queue_limit(&mut self) -> Option<Instant> {
         let limit = self.limits.queue?;
         let is_queued = |id| self.stages.get(id) == Some(&Stage::Queued);
-        let are_queued = !self.building.is_empty() && self.building.keys().all(is_queued);
-        if !are_queued || self.shared.stop.is_cancelled() {
+        // Other downloads wait for no machine.
+        let rebuilding = self.fetching.keys();
+        let rebuilding = rebuilding.filter(|id| self.stages.contains_key(id));
+        let mut waiting = self.building.keys().chain(rebuilding).peekable();
+        let are_queued = waiting.peek().is_some() && waiting.all(is_queued);
+        if !are_queued || self.stopping.builds().is_cancelled() {
             self.queued_since = None;
             return None;
         }
         Some(*self.queued_since.get_or_insert_with(Instant::now) + limit)
     }
 
+    /// Reports one of the packages that wait in the server's queue, and stops all executions.
+    fn stop_waiting(&mut self, caller: &mut impl ClusterCaller) {
+        self.queued_too_long = self.stages.keys().min().copied();
+        if let (Some(id), Some(limit)) = (self.queued_too_long, self.limits.queue) {
+            self.failed(id, RemoteFailure::NoMachine { limit }, caller);
+        }
+        self.stopping.stop_builds();
+    }
+
     /// Starts packages whose dependencies are compiled.
     fn start(&mut self, caller: &mut impl ClusterCaller) {
-        while self.building.len() < self.limits.jobs.get() && !self.shared.stop.is_cancelled() {
+        let stop = self.stopping.builds().clone();
+        while self.building.len() < self.limits.jobs.get() && !stop.is_cancelled() {
             let Some(id) = self.queue.next() else { return };
             if self.shared.provide(id) {
                 self.queue.done(id);
@@ -251,12 +168,28 @@ impl Run {
             caller.hear(ClusterEvent::Started(id));
             let shared = Arc::clone(&self.shared);
             self.building.spawn(id, async move {
-                let built = shared.build(id, false).await;
+                let built = shared.build((id, id), false).await;
                 if let Err(failure) = &built {
                     shared.fetch_log(id, failure).await;
                 }
                 built
             });
+        }
+    }
+
+    fn entered(&mut self, entered: TaskStage, caller: &mut impl ClusterCaller) {
+        let TaskStage {
+            task,
+            package,
+            stage,
+        } = entered;
+        if stage == Stage::Ended {
+            self.stages.remove(&task);
+            return;
+        }
+        self.stages.insert(task, stage);
+        if package == task {
+            caller.hear(ClusterEvent::Entered(task, stage));
         }
     }
 
@@ -267,209 +200,70 @@ impl Run {
         caller: &mut impl ClusterCaller,
     ) {
         self.stages.remove(&id);
+        let is_reported = self.queued_too_long == Some(id);
         match built {
-            Ok(built) => {
+            Ok(built) if !is_reported => {
                 self.queue.done(id);
                 caller.hear(ClusterEvent::Built(id, Box::new(built.clone())));
-                let shared = Arc::clone(&self.shared);
+                let (shared, stop) = (Arc::clone(&self.shared), self.stopping.fetch_started(id));
                 self.fetching
-                    .spawn(id, async move { shared.fetch(id, built).await });
+                    .spawn(id, async move { shared.fetch(id, built, &stop).await });
+            }
+            Ok(_) => {
+                self.queue.failed(id);
             }
             Err(failure) => {
                 self.queue.failed(id);
-                self.ended(id, Err(failure), caller);
+                if !is_reported {
+                    self.failed(id, failure, caller);
+                }
             }
         }
     }
 
-    fn ended(
+    fn fetched(
         &mut self,
         id: Id,
-        result: Result<Box<Fetched>, RemoteFailure>,
+        fetched: Result<Box<Fetched>, RemoteFailure>,
         caller: &mut impl ClusterCaller,
     ) {
-        let failure = match result {
-            Ok(fetched) => return caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
-            Err(RemoteFailure::Stopped) if self.is_queued_too_long && !self.is_given_up => {
-                let limit = self.limits.queue.unwrap_or_default();
-                self.is_queued_too_long = false;
-                RemoteFailure::NoMachine { limit }
-            }
-            Err(failure) => failure,
-        };
-        // Send the event first, because the caller may count the packages that still run.
-        if !self.limits.gives_up || !failure.is_of_the_server() {
-            caller.hear(ClusterEvent::Ended(id, Err(failure)));
-            if !self.limits.keep_going {
-                self.shared.stop.cancel();
-            }
+        self.stages.remove(&id);
+        self.stopping.fetch_ended(id);
+        if self.queued_too_long == Some(id) {
             return;
         }
-        caller.hear(match self.is_given_up {
-            true => ClusterEvent::Ended(id, Err(RemoteFailure::Stopped)),
-            false => ClusterEvent::GivenUp(id, failure),
-        });
-        self.is_given_up = true;
-        self.shared.stop.cancel();
+        match fetched {
+            Ok(fetched) => caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
+            Err(failure) => self.failed(id, failure, caller),
+        }
+    }
+
+    fn failed(&mut self, id: Id, failure: RemoteFailure, caller: &mut impl ClusterCaller) {
+        // After another failure, no machine compiles the rest.
+        let gives_up =
+            self.is_given_up || self.limits.gives_up && !self.stopping.builds().is_cancelled();
+        // Send the event first, because the caller may count the packages that still run.
+        if gives_up && failure.is_of_the_server() {
+            caller.hear(match self.is_given_up {
+                true => ClusterEvent::Ended(id, Err(RemoteFailure::Stopped)),
+                false => ClusterEvent::GivenUp(id, failure),
+            });
+            self.is_given_up = true;
+            self.stopping.stop_all();
+            return;
+        }
+        let is_no_space = fs::is_no_space_behind(&failure);
+        let is_outage = failure.is_outage();
+        caller.hear(ClusterEvent::Ended(id, Err(failure)));
+        self.stopping.handle_failure(is_no_space);
+        if is_outage {
+            self.stopping.stop_builds();
+        }
     }
 }
 
 fn flat<T>(result: Result<Result<T, RemoteFailure>, TaskFailed>) -> Result<T, RemoteFailure> {
     result.unwrap_or_else(|error| Err(error.into()))
-}
-
-impl Shared {
-    fn package(&self, id: Id) -> &PlannedPackage {
-        &self.packages[id.index()]
-    }
-
-    pub(super) fn available(&self) -> MutexGuard<'_, HashMap<Id, Available>> {
-        self.available
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a package available that was already compiled. Returns `false` for another package.
-    pub(super) fn provide(&self, id: Id) -> bool {
-        let Supply::Compiled(file) = &self.package(id).supply else {
-            return false;
-        };
-        let available = Available {
-            digest: file.digest.clone(),
-            is_unrestricted: false,
-        };
-        self.available().insert(id, available);
-        true
-    }
-
-    /// Compiles a package. If the server has lost dependencies, compiles these again first.
-    fn build(
-        &self,
-        id: Id,
-        skip_cache_lookup: bool,
-    ) -> BoxFuture<'_, Result<Built, RemoteFailure>> {
-        async move {
-            let heard = |stage| {
-                // Sending fails if the run has ended.
-                let _ = self.stages.send((id, stage));
-            };
-            for _ in 0..ATTEMPTS {
-                let (inputs, files) = self.inputs(id)?;
-                let cluster = &self.cluster;
-                let building =
-                    cluster.build(&inputs, &files, skip_cache_lookup, &self.stop, &heard);
-                match building.await {
-                    Ok(built) => {
-                        let available = Available {
-                            digest: built.package.clone(),
-                            is_unrestricted: built.report.unrestricted || inputs.is_unrestricted,
-                        };
-                        self.available().insert(id, available);
-                        return Ok(built);
-                    }
-                    Err(AttemptError::Failed(failure)) => return Err(failure),
-                    Err(AttemptError::Lost(lost)) => self.rebuild(id, &lost).await?,
-                }
-            }
-            Err(RemoteFailure::Lost)
-        }
-        .boxed()
-    }
-
-    /// Compiles those dependencies of a package again whose blobs are in `lost`.
-    async fn rebuild(&self, id: Id, lost: &[Digest]) -> Result<(), RemoteFailure> {
-        for dependency in self.package(id).dependencies.clone() {
-            // Another dependent may have compiled it again meanwhile.
-            let available = self.available().get(&dependency).cloned();
-            if available.is_some_and(|it| lost.contains(&it.digest)) {
-                let package = &self.package(dependency).name;
-                tracing::debug!(%package, "the server has lost a package");
-                self.build(dependency, true).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The inputs of a package's action, and those of their files that are on this machine.
-    pub(super) fn inputs(&self, id: Id) -> Result<(Inputs, Vec<KnownFile>), RemoteFailure> {
-        let package = self.package(id);
-        let source = match &package.supply {
-            Supply::Source { source, .. } => source,
-            Supply::Compiled(file) => file,
-        };
-        let mut files = vec![source.clone()];
-        let mut dependencies = Vec::new();
-        let mut is_unrestricted = false;
-        let available = self.available();
-        for dependency in &package.dependencies {
-            let compiled = available.get(dependency).ok_or(RemoteFailure::Lost)?;
-            is_unrestricted |= compiled.is_unrestricted;
-            let dependency = self.package(*dependency);
-            if let Supply::Compiled(file) = &dependency.supply {
-                files.push(file.clone());
-            }
-            let (name, version) = (dependency.name.clone(), dependency.version.clone());
-            dependencies.push((name, version, compiled.digest.clone()));
-        }
-        let inputs = Inputs {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            source: source.digest.clone(),
-            dependencies,
-            is_unrestricted,
-        };
-        Ok((inputs, files))
-    }
-
-    /// Downloads the log of a failed script. The failure is reported even if this fails.
-    async fn fetch_log(&self, id: Id, failure: &RemoteFailure) {
-        let RemoteFailure::Reported {
-            log: Some(digest), ..
-        } = failure
-        else {
-            return;
-        };
-        let Supply::Source { log, .. } = &self.package(id).supply else {
-            return;
-        };
-        if digest.size > LONGEST_LOG {
-            let (package, size) = (&self.package(id).name, Bytes(digest.size));
-            tracing::warn!(
-                "the log of the failed package {package} has {size} and stays on the server: longer logs than 256 MiB are not downloaded"
-            );
-            return;
-        }
-        // Another package may have stopped the run.
-        let stop = CancellationToken::new();
-        let downloading = results::download(&self.cluster.common().server, digest, log, &stop);
-        let downloaded = tokio::time::timeout(LOG_LIMIT, downloading).await;
-        if !matches!(downloaded, Ok(Ok(Some(_)))) {
-            let package = &self.package(id).name;
-            tracing::warn!(%package, "could not download the log of a failed package");
-        }
-    }
-
-    /// Downloads the files of a package. If the server has lost them, compiles the package again.
-    async fn fetch(&self, id: Id, mut built: Built) -> Result<Box<Fetched>, RemoteFailure> {
-        let Supply::Source { blob, log, .. } = &self.package(id).supply else {
-            return Err(RemoteFailure::Lost);
-        };
-        for _ in 0..ATTEMPTS {
-            let permit = self.transfers.acquire().await;
-            let fetching = self.cluster.fetch(&built, (blob, log), &self.stop);
-            if let Some(digests) = fetching.await? {
-                let blob = blob.clone();
-                return Ok(Box::new(Fetched {
-                    built,
-                    blob,
-                    digests,
-                }));
-            }
-            drop(permit);
-            built = self.build(id, true).await?;
-        }
-        Err(RemoteFailure::Lost)
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::attempt::Cluster;
 use super::calls::repeat;
 use super::common::KnownFile;
 use super::error::RemoteFailure;
-use super::schedule::{Available, Shared};
+use super::tasks::{Available, Shared};
 use super::uploads::Contents;
 use crate::compile::Id;
 use crate::fs;

@@ -1,7 +1,7 @@
 //! Uploads the blobs of actions to a server, each blob once per run.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -9,8 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::repeat;
 use super::error::RemoteFailure;
+use crate::fs;
 use crate::http::Body;
 use crate::reapi::{Blob, Digest, Server, Upload};
+use crate::runtime;
+
+/// The longest file that is sent together with other blobs, in bytes. A call for each small source would cost more than its bytes.
+const SMALL: u64 = 256 << 10;
 
 /// The source of a blob's bytes.
 #[derive(Debug, Clone)]
@@ -43,7 +48,6 @@ impl Uploads {
         stop: &CancellationToken,
     ) -> Result<(), RemoteFailure> {
         let server = &self.server;
-        let calls = (server.pauses(), stop);
         let new = blobs.into_iter().map(|(digest, contents)| {
             let cell = self.cell(&digest);
             (digest, contents, cell)
@@ -53,7 +57,7 @@ impl Uploads {
             return Ok(());
         }
         let digests: Vec<&Digest> = new.iter().map(|(digest, ..)| digest).collect();
-        let asking = repeat(calls, 0, || async {
+        let asking = repeat((server.pauses(), stop), 0, || async {
             Ok(server.missing(digests.iter().copied()).await?)
         });
         let missing = asking.await?;
@@ -65,28 +69,54 @@ impl Uploads {
             }
             match contents {
                 Contents::Bytes(data) => small.push((Blob { digest, data }, cell)),
+                Contents::File(file) if digest.size <= SMALL => {
+                    let reading = runtime::spawn_blocking("upload", move || fs::read(&file));
+                    let data = reading.await??;
+                    small.push((Blob { digest, data }, cell));
+                }
                 Contents::File(file) => {
-                    let upload = Upload::new(&digest);
-                    let store = || async {
-                        let Some(offset) = server.written(&upload).await? else {
-                            return Ok(());
-                        };
-                        let body = Body::file_from(&file, offset).await?;
-                        Ok(server.write_from(&upload, offset, body).await?)
-                    };
-                    let store = || repeat(calls, digest.size, store);
+                    let store = || self.store_file(&digest, &file, stop);
                     cell.get_or_try_init(store).await?;
                 }
             }
         }
+        self.store_small(small, stop).await
+    }
+
+    /// Stores a file. An attempt continues where the one before was interrupted.
+    async fn store_file(
+        &self,
+        digest: &Digest,
+        file: &Path,
+        stop: &CancellationToken,
+    ) -> Result<(), RemoteFailure> {
+        let server = &self.server;
+        let upload = Upload::new(digest);
+        let storing = repeat((server.pauses(), stop), digest.size, || async {
+            let Some(offset) = server.written(&upload).await? else {
+                return Ok(());
+            };
+            let body = Body::file_from(file, offset).await?;
+            Ok(server.write_from(&upload, offset, body).await?)
+        });
+        storing.await
+    }
+
+    async fn store_small(
+        &self,
+        blobs: Vec<(Blob, Arc<OnceCell<()>>)>,
+        stop: &CancellationToken,
+    ) -> Result<(), RemoteFailure> {
+        let server = &self.server;
+        let calls = (server.pauses(), stop);
         let asking = repeat(calls, 0, || async {
             Ok(server.capabilities().await?.batch)
         });
         let batch = asking.await?;
-        let (small, cells): (Vec<Blob>, Vec<_>) = small.into_iter().unzip();
-        let size = small.iter().map(|blob| blob.digest.size).sum();
+        let (blobs, cells): (Vec<Blob>, Vec<_>) = blobs.into_iter().unzip();
+        let size = blobs.iter().map(|blob| blob.digest.size).sum();
         let storing = repeat(calls, size, || async {
-            Ok(server.store_small(small.clone(), batch).await?)
+            Ok(server.store_small(blobs.clone(), batch).await?)
         });
         storing.await?;
         for cell in cells {

@@ -217,14 +217,7 @@ type PackResult = Result<Option<Compiled>, CompileError>;
 impl Compiling<'_> {
     async fn run(mut self, mut pipeline: Pipeline<'_, BuildResult, PackResult>) {
         loop {
-            self.stopping.stop_unwanted_fetches(&*self.caller);
-            while let Some(id) =
-                pipeline.next_to_fetch(|id| self.stopping.wants_fetch(id, &*self.caller))
-            {
-                if let Origin::Fetched { fetch, .. } = &self.packages[id.index()].origin {
-                    pipeline.fetch(id, fetch.start(self.stopping.fetch_started(id)));
-                }
-            }
+            self.start_fetches(&mut pipeline);
             while let Some(id) = pipeline.next_to_build() {
                 pipeline.build(id, self.build(id));
             }
@@ -242,6 +235,18 @@ impl Compiling<'_> {
             .spawn_blocking((), move || context.sandbox.remove_unused_copies());
         while let Some(((), result)) = self.removing.next().await {
             report_removal(result);
+        }
+    }
+
+    /// Starts fetches, and stops those that are no longer wanted.
+    fn start_fetches(&mut self, pipeline: &mut Pipeline<'_, BuildResult, PackResult>) {
+        let still_wants = |id| self.caller.still_wants(id);
+        self.stopping.stop_unwanted_fetches(still_wants);
+        while let Some(id) = pipeline.next_to_fetch(|id| self.stopping.wants_fetch(id, still_wants))
+        {
+            if let Origin::Fetched { fetch, .. } = &self.packages[id.index()].origin {
+                pipeline.fetch(id, fetch.start(self.stopping.fetch_started(id)));
+            }
         }
     }
 
@@ -415,7 +420,7 @@ impl Compiling<'_> {
                 }
             },
             Err(failure) => {
-                self.stopping.handle_failure(&failure);
+                self.stopping.handle_failure(failure.is_no_space());
                 self.caller
                     .hear(PackageEvent::Ended(id, Box::new(Err(failure))));
                 for dependent in pipeline.fail(id) {
@@ -455,7 +460,7 @@ impl Compiling<'_> {
             self.remove(installed);
         }
         if let Err(failure) = &result {
-            self.stopping.handle_failure(failure);
+            self.stopping.handle_failure(failure.is_no_space());
         }
         self.caller.hear(PackageEvent::Ended(id, Box::new(result)));
     }

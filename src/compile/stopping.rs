@@ -5,12 +5,11 @@ use std::collections::HashMap;
 
 use tokio_util::sync::CancellationToken;
 
-use super::caller::ScheduleCaller;
-use super::error::CompileError;
 use super::queue::Id;
 
 /// The tokens that stop the tasks of a schedule.
-pub(super) struct Stopping<'a> {
+#[derive(Debug)]
+pub(crate) struct Stopping<'a> {
     /// Stops all tasks.
     all: &'a CancellationToken,
     /// Stops the tasks that build and pack.
@@ -22,7 +21,7 @@ pub(super) struct Stopping<'a> {
 }
 
 impl<'a> Stopping<'a> {
-    pub(super) fn new(all: &'a CancellationToken, keep_going: bool) -> Self {
+    pub(crate) fn new(all: &'a CancellationToken, keep_going: bool) -> Self {
         Self {
             all,
             builds: all.child_token(),
@@ -31,44 +30,55 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    pub(super) fn builds(&self) -> &CancellationToken {
+    pub(crate) fn builds(&self) -> &CancellationToken {
         &self.builds
     }
 
     /// Stops builds and packing after a failure, unless `keep_going` is set. If the disk is full, stops all tasks in any case.
-    pub(super) fn handle_failure(&self, failure: &CompileError) {
-        if failure.is_no_space() {
-            self.all.cancel();
+    pub(crate) fn handle_failure(&self, is_no_space: bool) {
+        if is_no_space {
+            self.stop_all();
         } else if !self.keep_going {
-            self.builds.cancel();
+            self.stop_builds();
         }
     }
 
+    pub(crate) fn stop_all(&self) {
+        self.all.cancel();
+    }
+
+    pub(crate) fn stop_builds(&self) {
+        self.builds.cancel();
+    }
+
     /// Creates the token of a fetch that starts.
-    pub(super) fn fetch_started(&mut self, id: Id) -> CancellationToken {
+    pub(crate) fn fetch_started(&mut self, id: Id) -> CancellationToken {
         let token = self.all.child_token();
         self.fetches.insert(id, token.clone());
         token
     }
 
     /// Records the end of a fetch. Returns whether it had been stopped.
-    pub(super) fn fetch_ended(&mut self, id: Id) -> bool {
+    pub(crate) fn fetch_ended(&mut self, id: Id) -> bool {
         let token = self.fetches.remove(&id);
         token.is_some_and(|token| token.is_cancelled())
     }
 
-    /// Whether the blob of a package is still to be fetched.
-    pub(super) fn wants_fetch(&self, id: Id, caller: &dyn ScheduleCaller) -> bool {
+    /// Whether the blob of a package is still to be fetched. After a failure, the caller decides.
+    pub(crate) fn wants_fetch(&self, id: Id, still_wants: impl Fn(Id) -> bool) -> bool {
         match self.builds.is_cancelled() {
             false => true,
-            true => !self.all.is_cancelled() && caller.still_wants(id),
+            true => !self.all.is_cancelled() && still_wants(id),
         }
     }
 
     /// Stops the running fetches of packages that the caller no longer wants.
-    pub(super) fn stop_unwanted_fetches(&self, caller: &dyn ScheduleCaller) {
+    pub(crate) fn stop_unwanted_fetches(&self, still_wants: impl Fn(Id) -> bool) {
+        if !self.builds.is_cancelled() {
+            return;
+        }
         for (id, token) in &self.fetches {
-            if !self.wants_fetch(*id, caller) {
+            if !self.wants_fetch(*id, &still_wants) {
                 token.cancel();
             }
         }

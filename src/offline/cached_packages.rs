@@ -218,7 +218,7 @@ impl<'a> CachedPackages<'a> {
         if cancel.is_cancelled() {
             return;
         }
-        if let Some(error) = failure.filter(|_| cache.is_first_failure()) {
+        if let Some(error) = failure.filter(|_| cache.may_warn()) {
             progress.warn(&format!(
                 "Warning: not all packages were stored in the cache: {error}"
             ));
@@ -231,7 +231,7 @@ impl<'a> CachedPackages<'a> {
             return;
         }
         if let Some(error) = prune(cache, cancel).await
-            && cache.is_first_failure()
+            && cache.may_warn()
         {
             progress.warn(&format!("Warning: the cache could not be pruned: {error}"));
         }

@@ -291,9 +291,9 @@ impl CallCache {
         self.remotes.report();
     }
 
-    /// Records that the caller is about to report a failure of the local cache. Returns whether none was reported before.
-    pub(super) fn is_first_failure(&self) -> bool {
-        self.remotes.is_first_local_failure()
+    /// Whether the caller may warn about a failure of the local cache. Only the first caller may, because a run prints one such warning.
+    pub(super) fn may_warn(&self) -> bool {
+        self.remotes.may_warn_about_local()
     }
 
     /// Whether the run stores packages in a local cache whose size is limited.

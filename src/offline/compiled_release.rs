@@ -60,6 +60,14 @@ impl CompiledRelease {
                 packages: Vec::new(),
             });
         }
+        // This is asked after the end of each package, so that the common answer should cost little.
+        let is_there = |listed: &Listed| match listed {
+            Listed::Source(source) => compiled.contains_key(&source.name),
+            Listed::Compiled(_) => true,
+        };
+        if !release.packages.iter().all(|it| is_there(&it.listed)) {
+            return None;
+        }
         let (mut entries, mut packages) = (Vec::new(), Vec::new());
         for package in &release.packages {
             let (entry, blob) = match &package.listed {

@@ -13,6 +13,8 @@ use crate::release::Digests;
 /// The packages that a server has.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
+    /// The server that compiles packages, for messages.
+    pub server: String,
     /// Why the server was given up.
     pub given_up: Option<RemoteFailure>,
     /// The packages that the server has compiled and that have not been downloaded.

@@ -173,11 +173,11 @@ impl Ledger {
         packages.filter(|it| it.node.package().is_source()).count()
     }
 
-    pub(super) fn running(&self) -> usize {
-        let packages = self.packages.iter();
-        packages
-            .filter(|package| package.state == PackageState::Running)
-            .count()
+    /// The packages that were started and have not ended.
+    pub(super) fn running(&self) -> impl Iterator<Item = NodeId> {
+        let packages = self.packages.iter().enumerate();
+        let running = packages.filter(|(_, package)| package.state == PackageState::Running);
+        running.map(|(index, _)| NodeId::from_index(index))
     }
 
     pub(super) fn set_started(&mut self, node: NodeId) {
@@ -376,7 +376,7 @@ mod tests {
         let mut ledger = ledger(&["go@1=g, a@1=a: go", "go@1=g", ""]);
         assert_eq!(complete(&mut ledger), [2]);
         ledger.set_started(node(0));
-        assert_eq!(ledger.running(), 1);
+        assert_eq!(ledger.running().count(), 1);
         ledger.set_compiled(node(0), &Arc::new(blob()));
         let of_second = ledger.take_complete(&stemcell());
         assert_eq!(of_second.len(), 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Built, Cluster, Fetched};
+use crate::cluster::{Built, Cluster, Fetched, RemoteFailure};
 use crate::compile::{Fetch, FetchedBlob};
 use crate::diag::Chain;
 
@@ -85,6 +85,8 @@ impl OnServer {
             Ok(Ok(Some(digests))) => digests,
             // The server answers, but has lost this package.
             Ok(Ok(None)) => return None,
+            // The run does not need this package any longer.
+            Ok(Err(RemoteFailure::Stopped)) => return None,
             Ok(Err(error)) => {
                 tracing::debug!(error = %Chain(&error), "could not download a package");
                 self.from.has_failed.store(true, Ordering::Relaxed);

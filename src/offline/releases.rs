@@ -140,10 +140,8 @@ impl ScheduleCaller for Run<'_> {
         }
     }
 
-    /// Whether at least one release with this package can still be completed: all packages that it lacks can be fetched.
     fn still_wants(&self, id: Id) -> bool {
-        let is_fetchable = |node| self.cached.fetchable(node).is_some();
-        self.ledger.can_complete(id.into(), is_fetchable)
+        self.can_complete(id.into())
     }
 }
 
@@ -356,11 +354,14 @@ impl Run<'_> {
     fn announce_failure(&self, failure: &PackageFailure) {
         let (name, version) = &failure.package;
         let running = self.ledger.running();
+        let running = running.filter(|it| !self.is_fetchable(*it)).count();
         let next = if self.keep_going && !self.stop.is_cancelled() {
             "Continuing with packages that do not depend on it".to_owned()
         } else if running > 0 && self.failures.is_empty() {
             let plural = if running == 1 { "" } else { "s" };
             format!("Stopping {running} running package{plural}")
+        } else if self.failures.is_empty() && self.is_fetching() {
+            "Fetching the other packages of releases that can be completed".to_owned()
         } else {
             return;
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::OfflineError;
 use super::options::{Options, RemoteOptions};
@@ -15,7 +16,7 @@ use crate::config::Secret;
 use crate::fs::{self, Context as _};
 use crate::http::{Client, Timeouts};
 use crate::package_job::{JobIsolation, JobNetwork, JobSecondRun, JobSettings};
-use crate::reapi::{Capabilities, Digest, Server};
+use crate::reapi::{CallError, Capabilities, Digest, Server};
 use crate::release::{Algorithm, Digests, Slug};
 use crate::runtime;
 use crate::sandbox::{Isolation, Sharing};
@@ -23,6 +24,9 @@ use crate::tls::{self, Profile};
 
 /// The isolation tier in the report: the other machines choose the actual one.
 const ELSEWHERE: &str = "remote";
+
+/// How long a server may take to say what it can do.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The settings for compiling packages on other machines.
 #[derive(Debug)]
@@ -90,8 +94,10 @@ pub(super) async fn cluster(
     remote: &RemoteOptions,
 ) -> Result<(Arc<Cluster>, Capabilities), OfflineError> {
     let server = Arc::new(server(options, remote)?);
-    let capabilities = server.capabilities().await;
-    let capabilities = *capabilities.map_err(|error| failed(remote, error.into()))?;
+    let limit = ANSWER_LIMIT;
+    let asked = tokio::time::timeout(limit, server.capabilities()).await;
+    let asked = asked.unwrap_or(Err(CallError::Silent { limit }));
+    let capabilities = *asked.map_err(|error| failed(remote, error.into()))?;
     let path = remote.agent.clone();
     let program = hashed(path.unwrap_or_else(|| options.program.clone())).await?;
     let common = Common {

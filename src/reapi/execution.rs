@@ -52,8 +52,10 @@ pub(crate) struct Execution<'a> {
 /// A change of an execution.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The execution has entered a stage.
+    /// The execution has entered a stage, which is known.
     Entered(Stage),
+    /// The server has lost the execution, and the action is executed again.
+    Repeated,
     /// The execution has ended.
     Ended(Outcome),
 }
@@ -83,7 +85,8 @@ impl<'a> Execution<'a> {
             let error = match self.update_in_time().await {
                 Ok(Some(update)) => match update.outcome {
                     Some(outcome) => return Ok(Event::Ended(outcome)),
-                    None if update.stage == self.stage => continue,
+                    // A server need not say the stage in each update.
+                    None if [self.stage, Stage::Unknown].contains(&update.stage) => continue,
                     None => {
                         self.failures = 0;
                         self.stage = update.stage;
@@ -94,8 +97,13 @@ impl<'a> Execution<'a> {
                 Ok(None) => CallError::failed("Execute", &Status::unavailable("the stream ended")),
                 Err(error) => error,
             };
+            let lost = self.lost;
             let pause = self.after(error)?;
             tokio::time::sleep(pause).await;
+            if self.lost > lost {
+                self.stage = Stage::Unknown;
+                return Ok(Event::Repeated);
+            }
         }
     }
 
@@ -321,6 +329,7 @@ mod tests {
         loop {
             match execution.next().await? {
                 Event::Entered(stage) => stages.push(stage),
+                Event::Repeated => {}
                 Event::Ended(outcome) => {
                     return Ok((stages, matches!(outcome, Outcome::Executed(_))));
                 }
@@ -343,6 +352,34 @@ mod tests {
         request.extend(digest);
         request.extend([0x48, 1]);
         assert_eq!(server.calls_of("Execute"), [[request]]);
+    }
+
+    #[tokio::test]
+    async fn update_without_a_stage_is_no_change() {
+        let server = TestServer::start(|_, _| {
+            let silent = longrunning::Operation {
+                name: NAME.to_owned(),
+                ..Default::default()
+            };
+            Reply::messages(&[silent.clone(), running(), silent, running(), ended()])
+        });
+        let server = server.await;
+        assert_eq!(run(&server).await.unwrap(), (vec![Stage::Running], true));
+    }
+
+    #[tokio::test]
+    async fn repeated_execution_reports_its_stages_again() {
+        let count = AtomicUsize::new(0);
+        let server = TestServer::start(move |method, _| match method {
+            "Execute" if count.fetch_add(1, Ordering::Relaxed) == 0 => {
+                Reply::messages(&[running()]).lost()
+            }
+            "Execute" => Reply::messages(&[running(), ended()]),
+            _ => Reply::status(Code::NotFound),
+        });
+        let server = server.await;
+        let expected = (vec![Stage::Running; 2], true);
+        assert_eq!(run(&server).await.unwrap(), expected);
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::{Pauses, Server};
@@ -24,6 +25,8 @@ use crate::runtime;
 pub(crate) struct Reply {
     messages: Vec<Vec<u8>>,
     end: End,
+    /// Sent when this token is canceled.
+    gate: Option<CancellationToken>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +43,7 @@ impl Reply {
         Self {
             messages: messages.iter().map(prost::Message::encode_to_vec).collect(),
             end: End::Status(Code::Ok, Vec::new()),
+            gate: None,
         }
     }
 
@@ -51,7 +55,14 @@ impl Reply {
         Self {
             messages: Vec::new(),
             end: End::Status(code, details),
+            gate: None,
         }
+    }
+
+    /// The reply is sent when this token is canceled.
+    pub(crate) fn held_by(mut self, gate: &CancellationToken) -> Self {
+        self.gate = Some(gate.clone());
+        self
     }
 
     /// The stream fails after the messages, as when a proxy loses the server.
@@ -142,6 +153,9 @@ async fn respond(
     let messages = split(&body);
     let reply = answer(&method, &messages);
     log.lock().unwrap().push((method, messages));
+    if let Some(gate) = &reply.gate {
+        gate.cancelled().await;
+    }
     let mut frames: Vec<Result<Frame<Bytes>, Infallible>> = Vec::new();
     for message in &reply.messages {
         let mut framed = vec![0];

@@ -1,6 +1,8 @@
 //! `compile --remote`: packages that a server of the Remote Execution API compiles, BuildBox's `buildbox-casd`.
 
 mod cache_only;
+mod complete;
+mod example;
 mod fallback;
 mod faults;
 mod plan;

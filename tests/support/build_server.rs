@@ -20,7 +20,7 @@ use api::content_addressable_storage_server::ContentAddressableStorageServer;
 use api::execution_server::ExecutionServer;
 
 use state::Services;
-pub(crate) use state::{Counts, State};
+pub(crate) use state::{Counts, Gate, State};
 
 /// The longest message that the server accepts.
 const LONGEST_MESSAGE: usize = 64 << 20;
@@ -39,8 +39,12 @@ pub(crate) struct Model {
     /// How many calls one connection may have at a time.
     pub(crate) streams: u32,
     pub(crate) time: Times,
-    /// The size of each compiled package in bytes.
+    /// The size of each compiled package in bytes. Other blobs have other sizes.
     pub(crate) package: usize,
+    /// The packages whose scripts fail.
+    pub(crate) failing: &'static [&'static str],
+    /// How many bytes of blobs clients can store; 0 for no limit.
+    pub(crate) capacity: usize,
 }
 
 impl Default for Model {
@@ -52,6 +56,8 @@ impl Default for Model {
             streams: 100,
             time: Box::new(|_| Duration::ZERO),
             package: 100,
+            failing: &[],
+            capacity: 0,
         }
     }
 }

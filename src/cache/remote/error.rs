@@ -143,12 +143,7 @@ impl From<CallError> for RemoteError {
                 file: sha256,
                 problem: "has other bytes than its digest says".to_owned(),
             },
-            error @ CallError::Silent { .. } => Self::Rpc {
-                method: "Execute",
-                reason: error.to_string(),
-                is_temporary: false,
-                may_pass: true,
-            },
+            CallError::Silent { limit } => Self::Slow { limit },
         }
     }
 }

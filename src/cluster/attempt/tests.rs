@@ -307,41 +307,72 @@ async fn machine_that_cannot_read_its_inputs_is_to_blame() {
     assert_eq!(skipped(&server).len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn execution_that_exceeds_its_time_limit_is_canceled() {
-    let running = api::ExecuteOperationMetadata {
-        stage: api::execution_stage::Value::Executing as i32,
+/// An update of an execution in this stage.
+fn in_stage(stage: api::execution_stage::Value) -> longrunning::Operation {
+    let metadata = api::ExecuteOperationMetadata {
+        stage: stage as i32,
         ..Default::default()
     };
-    let running = longrunning::Operation {
+    longrunning::Operation {
         name: "1".to_owned(),
         metadata: Some(Any {
             type_url: String::new(),
-            value: running.encode_to_vec(),
+            value: metadata.encode_to_vec(),
         }),
         ..Default::default()
-    };
-    let server = TestServer::start(move |method, _| match method {
-        "Execute" => Reply::messages(std::slice::from_ref(&running)).silent(),
+    }
+}
+
+/// A server whose executions get this answer, and those that are continued the other one.
+async fn executing(first: Reply, continued: Reply) -> TestServer {
+    TestServer::start(move |method, _| match method {
+        "Execute" => first.clone(),
+        "WaitExecution" => continued.clone(),
         "FindMissingBlobs" => Reply::messages(&[api::FindMissingBlobsResponse::default()]),
         "CancelOperation" => Reply::messages(&[()]),
         _ => Reply::status(Code::Unimplemented),
-    });
-    let server = server.await;
-    let common = Common {
-        timeout: Some(3600),
-        ..common()
-    };
-    let start = Instant::now();
-    let Err(AttemptError::Failed(failure)) = build_with(&server, common, &inputs(&["go"])).await
-    else {
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn execution_that_exceeds_its_time_limit_is_canceled() {
+    use api::execution_stage::Value;
+    let running = in_stage(Value::Executing);
+    // Some servers send updates without a stage, which say nothing.
+    for updates in [
+        vec![running.clone()],
+        vec![running, in_stage(Value::Unknown)],
+    ] {
+        let silent = Reply::messages(&updates).silent();
+        let server = executing(silent.clone(), silent).await;
+        let common = Common {
+            timeout: Some(3600),
+            ..common()
+        };
+        let start = Instant::now();
+        let built = build_with(&server, common, &inputs(&["go"])).await;
+        let Err(AttemptError::Failed(failure)) = built else {
+            panic!("no failure");
+        };
+        assert!(
+            matches!(failure, RemoteFailure::TimedOut { .. }),
+            "{failure}"
+        );
+        assert_eq!(start.elapsed().as_secs(), 3600 + LATE.as_secs());
+        assert_eq!(server.calls_of("CancelOperation").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn execution_that_cannot_be_watched_is_canceled() {
+    let running = in_stage(api::execution_stage::Value::Executing);
+    let first = Reply::messages(&[running]).lost();
+    let server = executing(first, Reply::status(Code::PermissionDenied)).await;
+    let Err(AttemptError::Failed(failure)) = build(&server).await else {
         panic!("no failure");
     };
-    assert!(
-        matches!(failure, RemoteFailure::TimedOut { .. }),
-        "{failure}"
-    );
-    assert_eq!(start.elapsed().as_secs(), 3600 + LATE.as_secs());
+    assert!(matches!(failure, RemoteFailure::Call { .. }), "{failure}");
     assert_eq!(server.calls_of("CancelOperation").len(), 1);
 }
 

@@ -63,6 +63,23 @@ impl Run<'_> {
         self.assemble_complete();
     }
 
+    /// Whether at least one release with this package can still be completed: all packages that it lacks can be fetched.
+    pub(super) fn can_complete(&self, node: NodeId) -> bool {
+        self.ledger.can_complete(node, |it| self.is_fetchable(it))
+    }
+
+    /// Whether a cache or a server has a package that this machine does not have yet.
+    pub(super) fn is_fetchable(&self, node: NodeId) -> bool {
+        self.cached.fetchable(node).is_some() || self.can_download(node)
+    }
+
+    /// Whether packages are still fetched after a failure.
+    pub(super) fn is_fetching(&self) -> bool {
+        let nodes = (0..self.ledger.packages().len()).map(NodeId::from_index);
+        let mut fetchable = nodes.filter(|it| self.is_fetchable(*it));
+        fetchable.any(|it| self.can_complete(it))
+    }
+
     /// How the schedule obtains a package.
     pub(super) fn origin(&self, node: NodeId, record: &PackageRecord) -> Origin {
         if let Some(origin) = self.origin_elsewhere(node, record) {

@@ -3,7 +3,10 @@
 //! Packages that the server has compiled are used: those that were downloaded, and those that can still be downloaded. No package is
 //! compiled on this machine before the schedule of the server has ended.
 
+use std::sync::Arc;
+
 use super::Run;
+use crate::cluster::Built;
 use crate::compile::Origin;
 use crate::diag::Chain;
 use crate::offline::error::OfflineError;
@@ -61,13 +64,7 @@ impl Run<'_> {
     fn take_results(&mut self, compiler: &RemoteCompiler<'_>) -> usize {
         let downloads = Downloads::new(&compiler.cluster);
         for (node, built) in std::mem::take(&mut self.elsewhere.built) {
-            let record = self.ledger.record(node);
-            let blob = self
-                .ledger
-                .job(record.node.first.release)
-                .blob(&record.node);
-            let package = OnServer::new(&downloads, *built, (blob, record.logs.own.clone()));
-            self.elsewhere.on_server.insert(node, package);
+            self.download_later(node, *built, &downloads);
         }
         for node in self.elsewhere.downloaded.keys() {
             self.ledger.set_taken(*node);
@@ -86,6 +83,15 @@ impl Run<'_> {
             is_lost.push(is_left && has_failed);
         }
         left
+    }
+
+    /// Lets the local schedule download a package that the server has compiled.
+    pub(super) fn download_later(&mut self, node: NodeId, built: Built, from: &Arc<Downloads>) {
+        let record = self.ledger.record(node);
+        let job = self.ledger.job(record.node.first.release);
+        let to = (job.blob(&record.node), record.logs.own.clone());
+        let package = OnServer::new(from, built, to);
+        self.elsewhere.on_server.insert(node, package);
     }
 
     /// How the schedule obtains a package that the server has compiled or that has failed there; `None` for another package.

@@ -13,7 +13,7 @@ use crate::offline::compiled_release::CompiledBlob;
 use crate::offline::error::OfflineError;
 use crate::offline::failure::FailureCause;
 use crate::offline::ids::NodeId;
-use crate::offline::ledger::PackageRecord;
+use crate::offline::ledger::{PackageRecord, PackageState};
 use crate::offline::progress::Took;
 use crate::offline::remote::{self, RemoteCompiler};
 use crate::offline::scheduling::expected;
@@ -45,11 +45,16 @@ impl ClusterCaller for Run<'_> {
             }
         }
     }
+
+    fn still_wants(&self, id: Id) -> bool {
+        self.can_complete(id.into())
+    }
 }
 
 impl Run<'_> {
     /// Compiles all packages on the machines of a server.
     pub(super) async fn compile_elsewhere(&mut self, compiler: &RemoteCompiler<'_>) {
+        self.elsewhere.server.clone_from(&compiler.server);
         let (plan, _) = self.plan();
         self.assemble_complete();
         let progress = self.target.progress;
@@ -92,6 +97,13 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the server has compiled a package that is downloaded now or later.
+    pub(super) fn can_download(&self, node: NodeId) -> bool {
+        let is_downloaded = self.elsewhere.built.contains_key(&node)
+            && self.ledger.record(node).state() == PackageState::Running;
+        is_downloaded || self.elsewhere.on_server.contains_key(&node)
+    }
+
     fn enter(&self, node: NodeId, phase: Phase) {
         let event = Event::Entered {
             job: node.index(),
@@ -128,7 +140,10 @@ impl Run<'_> {
                 }
             }
             Err(RemoteFailure::Stopped) => self.ledger.set_stopped(node),
-            Err(failure) => self.fail_package(node, FailureCause::Remote(failure)),
+            Err(failure) => {
+                let failure = failure.of_server(&self.elsewhere.server);
+                self.fail_package(node, FailureCause::Remote(failure));
+            }
         }
         self.ledger.record(node).logs.link();
         self.assemble_complete();
@@ -152,8 +167,9 @@ impl Run<'_> {
         });
         progress.add_compiled(&match built.is_cached {
             true => format!(
-                "Using the result of an earlier run for {name}/{version} BlobstoreID={}",
-                blob.digest
+                "Using the result of an earlier run for {name}/{version} BlobstoreID={}{}",
+                blob.digest,
+                compiler(&built.machine)
             ),
             false => format!(
                 "Finished compiling release {name}/{version} BlobstoreID={} after {took}{}",
@@ -171,6 +187,14 @@ impl Run<'_> {
             progress.warn(&printable(warning));
         }
         self.durations.add(name, version, worked);
+    }
+}
+
+/// Which machine has compiled the package in an earlier run, as far as the server says that.
+fn compiler(machine: &Machine) -> String {
+    match machine.name.as_str() {
+        "" => String::new(),
+        name => format!(" (compiled on {name})"),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::diag::Chain;
 use crate::offline::compiled_release::CompiledBlob;
 use crate::offline::ids::NodeId;
 use crate::offline::local_result::Made;
-use crate::offline::on_server::{Downloads, OnServer};
+use crate::offline::on_server::Downloads;
 use crate::offline::server_cache::ServerCache;
 use crate::offline::shared_caches::LONGEST_WAIT;
 
@@ -38,14 +38,7 @@ impl Run<'_> {
                 continue;
             };
             count += 1;
-            let node = NodeId::from_index(index);
-            let record = self.ledger.record(node);
-            let blob = self
-                .ledger
-                .job(record.node.first.release)
-                .blob(&record.node);
-            let package = OnServer::new(&downloads, *built, (blob, record.logs.own.clone()));
-            self.elsewhere.on_server.insert(node, package);
+            self.download_later(NodeId::from_index(index), *built, &downloads);
         }
         let sources = self.ledger.sources();
         progress.expect(sources - count);

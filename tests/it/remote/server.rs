@@ -25,6 +25,7 @@ pub(super) struct Server {
     store: PathBuf,
     pub(super) port: u16,
     jobs: usize,
+    flags: Vec<String>,
 }
 
 impl Server {
@@ -40,6 +41,16 @@ impl Server {
 
     /// Starts a server that stores everything in this directory; `None` if a program is missing.
     pub(super) fn in_store(jobs: usize, store: Option<&Path>) -> Option<Self> {
+        Self::with_flags(jobs, store, &[])
+    }
+
+    /// Starts a server whose storage has this size in bytes at most; `None` if a program is missing.
+    pub(super) fn with_quota(size: u64) -> Option<Self> {
+        let quota = format!("--quota-high={size}");
+        Self::with_flags(2, None, &[&quota, "--protect-session-blobs"])
+    }
+
+    fn with_flags(jobs: usize, store: Option<&Path>, flags: &[&str]) -> Option<Self> {
         let programs = program("buildbox-casd").is_file() && program("buildbox-run").is_file();
         let has_all = programs && Path::new("/usr/bin/bwrap").is_file();
         if !require(
@@ -52,12 +63,14 @@ impl Server {
         let own = || directory.path().join("store");
         let store = store.map_or_else(own, Path::to_owned);
         let port = free_port();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Some(Self {
-            child: launch(directory.path(), &store, port, jobs),
+            child: launch(directory.path(), &store, port, (jobs, &flags)),
             directory,
             store,
             port,
             jobs,
+            flags,
         })
     }
 
@@ -85,12 +98,18 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // bubblewrap ends with its parent.
-        wait_until("the end of the machines", || self.machines().is_empty());
+        self.wait_until_idle();
     }
 
     /// Starts the killed server again, with the same port and the same blobs.
     pub(super) fn start_again(&mut self) {
-        self.child = launch(self.directory.path(), &self.store, self.port, self.jobs);
+        let how = (self.jobs, self.flags.as_slice());
+        self.child = launch(self.directory.path(), &self.store, self.port, how);
+    }
+
+    /// Waits until the machines execute nothing.
+    pub(super) fn wait_until_idle(&self) {
+        wait_until("the end of all executions", || self.machines().is_empty());
     }
 
     /// The processes of the server's machines: their process IDs and command lines.
@@ -103,7 +122,7 @@ impl Server {
     }
 }
 
-fn launch(directory: &Path, store: &Path, port: u16, jobs: usize) -> Child {
+fn launch(directory: &Path, store: &Path, port: u16, (jobs, flags): (usize, &[String])) -> Child {
     let log = std::fs::File::create(directory.join("log")).unwrap();
     // BuildBox follows links of the host itself, but not as absolute paths.
     let mounts = SYSTEM.iter().filter_map(|path| {
@@ -121,6 +140,7 @@ fn launch(directory: &Path, store: &Path, port: u16, jobs: usize) -> Child {
         ))
         .args(mounts)
         .arg(format!("--jobs={jobs}"))
+        .args(flags)
         .arg(store)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -7,6 +7,9 @@ use crate::support::{Outcome, ReleaseBuilder, World};
 use super::server::{Server, Sleep, files_below};
 use super::{release, result};
 
+/// The size of a source that cannot be compressed, in bytes.
+const SOURCE: usize = 4 << 20;
+
 /// Removes all blobs of a server, but no results of actions.
 fn evict(server: &Server) {
     for file in files_below(&server.store().join("cas/objects")) {
@@ -78,4 +81,42 @@ fn wrong_bytes_of_the_server_are_reported() {
         .run()
         .blames_the_machine()
         .says("the machine has read other files than were sent");
+}
+
+#[test]
+fn full_storage_ends_the_run_with_the_reason() {
+    let program = std::fs::metadata(env!("CARGO_BIN_EXE_bosh-agent"))
+        .unwrap()
+        .len();
+    let source: Vec<u8> = (0..SOURCE / 16)
+        .flat_map(|_| uuid::Uuid::new_v4().into_bytes())
+        .collect();
+    let large = format!(
+        "head -c {} /dev/urandom > $BOSH_INSTALL_TARGET/large",
+        3 * SOURCE
+    );
+    let release = ReleaseBuilder::new("demo", "1")
+        .package("lib", &[], &large)
+        .file("source", 0o644, &source);
+    // No space for the program, for the source, for the result.
+    for (size, reason) in [
+        (SOURCE as u64, "Blob size exceeds total storage allocation"),
+        (program + SOURCE as u64 / 2, "Insufficient storage quota"),
+        (program + 3 * SOURCE as u64, "storage quota"),
+    ] {
+        let Some(server) = Server::with_quota(size) else {
+            return;
+        };
+        let world = World::for_everybody();
+        let tarball = world.release("release.tgz", &release);
+        server
+            .agent(&world)
+            .arg(&tarball)
+            .run()
+            .blames_the_machine()
+            .says(&format!("the server grpc://127.0.0.1:{}", server.port))
+            .says(reason);
+        server.wait_until_idle();
+        assert!(!result(&world).exists());
+    }
 }

@@ -7,7 +7,8 @@ use bazel_remote_apis::google::longrunning::{self, Operation, operation};
 use bazel_remote_apis::google::protobuf::Any;
 use bazel_remote_apis::google::rpc;
 use bosh_agent::package_job::{
-    Agent, CompiledBlob, PackageJob, PackageReport, PackageResult, REPORT_VERSION,
+    Agent, Blame, CompiledBlob, PackageFailureReport, PackageJob, PackageReport, PackageResult,
+    REPORT_VERSION,
 };
 use bosh_agent::release::digest::BlobDigests;
 use bosh_agent::release::{Algorithm, Digests};
@@ -46,7 +47,9 @@ impl api::execution_server::Execution for Services {
             let running = in_stage(&own, api::execution_stage::Value::Executing);
             let _ = sender.send(running);
             let result = state.compile(&action).await;
-            if let Ok(result) = &result {
+            if let Ok(result) = &result
+                && result.exit_code == 0
+            {
                 state
                     .results
                     .lock()
@@ -88,15 +91,23 @@ impl State {
         let job = job.and_then(|it| PackageJob::parse(&it).ok());
         let job = job.ok_or_else(|| Status::invalid_argument("no job"))?;
         tokio::time::sleep((self.model.time)(job.name.as_str())).await;
-        let package = random(&format!("{}/{}", job.name, job.version), self.model.package);
-        let report = report(&job, &package);
-        let log = format!("compiled {}\n", job.name);
-        let outputs = [
-            ("out/log", log.into_bytes()),
-            ("out/package", package),
-            ("out/report.json", serde_json::to_vec(&report).unwrap()),
-        ];
-        let outputs = outputs.map(|(path, data)| {
+        let has_failed = self.model.failing.contains(&job.name.as_str());
+        let mut outputs = vec![("out/log", format!("compiled {}\n", job.name).into_bytes())];
+        let report = match has_failed {
+            true => {
+                self.failures.pass().await;
+                failed(&job)
+            }
+            false => {
+                let name = format!("{}/{}", job.name, job.version);
+                let package = random(&name, self.model.package);
+                let report = report(&job, &package);
+                outputs.push(("out/package", package));
+                report
+            }
+        };
+        outputs.push(("out/report.json", serde_json::to_vec(&report).unwrap()));
+        let outputs = outputs.into_iter().map(|(path, data)| {
             let digests = BlobDigests::of(&data);
             let digest = api::Digest {
                 hash: digests.sha256().to_owned(),
@@ -110,7 +121,12 @@ impl State {
             }
         });
         Ok(api::ActionResult {
-            output_files: outputs.into(),
+            output_files: outputs.collect(),
+            exit_code: has_failed.into(),
+            execution_metadata: Some(api::ExecutedActionMetadata {
+                worker: format!("machine-of-{}", job.name),
+                ..Default::default()
+            }),
             ..Default::default()
         })
     }
@@ -174,6 +190,26 @@ fn report(job: &PackageJob, package: &[u8]) -> PackageReport {
         has_log: true,
         last_lines: Vec::new(),
         failure: None,
+    }
+}
+
+/// The report of a package whose script has failed.
+fn failed(job: &PackageJob) -> PackageReport {
+    PackageReport {
+        result: PackageResult::Failed,
+        exit_code: 1,
+        failure_kind: Some(Blame::Script),
+        compiled: None,
+        failure: Some(PackageFailureReport {
+            kind: Blame::Script,
+            message: "the packaging script exited with 1".to_owned(),
+            exit_code: Some(1),
+            signal: None,
+            error_line: None,
+            last_lines: Vec::new(),
+            hints: Vec::new(),
+        }),
+        ..report(job, &[])
     }
 }
 

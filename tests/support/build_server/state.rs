@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,36 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
 }
 
+/// Where calls wait while a test holds them.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    is_closed: watch::Sender<bool>,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.is_closed.send_replace(true);
+    }
+
+    pub(crate) fn open(&self) {
+        self.is_closed.send_replace(false);
+    }
+
+    /// How many calls have come to the closed gate.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub(super) async fn pass(&self) {
+        let mut is_closed = self.is_closed.subscribe();
+        if *is_closed.borrow() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        }
+        let _ = is_closed.wait_for(|is_closed| !is_closed).await;
+    }
+}
+
 /// An execution, from its start.
 pub(super) struct Execution {
     pub(super) updates: watch::Receiver<Operation>,
@@ -37,6 +68,10 @@ pub(crate) struct State {
     pub(super) uploads: Mutex<HashMap<String, Vec<u8>>>,
     pub(super) executions: Mutex<HashMap<String, Execution>>,
     pub(super) machines: Semaphore,
+    /// Where downloads of packages wait.
+    pub(crate) downloads: Gate,
+    /// Where scripts wait that will fail.
+    pub(crate) failures: Gate,
     counts: Mutex<BTreeMap<&'static str, Counts>>,
     /// When the network has transferred what was given to it.
     network: Mutex<Instant>,
@@ -51,6 +86,8 @@ impl State {
             results: Mutex::default(),
             uploads: Mutex::default(),
             executions: Mutex::default(),
+            downloads: Gate::default(),
+            failures: Gate::default(),
             counts: Mutex::default(),
             network: Mutex::new(Instant::now()),
         }
@@ -89,6 +126,17 @@ impl State {
 
     pub(super) fn store(&self, hash: String, data: Bytes) {
         self.blobs.lock().unwrap().insert(hash, data);
+    }
+
+    /// Stores a blob of a client, if there is space.
+    pub(super) fn store_from_client(&self, hash: String, data: Bytes) -> Result<(), Status> {
+        let capacity = self.model.capacity;
+        let stored: usize = self.blobs.lock().unwrap().values().map(Bytes::len).sum();
+        if capacity > 0 && stored + data.len() > capacity {
+            return Err(Status::resource_exhausted("the storage is full"));
+        }
+        self.store(hash, data);
+        Ok(())
     }
 
     /// How many executions have not ended.

@@ -62,7 +62,7 @@ impl api::content_addressable_storage_server::ContentAddressableStorage for Serv
         let size = blobs.iter().map(|blob| blob.data.len()).sum();
         self.transfer("BatchUpdateBlobs", size).await;
         for blob in blobs {
-            self.store(blob.digest.unwrap_or_default().hash, blob.data.into());
+            self.store_from_client(blob.digest.unwrap_or_default().hash, blob.data.into())?;
         }
         Ok(Response::new(api::BatchUpdateBlobsResponse::default()))
     }
@@ -122,6 +122,9 @@ impl bytes_api::byte_stream_server::ByteStream for Services {
             .get(hash_in(&request.resource_name))
             .cloned();
         let blob = blob.ok_or_else(|| Status::not_found("no such blob"))?;
+        if blob.len() == self.model.package {
+            self.downloads.pass().await;
+        }
         let start = usize::try_from(request.read_offset).unwrap_or(usize::MAX);
         if start > blob.len() {
             return Err(Status::out_of_range("the offset is behind the end"));
@@ -162,7 +165,7 @@ impl bytes_api::byte_stream_server::ByteStream for Services {
             if part.finish_write {
                 let data = Bytes::from(uploads.remove(&name).unwrap_or_default());
                 let committed_size = data.len() as i64;
-                self.store(hash_in(&name).to_owned(), data);
+                self.store_from_client(hash_in(&name).to_owned(), data)?;
                 return Ok(Response::new(bytes_api::WriteResponse { committed_size }));
             }
         }
