@@ -142,7 +142,7 @@ pub enum ImageError {
         /// The directory for images, or an image in it.
         path: PathBuf,
     },
-    /// New files in the directory for images belong to another user, as on an NFS with `root_squash`.
+    /// New files in the directory for images belong to another user, as on NFS with `root_squash`.
     #[error("new directories in `{}` belong to another user", directory.display())]
     OtherOwner {
         /// The directory for images.

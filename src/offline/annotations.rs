@@ -1,5 +1,5 @@
-//! Formats output for CI systems, which execute commands such as `::error::` in the output of a run. Prevents that the output of scripts is
-//! read as commands.
+//! Formats output for CI systems, which execute commands such as `::error::` in the output of a run. Protects the output of scripts from
+//! being executed as commands.
 
 use std::borrow::Cow;
 

@@ -117,7 +117,7 @@ impl Uploads {
         }
     }
 
-    /// Starts to store a package, when earlier ones are stored. Keeps the package's blob until it is stored.
+    /// Starts a task that stores a package, after earlier ones. Keeps the package's blob until it is stored.
     pub(super) fn start(&mut self, entry: Entry, made: Made) {
         if !self.to.takes_packages() {
             // Count the package as lost only if the cache has failed, not if it is read-only.
