@@ -5,6 +5,7 @@ mod commands;
 mod flags;
 mod links;
 mod markdown;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -128,6 +129,15 @@ fn commands_of_the_guides_work() {
     for page in ["docs/ci.md", "docs/operators.md"] {
         commands::run(page, &documents[page]);
     }
+}
+
+#[test]
+fn trial_of_the_daemon_works_as_written() {
+    if !require_root() {
+        return;
+    }
+    let page = std::fs::read_to_string(root().join("docs/daemon.md")).unwrap();
+    trial::run(&trial::script(&page, "## Try it without a Director"));
 }
 
 #[test]
