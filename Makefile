@@ -95,6 +95,7 @@ texts: ## Accept changed texts: rewrites tests/snapshots, whose diff is to be re
 containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers of a stemcell-like image
 	integration/checker/self-test
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image, container tests are skipped" >&2; }
+	@integration/debian-roots || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the images, tests in Debian's releases are skipped" >&2; }
 	tests/run containers --test integration -E '$(CONTAINERS)'
 
 soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the tests: full sizes, whole releases, hundreds of repetitions
