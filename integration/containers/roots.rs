@@ -67,7 +67,9 @@ fn require_releases() -> Option<&'static Inputs> {
     for release in RELEASES {
         let image = format!("bosh-agent-test/debian:{release}");
         if docker(&["image", "inspect", &image], SHORT).code != Some(0) {
-            skip(format!("{image} is missing: call integration/debian-roots"));
+            skip(&format!(
+                "{image} is missing: call integration/debian-roots"
+            ));
             return None;
         }
     }

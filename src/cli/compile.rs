@@ -244,16 +244,24 @@ impl End<'_> {
         let printed = self.print_paths(&written);
         let code = match (&result, signal) {
             (Ok(()), _) => printed,
-            (Err(OfflineError::Stopped), Some(signal)) => {
-                let compiled = self.progress.compiled();
-                self.progress.warn(&stopped(signal, compiled, &written));
-                signal.exit_code()
-            }
-            (Err(OfflineError::Stopped), None) => FAILED,
-            (Err(error), _) => {
-                let text = offline::report(error, self.messages.annotations, self.messages.command);
-                self.progress.report(&text);
-                FailureKind::of(error).map_or(FAILED, FailureKind::exit_code)
+            (Err(error), signal) => {
+                if !matches!(error, OfflineError::Stopped) {
+                    let Messages {
+                        annotations,
+                        command,
+                        ..
+                    } = &self.messages;
+                    self.progress
+                        .report(&offline::report(error, *annotations, *command));
+                }
+                match signal {
+                    Some(signal) if error.is_stopped() => {
+                        let compiled = self.progress.compiled();
+                        self.progress.warn(&stopped(signal, compiled, &written));
+                        signal.exit_code()
+                    }
+                    _ => FailureKind::of(error).map_or(FAILED, FailureKind::exit_code),
+                }
             }
         };
         let code = match report {

@@ -25,7 +25,7 @@ use super::plan;
 use super::progress::Progress;
 use super::releases::{self, Target};
 use super::remote;
-use super::reuse::EarlierPackages;
+use super::reuse::{EarlierPackages, Sources};
 use super::select::{Input, Selected, Task, Wanted, select};
 use super::server_cache;
 use super::setup;
@@ -254,8 +254,12 @@ impl Call<'_> {
         }
         let (earlier, others) = EarlierPackages::of(earlier, self.stemcell.known())?;
         others.iter().for_each(|note| self.progress.warn(note));
+        let sources = match self.options.documents.sboms.is_empty() {
+            true => Sources::Removed,
+            false => Sources::Kept,
+        };
         let reusing = runtime::spawn_blocking("reuse", move || {
-            let notes = earlier.take_over(&mut tasks)?;
+            let notes = earlier.take_over(&mut tasks, sources)?;
             Ok::<_, OfflineError>((tasks, notes))
         });
         let (tasks, notes) = reusing.await??;
@@ -340,6 +344,9 @@ impl Call<'_> {
                 let (release, cancel) = (Arc::clone(release), self.cancel.clone());
                 let finding = move || licenses::find(&release, &cancel);
                 documented.licenses = runtime::spawn_blocking("licenses", finding).await?;
+                if let Some(warning) = documented.left_out() {
+                    self.progress.warn(&warning);
+                }
             }
             self.record.set_documented(id, documented);
             self.check_canceled()?;

@@ -29,7 +29,7 @@ pub(super) struct CheckedPackage {
     pub blob: Blob,
     /// The earlier result from which the package was taken.
     pub reused_from: Option<PathBuf>,
-    /// The source that the package of an earlier result replaced. Its file was removed.
+    /// The source that the package of an earlier result replaces. Its file is removed, unless SBOMs need its licenses.
     pub replaced: Option<Blob>,
 }
 

@@ -10,19 +10,22 @@ use serde_json::{Value, json};
 use super::call_report::{Blob, CallReport, File, Output, Package};
 use super::checked::{CheckedPackage, CheckedRelease, Listed};
 use super::error::OfflineError;
-use super::licenses::FoundLicenses;
+use super::licenses::{FoundLicenses, LONGEST, MEMORY};
 use super::options::{DocumentOptions, DocumentPath, Options, SbomFormat};
 use super::selection::Selection;
 use super::tarball;
 use super::written_file::check_target;
 use crate::compile::{SourceDate, SourceDates};
-use crate::diag::printable_json;
+use crate::diag::{Bytes, printable_json};
 use crate::fs;
 use crate::release::{Name, Slug};
 use crate::supply_chain::{
     BuildFacts, Creation, NamedBlob, Origin, PackageFacts, ReleaseFacts, StemcellFacts, cyclonedx,
     provenance, spdx,
 };
+
+/// What fails if a document cannot be written.
+const ACTION: &str = "write the document to";
 
 /// The suffix of results.
 const RESULT: &str = ".tgz";
@@ -90,15 +93,20 @@ impl Documents {
     }
 
     /// Writes the documents of the releases that were written, which are the outputs of the report.
+    ///
+    /// # Errors
+    /// At least one document could not be written: the first failure. All others are written.
     pub(super) fn write(&self, parts: &[DocumentedPart], report: &CallReport) -> fs::Result<()> {
         let releases = parts.iter().flat_map(|(releases, shared)| {
             let shared = shared.as_ref();
             releases.iter().filter_map(move |it| Some((it, shared?)))
         });
+        let mut result = Ok(());
         for ((documented, shared), output) in releases.zip(&report.outputs) {
-            self.write_of_release(documented, shared, output, report)?;
+            let written = self.write_of_release(documented, shared, output, report);
+            result = result.and(written);
         }
-        Ok(())
+        result
     }
 
     fn write_of_release(
@@ -115,21 +123,24 @@ impl Documents {
             agent: &report.agent,
             time: &time,
         };
+        let mut result_of_all = Ok(());
         for (format, path) in &self.options.sboms {
             let document = match format {
                 SbomFormat::CycloneDx => cyclonedx(&facts, creation),
                 SbomFormat::Spdx => spdx(&facts, creation),
             };
-            write(&path.of_result(result, suffix(*format)), &document)?;
+            let written = write(&path.of_result(result, suffix(*format)), &document);
+            result_of_all = result_of_all.and(written);
         }
         if let Some(path) = &self.options.provenance
             && documented.is_compiled
         {
             let build = self.build(documented, report, shared);
             let statement = provenance(&facts, &build, &report.agent);
-            write(&path.of_result(result, PROVENANCE), &statement)?;
+            let written = write(&path.of_result(result, PROVENANCE), &statement);
+            result_of_all = result_of_all.and(written);
         }
-        Ok(())
+        result_of_all
     }
 
     fn build(&self, documented: &Documented, report: &CallReport, shared: &Shared) -> BuildFacts {
@@ -166,7 +177,7 @@ pub(super) fn check(options: &Options) -> Result<(), OfflineError> {
                         other: (*other).to_owned(),
                     });
                 }
-                check_target("write the document to", file)?;
+                check_target(ACTION, file)?;
                 files.push(file);
             }
             DocumentPath::Directory(directory) => {
@@ -213,6 +224,7 @@ pub(super) fn check_results(
                 continue;
             }
             let path = path.of_result(result, suffix);
+            check_target(ACTION, &path)?;
             if let Some(other) = documents.insert(path.clone(), result) {
                 let results = [(*other).to_owned(), (*result).to_owned()];
                 return Err(OfflineError::SameDocument { path, results });
@@ -246,6 +258,21 @@ impl DocumentPath {
 }
 
 impl Documented {
+    /// A warning about licenses that the SBOM lacks.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let count = match self.licenses.left_out {
+            0 => return None,
+            1 => "1 file".to_owned(),
+            more => format!("{more} files"),
+        };
+        Some(format!(
+            "Warning: the SBOM of {} lacks {count} with licenses: one may have at most {}, and those of a release {} in total",
+            self.release.tarball.display(),
+            Bytes(LONGEST),
+            Bytes(MEMORY),
+        ))
+    }
+
     /// Adds a package of the release that was compiled in the run or found in a cache.
     pub(super) fn add(&mut self, name: &Name, package: &Package) {
         let Some(compiled) = &package.compiled else {

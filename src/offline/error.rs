@@ -201,6 +201,16 @@ impl OfflineError {
         }
     }
 
+    /// Whether the user stopped the run.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Stemcells(stemcells) => stemcells.is_stopped(),
+            _ => false,
+        }
+    }
+
     /// Whether a disk (or a quota) is full.
     pub(super) fn is_no_space(&self) -> bool {
         match self {
@@ -373,7 +383,8 @@ fn listed(sources: &[Name]) -> String {
 /// The failures of a run with several stemcell images.
 #[derive(Debug)]
 pub struct StemcellFailures {
-    /// The stemcells for which the run failed, each with the failure.
+    /// The stemcells for which the run failed, each with the failure. If the user stopped the run after a failure, the last one is
+    /// [`OfflineError::Stopped`].
     pub failed: Vec<(Slug, OfflineError)>,
     /// The stemcells for which nothing was started, because of an earlier failure.
     pub not_started: Vec<Slug>,
@@ -382,6 +393,11 @@ pub struct StemcellFailures {
 }
 
 impl StemcellFailures {
+    /// Whether the user stopped the run after a failure.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.failed.last(), Some((_, OfflineError::Stopped)))
+    }
+
     /// The failure for a stemcell.
     pub(super) fn of(&self, stemcell: &Slug) -> Option<&OfflineError> {
         let mut failed = self.failed.iter();

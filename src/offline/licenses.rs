@@ -19,10 +19,10 @@ use crate::runtime::Cancellable;
 use crate::supply_chain::{License, identify, is_license};
 
 /// The maximum size of a license, in bytes. The GNU GPL has 35,000.
-const LONGEST: u64 = 256 << 10;
+pub(super) const LONGEST: u64 = 256 << 10;
 
 /// The maximum memory for the licenses of a release, in bytes. Sources are not trusted.
-const MEMORY: u64 = 32 << 20;
+pub(super) const MEMORY: u64 = 32 << 20;
 
 /// The maximum depth of nested archives: the blob, and an archive in it.
 const DEPTH: u32 = 2;
@@ -39,14 +39,13 @@ pub(super) struct FoundLicenses {
     pub release: Vec<License>,
     /// The licenses in the blobs of packages.
     pub packages: BTreeMap<Name, Vec<License>>,
+    /// How many files with licenses were left out: their texts are too long, or need too much memory.
+    pub left_out: usize,
 }
 
 /// Finds the licenses of a release, whose blobs are on the disk.
 pub(super) fn find(release: &CheckedRelease, cancel: &CancellationToken) -> FoundLicenses {
-    let mut search = Search {
-        found: BTreeSet::new(),
-        left: MEMORY,
-    };
+    let mut search = Search::new(MEMORY);
     let files = release.carried.iter().filter_map(|carried| {
         let blob = carried.blob.as_ref()?;
         Some((carried, blob))
@@ -60,12 +59,14 @@ pub(super) fn find(release: &CheckedRelease, cancel: &CancellationToken) -> Foun
     }
     let of_release = search.take();
     let packages = release.packages.iter().map(|package| {
-        search.blob(&package.blob, cancel);
+        // A compiled package may lack the licenses of its source.
+        search.blob(package.replaced.as_ref().unwrap_or(&package.blob), cancel);
         (package.name().clone(), search.take())
     });
     FoundLicenses {
         packages: packages.collect(),
         release: of_release,
+        left_out: search.left_out,
     }
 }
 
@@ -78,10 +79,21 @@ struct Search {
     found: BTreeSet<License>,
     /// How many bytes of licenses can still be kept.
     left: u64,
+    /// How many files with licenses were left out.
+    left_out: usize,
 }
 
 impl Search {
-    /// Takes the licenses that were found since the last call, without duplicates.
+    /// A search that keeps at most `memory` bytes.
+    fn new(memory: u64) -> Self {
+        Self {
+            found: BTreeSet::new(),
+            left: memory,
+            left_out: 0,
+        }
+    }
+
+    /// The licenses that were found, each text once.
     fn take(&mut self) -> Vec<License> {
         let mut licenses: Vec<License> = Vec::new();
         for license in std::mem::take(&mut self.found) {
@@ -143,21 +155,32 @@ impl Search {
     }
 
     fn add(&mut self, path: &Path, size: u64, content: impl Read) {
-        if size == 0 || size > LONGEST || size > self.left {
+        if size == 0 {
+            return;
+        }
+        if size > LONGEST {
+            self.left_out += 1;
             return;
         }
         let mut text = Vec::new();
         if content.take(LONGEST).read_to_end(&mut text).is_err() {
             return;
         }
-        self.left -= size;
         let text = String::from_utf8_lossy(&text).into_owned();
         let id = identify(&text);
+        // The text of a well-known license is known.
+        let text = if id.is_some() { String::new() } else { text };
+        // Many files of a source have the same path or text, but each path is kept.
+        let needed = (text.len() + path.as_os_str().len()) as u64;
+        if needed > self.left {
+            self.left_out += 1;
+            return;
+        }
+        self.left -= needed;
         self.found.insert(License {
             id,
             path: shown(path),
-            // The SPDX identifier is sufficient for a well-known license.
-            text: if id.is_some() { String::new() } else { text },
+            text,
         });
     }
 }
@@ -178,10 +201,7 @@ mod tests {
     }
 
     fn found(archive: &[u8]) -> Vec<License> {
-        let mut search = Search {
-            found: BTreeSet::new(),
-            left: MEMORY,
-        };
+        let mut search = Search::new(MEMORY);
         let mut input = archive;
         search.archive(&mut input, Path::new(""), DEPTH);
         search.take()
@@ -213,6 +233,14 @@ mod tests {
                 (Some("Unlicense"), "x/x-1.tar/x-1/COPYING", "")
             ]
         );
+    }
+
+    #[test]
+    fn licenses_that_need_too_much_memory_are_counted() {
+        let archive = archive(&[("a/LICENSE", b"terms"), ("b/LICENSE", b"other")]);
+        let mut search = Search::new(20);
+        search.archive(&mut archive.as_slice(), Path::new(""), DEPTH);
+        assert_eq!((search.take().len(), search.left_out), (1, 1));
     }
 
     #[test]

@@ -76,10 +76,13 @@ fn of_stemcells(
 ) -> String {
     let mut text = String::new();
     for (stemcell, error) in &stemcells.failed {
+        if matches!(error, OfflineError::Stopped) {
+            continue;
+        }
         let _ = writeln!(text, "Failed with stemcell {stemcell}:");
         text.push_str(&report(error, annotations, command));
     }
-    if !stemcells.not_started.is_empty() {
+    if !stemcells.not_started.is_empty() && !stemcells.is_stopped() {
         let names: Vec<String> = stemcells.not_started.iter().map(Slug::to_string).collect();
         let _ = writeln!(
             text,

@@ -21,6 +21,15 @@ pub(super) struct EarlierPackages {
     packages: HashMap<String, Arc<CheckedPackage>>,
 }
 
+/// What happens to the source blobs of packages that are not compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// They are removed, which saves disk space.
+    Removed,
+    /// They are kept: their licenses are part of SBOMs.
+    Kept,
+}
+
 /// The packages that were taken for a release.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Reused {
@@ -99,17 +108,21 @@ impl EarlierPackages {
     }
 
     /// In each release that is to be compiled, replaces source packages by compiled packages of earlier results, and removes their source
-    /// blobs. Returns lines that name the replaced packages.
+    /// blobs unless they are kept for their licenses. Returns lines that name the replaced packages.
     ///
     /// # Errors
     /// A source blob cannot be removed.
-    pub(super) fn take_over(&self, tasks: &mut [Task]) -> fs::Result<Vec<String>> {
+    pub(super) fn take_over(
+        &self,
+        tasks: &mut [Task],
+        sources: Sources,
+    ) -> fs::Result<Vec<String>> {
         let mut notes = Vec::new();
         for task in tasks {
             if let Task::Compile { release, .. } = task
                 && let Some(release) = Arc::get_mut(release)
             {
-                let reused = self.apply(release)?;
+                let reused = self.apply(release, sources)?;
                 notes.extend(reused.notes(release));
             }
         }
@@ -120,7 +133,7 @@ impl EarlierPackages {
     ///
     /// # Errors
     /// A source blob cannot be removed.
-    fn apply(&self, release: &mut CheckedRelease) -> fs::Result<Reused> {
+    fn apply(&self, release: &mut CheckedRelease, sources: Sources) -> fs::Result<Reused> {
         let mut reused = Reused::default();
         if self.packages.is_empty() {
             return Ok(reused);
@@ -138,7 +151,9 @@ impl EarlierPackages {
                 ..found.as_ref().clone()
             };
             let source = std::mem::replace(package, Arc::new(found));
-            fs::remove_file_if_there(&source.blob.file)?;
+            if sources == Sources::Removed {
+                fs::remove_file_if_there(&source.blob.file)?;
+            }
             if let Some(tarball) = &package.reused_from {
                 reused
                     .packages
@@ -249,7 +264,7 @@ mod tests {
     /// The names of the packages of the release `text` that are taken from the earlier results `texts`, in compile order.
     fn reused(text: &str, texts: &[&str]) -> Vec<String> {
         let mut release = Arc::into_inner(release(text)).unwrap();
-        let reused = earlier(texts).apply(&mut release).unwrap();
+        let reused = earlier(texts).apply(&mut release, Sources::Kept).unwrap();
         let compiled = release.packages.iter().filter(|it| !it.is_source());
         let names: Vec<String> = compiled.map(|it| it.name().to_string()).collect();
         let reported = reused.packages.iter().map(|(name, _)| name.to_string());

@@ -119,10 +119,10 @@ async fn run_in_each(
         let keep_going = options.keep_going;
         match run_once(options, progress, record, cancel, written).await {
             Ok(()) => {}
-            Err(OfflineError::Stopped) => return Err(OfflineError::Stopped),
+            Err(OfflineError::Stopped) if failed.is_empty() => return Err(OfflineError::Stopped),
             Err(error) => failed.push((stemcell, error)),
         }
-        if !failed.is_empty() && !keep_going {
+        if !failed.is_empty() && (!keep_going || cancel.is_cancelled()) {
             break;
         }
     }

@@ -253,6 +253,7 @@ fn cached_and_reused_packages_are_documented() {
             let found = component(document, name);
             assert_eq!(found["hashes"], expected["hashes"]);
             assert_eq!(found["externalReferences"], expected["externalReferences"]);
+            assert_eq!(found["licenses"], expected["licenses"]);
             assert_eq!(property(found, "origin"), origin);
         }
     }
@@ -424,6 +425,14 @@ fn unusable_places_are_refused_before_compiling() {
         .says("a.json");
     let file = PathBuf::from("/dev/null/a.json");
     same(world.agent(), &file).blames_the_machine();
+    let result = world.result("demo-1.10");
+    let stem = result.file_stem().unwrap().to_str().unwrap();
+    let taken = world.path(&format!("documents/{stem}.provenance.json"));
+    std::fs::create_dir_all(&taken).unwrap();
+    let directory = format!("--provenance={}/", taken.parent().unwrap().display());
+    let agent = world.agent().without_report().arg(directory);
+    let ran = agent.arg(&tarball).run().blames_the_machine();
+    ran.says(".provenance.json").does_not_say("lib_a");
 }
 
 #[test]

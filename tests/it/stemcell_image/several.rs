@@ -1,12 +1,15 @@
 //! Several stemcell images in one run.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{agent, agent_of, make_root, pack};
 use crate::support::{
     Agent, NAMESPACE, Place, ReleaseBuilder, Tier, USERNS_OF_A_USER, in_tiers, report, unpacked,
+    wait_for,
 };
 
 /// Two images of different stemcells, as archives. `etc/marker` contains the version.
@@ -132,6 +135,36 @@ mod bodies {
         assert!(error.starts_with("stemcell ubuntu-jammy/1.1: "), "{error}");
     }
 
+    pub(super) fn stop_in_the_second_image_keeps_the_failures_of_the_first(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let images = images(&place);
+        let script =
+            "if [ \"$(cat /etc/marker)\" = 1.1 ]; then exit 7; fi; echo waiting; sleep 600";
+        let builder = ReleaseBuilder::new("demo", "1.10").package("app", &[], script);
+        let release = place.world.release("release.tgz", &builder);
+        let running = both(&place, &images)
+            .args(&["--keep-going", "--verbose"])
+            .arg(&release)
+            .start();
+        wait_for("the second script", Duration::from_secs(60), || {
+            let stderr = running.stderr();
+            match stderr.contains("waiting\n") {
+                true => Ok(()),
+                false => Err(stderr),
+            }
+        });
+        running.signal(Signal::SIGTERM);
+        running
+            .end()
+            .ends_with(143)
+            .says("Failed with stemcell ubuntu-jammy/1.1:\n")
+            .says("exited with 7")
+            .does_not_say("Failed with stemcell ubuntu-jammy/1.2")
+            .says("SIGTERM");
+    }
+
     pub(super) fn unclear_combinations_are_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
@@ -208,5 +241,6 @@ mod bodies {
 
 in_tiers!(each_stemcell_has_its_result: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(failure_is_attributed_to_its_stemcell: NAMESPACE);
+in_tiers!(stop_in_the_second_image_keeps_the_failures_of_the_first: NAMESPACE);
 in_tiers!(unclear_combinations_are_refused: NAMESPACE);
 in_tiers!(names_and_checks_are_those_of_each_stemcell: NAMESPACE);
