@@ -397,6 +397,24 @@ async fn slow_request_delays_no_other_and_is_answered_before_close() {
     assert_eq!(director.reply(Duration::from_millis(300)).await, None);
 }
 
+/// The limit of the whole stop is five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_without_a_connection_waits_for_nothing() {
+    if !can_run() {
+        return;
+    }
+    let server = NatsServer::prepare("server", &[AGENT]);
+    let nats = start(&[&server.url()]).await;
+    wait_until("a refusal", || has_logged(&server, "refused"));
+    let start = Instant::now();
+    nats.stop().await;
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unanswerable_message_gets_no_reply_and_keeps_the_connection() {
     if !can_run() {

@@ -23,6 +23,7 @@ pub mod protocol;
 mod recent;
 pub mod tasks;
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct AgentOptions {
     pub environment: Environment,
     /// The kind of machine.
     pub platform: Platform,
+    /// The root directory of the system, in which users and host names are changed.
+    pub root: PathBuf,
     /// Where settings are loaded from and saved.
     pub store: SettingsStore,
     /// The settings from the CPI.
@@ -86,6 +89,7 @@ struct AgentState {
     vitals: VitalsCollector,
     environment: Environment,
     platform: Platform,
+    root: PathBuf,
     store: SettingsStore,
     live: RwLock<Arc<Live>>,
     blobs: RwLock<Arc<Blobs>>,
@@ -95,8 +99,12 @@ struct AgentState {
     /// Locked while an action changes the settings or the applied spec (the state that the Director
     /// wants this machine to have).
     changing: tokio::sync::Mutex<()>,
+    /// Locked while an action changes users or host names.
+    changing_system: tokio::sync::Mutex<()>,
     /// Counts the changes of the message bus in the settings.
     bus: watch::Sender<u64>,
+    /// Counts the announcements of a shutdown to the health monitor.
+    shutdowns: watch::Sender<u64>,
 }
 
 /// The settings in use.
@@ -128,6 +136,7 @@ impl Agent {
                 vitals: VitalsCollector::new(&vcap),
                 environment: options.environment,
                 platform: options.platform,
+                root: options.root,
                 store: options.store,
                 live: RwLock::new(Arc::new(live)),
                 blobs: RwLock::new(Arc::new(blobs)),
@@ -135,7 +144,9 @@ impl Agent {
                 recent: RecentRequests::default(),
                 compiler: PackageCompiler::new(options.compiler),
                 changing: tokio::sync::Mutex::new(()),
+                changing_system: tokio::sync::Mutex::new(()),
                 bus: watch::Sender::new(0),
+                shutdowns: watch::Sender::new(0),
                 vcap,
             }),
         };
@@ -164,6 +175,18 @@ impl Agent {
     #[must_use]
     pub(crate) fn bus_changes(&self) -> watch::Receiver<u64> {
         self.state.bus.subscribe()
+    }
+
+    /// Notifies the receiver when the health monitor must learn that this machine will be shut down.
+    #[must_use]
+    pub(crate) fn shutdowns(&self) -> watch::Receiver<u64> {
+        self.state.shutdowns.subscribe()
+    }
+
+    fn announce_shutdown(&self) {
+        self.state
+            .shutdowns
+            .send_modify(|shutdowns| *shutdowns += 1);
     }
 
     /// Cancels all tasks, which also ends their scripts, and removes temporary files. Returns

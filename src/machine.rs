@@ -10,11 +10,17 @@
 //! network        the machine's address, for networks whose settings contain no address
 //! vitals         load, memory and disks; heartbeats
 //! trusted_certs  installs CA certificates for the whole machine
+//! accounts       users of `bosh ssh`
+//! dns            names of other instances
+//! program        runs programs of the machine
 //! ```
 
+pub(crate) mod accounts;
 pub mod bootstrap;
+pub(crate) mod dns;
 pub mod instance;
 pub mod network;
+pub(crate) mod program;
 pub mod settings;
 pub mod sources;
 pub mod trusted_certs;

@@ -73,7 +73,6 @@ mod durations;
 mod elsewhere;
 mod enter;
 mod error;
-mod error_line;
 mod expected;
 mod failed_logs;
 mod failure;

@@ -16,10 +16,12 @@ use crate::tls::TlsError;
 mod audit;
 pub mod https;
 pub mod nats;
+mod syslog;
 mod throttle;
 mod tls;
 mod url;
 
+pub(crate) use self::audit::send_to_syslog;
 pub use self::https::Https;
 pub use self::nats::Nats;
 pub use self::url::Scheme;

@@ -45,6 +45,11 @@ async fn release_is_compiled_over_nats_with_a_shared_directory() {
         return;
     }
     let scene = Scene::ready().await;
+    let prepared = scene.director.exchanges();
+    let requests = prepared.iter().filter(|it| it.method != "ping");
+    let elapsed: std::time::Duration = requests.map(|it| it.elapsed).sum();
+    let polls = scene.director.count("get_task");
+    eprintln!("update_settings to get_state: {elapsed:.3?}, {polls} polls for 2 tasks");
     compile_small_release(&scene.director, &scene.blobs).await;
     check_exchanges(&scene.director.exchanges());
     assert_eq!(scene.director.bus().strays(), [""; 0]);

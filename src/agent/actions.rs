@@ -1,25 +1,46 @@
-//! The actions that a Director can request, one file for each method of the protocol.
+//! The actions that a Director can request, one file for each method of the protocol; those
+//! for disks share a file.
 //!
 //! Each file has a constant `ACTION`, which describes how the method runs.
 //! [`Method`](super::method::Method) lists the files.
 
 pub(super) mod apply;
+pub(super) mod bundle_logs;
 pub(super) mod cancel_task;
 pub(super) mod compile_package;
 pub(super) mod compile_package_with_signed_url;
+pub(super) mod delete_arp_entries;
+mod disks;
+pub(super) mod drain;
 pub(super) mod fetch_logs;
 pub(super) mod fetch_logs_with_signed_url;
 pub(super) mod get_state;
 pub(super) mod get_task;
 pub(super) mod info;
+pub(super) mod list_disk;
 pub(super) mod ping;
+pub(super) mod prepare;
+pub(super) mod remove_file;
+pub(super) mod run_errand;
+pub(super) mod run_script;
 pub(super) mod shutdown;
+pub(super) mod ssh;
+pub(super) mod start;
+pub(super) mod stop;
+pub(super) mod sync_dns;
+pub(super) mod sync_dns_with_signed_url;
 pub(super) mod update_settings;
+pub(super) mod upload_blob;
 
 use std::error::Error as StdError;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+
+pub(super) use disks::{
+    add_dynamic_disk, add_persistent_disk, associate_disks, migrate_disk, mount_disk,
+    remove_dynamic_disk, remove_persistent_disk, unmount_disk,
+};
 
 use super::Agent;
 use super::arguments::ArgumentError;

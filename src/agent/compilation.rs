@@ -11,11 +11,12 @@ mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 pub(crate) use failure::{CompileFailure, Reason};
 pub use options::CompilerOptions;
@@ -32,7 +33,7 @@ use crate::release::{Digests, MultiDigest, Name};
 use crate::runtime;
 use failure::ScriptText;
 use on_disk::on_disk;
-use phases::Phases;
+use phases::{Phases, seconds};
 use state::CompilerState;
 
 /// The free space, in bytes, that must remain after a blob is extracted. If less would remain, [`make_room`](CompileRun::make_room) removes
@@ -86,7 +87,20 @@ impl PackageCompiler {
         blobs: Arc<Blobs>,
         task: &TaskContext,
     ) -> Result<Value, CompileFailure> {
-        let phases = Phases::new(&request.name, &task.progress);
+        // The log lines of the request contain the package.
+        let span = tracing::error_span!("package", package = %request.name);
+        self.compile_one(request, blobs, task)
+            .instrument(span)
+            .await
+    }
+
+    async fn compile_one(
+        &self,
+        request: CompileRequest,
+        blobs: Arc<Blobs>,
+        task: &TaskContext,
+    ) -> Result<Value, CompileFailure> {
+        let phases = Phases::new(&task.progress);
         phases.enter("queued");
         let package = request.name.clone();
         let result = tokio::select! {
@@ -99,9 +113,12 @@ impl PackageCompiler {
         phases.end();
         result.map_err(|source| {
             // A canceled compile fails with various errors, all caused by the cancellation.
-            let source = match source {
-                _ if task.cancel.is_cancelled() => Reason::Canceled,
-                source => source,
+            let source = if task.requested.is_cancelled() {
+                Reason::Canceled
+            } else if task.cancel.is_cancelled() {
+                Reason::Stopped
+            } else {
+                source
             };
             CompileFailure { package, source }
         })
@@ -196,19 +213,34 @@ impl CompileRun<'_> {
             is_dependency: true,
             algorithms: algorithms.clone(),
         };
-        let compiled = compile::compile(state.context(), job, &self.task.cancel)
-            .await
-            .map_err(reason)?;
-        for finding in &compiled.findings {
-            tracing::warn!(package = %self.request.name, "{finding}");
-        }
-        if let Some(end) = &compiled.script {
-            self.phases.log_end(end);
-        }
+        let compiled = self.build(state, job).await?;
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
         self.keep(state, compiled, &algorithms);
         Ok(json!({ "result": result }))
+    }
+
+    /// Runs the packaging script and packs the result.
+    async fn build(&self, state: &CompilerState, job: Job) -> Result<Compiled, Reason> {
+        let started = Instant::now();
+        let logs: Vec<PathBuf> = [&job.log]
+            .into_iter()
+            .chain(&job.stdout_log)
+            .cloned()
+            .collect();
+        let compiled = match compile::compile(state.context(), job, &self.task.cancel).await {
+            Ok(compiled) => compiled,
+            Err(error) => return Err(with_error_line(reason(error), logs).await),
+        };
+        for finding in &compiled.findings {
+            tracing::warn!("{finding}");
+        }
+        if let Some(end) = &compiled.script {
+            self.phases.log_end(end);
+        }
+        let (bytes, seconds) = (compiled.size, seconds(started));
+        tracing::info!(bytes, seconds, "package compiled");
+        Ok(compiled)
     }
 
     async fn dependencies(&self, state: &mut CompilerState) -> Result<Vec<Dependency>, Reason> {
@@ -368,7 +400,7 @@ impl CompileRun<'_> {
 /// Whether an installed package still has the content that was installed.
 async fn is_unchanged(
     state: &CompilerState,
-    package: &Name,
+    dependency: &Name,
     installed: &Installed,
 ) -> Result<bool, Reason> {
     let (context, own) = (Arc::clone(state.context()), installed.clone());
@@ -377,7 +409,7 @@ async fn is_unchanged(
         return Ok(true);
     };
     tracing::warn!(
-        package = %package,
+        dependency = %dependency,
         changes = %changed.difference,
         suspects = %changed.suspects,
         "an installed package was changed; fetching it again"
@@ -399,9 +431,12 @@ fn reason(error: CompileError) -> Reason {
     match error {
         CompileError::Script(failure) => {
             for finding in &failure.findings {
-                tracing::warn!(package = %failure.package, "{finding}");
+                tracing::warn!("{finding}");
             }
-            Reason::Script(ScriptText(failure))
+            Reason::Script(ScriptText {
+                failure,
+                error: None,
+            })
         }
         CompileError::Source { package, source } => Reason::Unpack { package, source },
         CompileError::Stopped { .. } => Reason::Canceled,
@@ -416,6 +451,25 @@ fn reason(error: CompileError) -> Reason {
         },
         other => Reason::Compile(other),
     }
+}
+
+/// Adds the line with the reason to the failure of a script. Without one, the failure stays as it is.
+async fn with_error_line(reason: Reason, logs: Vec<PathBuf>) -> Reason {
+    let Reason::Script(mut script) = reason else {
+        return reason;
+    };
+    let searching = on_disk("error line", move || {
+        let paths: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
+        let found = compile::find_error_in(&paths)?;
+        Ok(found.map(|(index, line)| (logs[index].clone(), line)))
+    });
+    match searching.await {
+        Ok(found) => script.error = found,
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "failed to read the log of the packaging script");
+        }
+    }
+    Reason::Script(script)
 }
 
 /// Adds the free space to an error that a full disk caused. Call this before the files of the request are removed, because the removal

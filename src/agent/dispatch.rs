@@ -44,15 +44,13 @@ impl Agent {
             tracing::info!(method = shown(&request.method), "request");
             return Reply::Exception(unknown(&request.method));
         };
-        match method {
-            // A Director sends these requests once per second, so they are not logged by default.
-            Method::Ping | Method::GetTask => tracing::debug!(method = method.name(), "request"),
-            _ => tracing::info!(method = method.name(), "request"),
-        }
-        let result = match method.action() {
-            Action::Immediate(run) => run(self, &request.arguments)
-                .await
-                .map_err(|error| Chain(&error).to_string()),
+        let result = match method.action_for(request.protocol) {
+            Action::Immediate(run) => {
+                log_request(method);
+                run(self, &request.arguments)
+                    .await
+                    .map_err(|error| Chain(&error).to_string())
+            }
             Action::Task {
                 run,
                 cancellation,
@@ -83,7 +81,8 @@ impl Agent {
         let (agent, bytes) = (self.clone(), interrupted.request.clone());
         self.tasks().resume(interrupted, move |task| async move {
             let request = Request::parse(bytes.expose()).map_err(|error| error.to_string())?;
-            match Method::parse(&request.method).map(|method| (method, method.action())) {
+            let method = Method::parse(&request.method);
+            match method.map(|method| (method, method.action_for(request.protocol))) {
                 Some((method, Action::Task { run, .. })) => {
                     agent.run_task(method, run, &request.arguments, &task).await
                 }
@@ -100,6 +99,7 @@ impl Agent {
         task: &TaskContext,
     ) -> TaskOutcome {
         let method = method.name();
+        tracing::info!(method, "task started");
         match run(self, arguments, task).await {
             Ok(value) => {
                 tracing::info!(method, "task succeeded");
@@ -111,6 +111,15 @@ impl Agent {
                 Err(error)
             }
         }
+    }
+}
+
+/// Logs a request that is answered at once. Tasks are logged with their IDs.
+fn log_request(method: Method) {
+    match method {
+        // A Director sends these requests once per second, so they are not logged by default.
+        Method::Ping | Method::GetTask => tracing::debug!(method = method.name(), "request"),
+        _ => tracing::info!(method = method.name(), "request"),
     }
 }
 

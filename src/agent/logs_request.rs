@@ -1,4 +1,4 @@
-//! Parses the arguments of `fetch_logs` and `fetch_logs_with_signed_url`. No I/O.
+//! Parses the arguments of `fetch_logs`, `fetch_logs_with_signed_url` and `bundle_logs`. No I/O.
 
 use serde_json::{Map, Value};
 
@@ -48,6 +48,20 @@ impl LogsRequest {
             }
         })?;
         Ok((request, (url, headers)))
+    }
+
+    /// Parses the argument of `bundle_logs`. Also returns the name of the user who will own the archive;
+    /// empty for the user of this process.
+    ///
+    /// # Errors
+    /// As [`of_blobs`](Self::of_blobs).
+    pub(crate) fn of_bundle(arguments: &[Value]) -> Result<(Self, String), ArgumentError> {
+        let [argument] = first(arguments)?;
+        let nothing = Map::new();
+        let argument = object(argument, "bundle_logs")?.unwrap_or(&nothing);
+        let request = Self::new(get(argument, "log_type"), get(argument, "filters"))?;
+        let owner = text(get(argument, "owning_user"), "owning_user")?;
+        Ok((request, owner.to_owned()))
     }
 
     fn new(kinds: &Value, filters: &Value) -> Result<Self, ArgumentError> {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub(crate) use progress::TaskProgress;
@@ -30,11 +32,16 @@ const KEPT: usize = 1000;
 /// one task at a time.
 const RUNNING: usize = 1000;
 
+/// The maximum number of requests that wait for the end of a task; further ones are answered at once.
+const WAITING: usize = 64;
+
 /// What a running task shares with the task table.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskContext {
     /// Canceled by `cancel_task` and when the agent stops.
     pub cancel: CancellationToken,
+    /// Canceled by `cancel_task` only.
+    pub requested: CancellationToken,
     /// The progress that `get_task` reports while the task runs.
     pub progress: Arc<TaskProgress>,
 }
@@ -53,7 +60,8 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, if the agent starts the task again after a restart. It may contain secrets. A task without it is then reported as failed.
+    /// The request, if the agent starts the task again after a restart. It may contain secrets. A
+    /// task without it is then reported as failed.
     pub request: Option<Hidden<Vec<u8>>>,
     /// Whether `cancel_task` can stop the task.
     pub cancellation: Cancellation,
@@ -103,6 +111,8 @@ struct Shared {
     file: file::TaskFile,
     /// Canceled once, when the agent stops.
     stopping: CancellationToken,
+    /// Limits the number of requests in [`Tasks::wait`].
+    waiting: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +134,8 @@ enum TaskEntry {
 struct RunningTask {
     options: TaskOptions,
     context: TaskContext,
+    /// Canceled when the result is in the table.
+    ended: CancellationToken,
     /// Dropping the handle cancels the task. `None` while [`Tasks::stop`] waits for the task.
     handle: Option<Task<()>>,
 }
@@ -178,6 +190,7 @@ impl Tasks {
             table: Mutex::new(table),
             file,
             stopping: CancellationToken::new(),
+            waiting: Semaphore::new(WAITING),
         };
         let tasks = Self {
             shared: Arc::new(shared),
@@ -225,6 +238,7 @@ impl Tasks {
     ) -> Result<(), TaskError> {
         let context = TaskContext {
             cancel: self.shared.stopping.child_token(),
+            requested: CancellationToken::new(),
             progress: Arc::default(),
         };
         let mut table = self.table();
@@ -238,7 +252,9 @@ impl Tasks {
         if table.entries.values().filter(is_running).count() >= RUNNING {
             return Err(TaskError::TooMany);
         }
-        let work = work(context.clone());
+        // The log lines of the task contain its ID.
+        let span = tracing::error_span!("order", task = %id);
+        let work = work(context.clone()).instrument(span);
         let (tasks, own) = (self.clone(), id.to_owned());
         // Keep the table locked until the entry is in it, so that a task that ends at once finds
         // its entry.
@@ -251,6 +267,7 @@ impl Tasks {
             TaskEntry::Running(RunningTask {
                 options,
                 context,
+                ended: CancellationToken::new(),
                 handle: Some(handle),
             }),
         );
@@ -263,10 +280,42 @@ impl Tasks {
         self.shared.file.note_end(id, &outcome);
         self.save().await;
         if let Some(entry) = self.table().entries.get_mut(id) {
+            let old = std::mem::replace(entry, TaskEntry::ended(outcome));
+            if let TaskEntry::Running(task) = &old {
+                task.ended.cancel();
+            }
             // This drops the handle of the current task, which is canceled at its next `await`.
             // There must be no `await` after this line.
-            *entry = TaskEntry::ended(outcome);
+            drop(old);
         }
+    }
+
+    /// Like [`get`](Self::get), but if the task is running, first waits for its end, at most `limit`.
+    /// A Director asks at once and then pauses for a second, so a short task would take a second
+    /// without this. Does not wait if many requests wait already, nor when the agent stops.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) async fn wait(&self, id: &str, limit: Duration) -> Result<Value, TaskError> {
+        let ended = match self.table().entries.get(id) {
+            Some(TaskEntry::Running(task)) => Some(task.ended.clone()),
+            _ => None,
+        };
+        if let Some(ended) = ended
+            && let Ok(_place) = self.shared.waiting.try_acquire()
+        {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = self.shared.stopping.cancelled() => {}
+                () = tokio::time::sleep(limit) => {}
+            }
+        }
+        self.get(id)
+    }
+
+    /// Canceled when the agent stops.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.shared.stopping
     }
 
     /// The value for the reply to `get_task`.
@@ -297,6 +346,7 @@ impl Tasks {
             TaskEntry::Ended { .. } => Ok(()),
             TaskEntry::Running(task) => match task.options.cancellation {
                 Cancellation::Supported => {
+                    task.context.requested.cancel();
                     task.context.cancel.cancel();
                     Ok(())
                 }

@@ -218,6 +218,18 @@ impl Vcap {
         self.base.join("instance/health.json")
     }
 
+    /// The DNS records that BOSH DNS reads.
+    #[must_use]
+    pub(crate) fn dns_records(&self) -> PathBuf {
+        self.instance().join("dns/records.json")
+    }
+
+    /// The home directories of users of `bosh ssh`.
+    #[must_use]
+    pub(crate) fn ssh_homes(&self) -> PathBuf {
+        self.base.join("bosh_ssh")
+    }
+
     /// The `TMPDIR` of the agent's child processes.
     #[must_use]
     pub(crate) fn temporary(&self) -> PathBuf {

@@ -30,6 +30,7 @@ pub(super) struct BusConnection {
     /// Tasks that close old connections.
     retiring: Vec<Task<()>>,
     changes: watch::Receiver<u64>,
+    shutdowns: watch::Receiver<u64>,
     blobs: PathBuf,
 }
 
@@ -50,6 +51,7 @@ impl BusConnection {
             old: Vec::new(),
             retiring: Vec::new(),
             changes,
+            shutdowns: agent.shutdowns(),
             blobs,
         })
     }
@@ -67,12 +69,16 @@ impl BusConnection {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                Some(payload) = heartbeats.recv() => self.send_heartbeat(agent, payload),
+                Some(payload) = heartbeats.recv() => self.publish(agent, "heartbeat", payload),
+                Ok(()) = self.shutdowns.changed() => {
+                    self.publish(agent, "shutdown", b"null".to_vec());
+                }
                 Ok(()) = self.changes.changed() => self.replace(agent).await?,
                 established = self.current.established_or_failed(!self.old.is_empty()) => {
                     established?;
                     // The current connection is established, so the old ones are not needed.
                     for old in self.old.drain(..) {
+                        old.retire();
                         self.retiring.push(runtime::spawn("old bus", retire(old)));
                     }
                 }
@@ -104,13 +110,15 @@ impl BusConnection {
         Ok(())
     }
 
-    fn send_heartbeat(&self, agent: &Agent, payload: Vec<u8>) {
-        // Heartbeats are sent only over NATS.
+    /// Sends a message of this kind to the health monitor.
+    fn publish(&self, agent: &Agent, kind: &'static str, payload: Vec<u8>) {
+        // The health monitor is reached only over NATS.
         if let Transport::Nats(nats) = &self.current {
             let live = agent.live();
-            let subject = format!("hm.agent.heartbeat.{}", live.settings.agent_id);
+            let subject = format!("hm.agent.{kind}.{}", live.settings.agent_id);
             if let Err(error) = nats.publish(subject, payload) {
-                tracing::warn!(error = %Chain(&error), "failed to send a heartbeat");
+                let error = Chain(&error);
+                tracing::warn!(kind, %error, "failed to send a message to the health monitor");
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::fs;
 mod spec;
 mod state;
 
-pub use spec::ApplySpec;
 pub(crate) use spec::NetworkNotFound;
+pub use spec::{ApplySpec, UnsupportedWork};
 pub(crate) use state::MachineState;
 
 /// The files that identify this machine: the applied spec, and files with its values for jobs.

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
+use crate::config::Settings;
 use crate::fs;
 
 /// The network of the default route, and the machine's address in it.
@@ -47,6 +48,20 @@ impl DefaultNetwork {
             gateway,
         })
     }
+}
+
+/// The address at which other machines reach this one: that of the default network, or else of any
+/// network, by the Go agent's rule. If the settings do not contain it, that of the default route.
+#[must_use]
+pub(crate) fn default_ip(settings: &Settings) -> Option<String> {
+    let mut networks = settings.networks.values();
+    let default = networks.clone().find(|network| !network.default.is_empty());
+    let network = default.or_else(|| networks.next())?;
+    if !network.ip.is_empty() {
+        return Some(network.ip.clone());
+    }
+    let machine = network.is_dhcp().then(DefaultNetwork::of_this_machine);
+    machine.flatten().map(|machine| machine.ip.to_string())
 }
 
 /// Parses the active routes. The table contains addresses in network byte order, printed as numbers
@@ -118,6 +133,22 @@ eth0	000300C0	00000000	0000	0	0	0	00FFFFFF	0	0	0
         assert_eq!(mask, Ipv4Addr::new(255, 255, 255, 0));
         let single = netmask(&routes, "eth1", Ipv4Addr::new(10, 0, 0, 7));
         assert_eq!(single, Ipv4Addr::BROADCAST);
+    }
+
+    #[test]
+    fn default_network_has_the_address_of_the_machine() {
+        let of = |networks: serde_json::Value| {
+            let settings = serde_json::json!({"agent_id": "a", "networks": networks});
+            default_ip(&Settings::from_json(settings).unwrap())
+        };
+        let two = serde_json::json!({
+            "a": {"ip": "10.0.0.1"},
+            "b": {"ip": "10.0.0.2", "default": ["gateway"]},
+        });
+        assert_eq!(of(two).as_deref(), Some("10.0.0.2"));
+        let one = serde_json::json!({"a": {"ip": "10.0.0.1"}});
+        assert_eq!(of(one).as_deref(), Some("10.0.0.1"));
+        assert_eq!(of(serde_json::json!({})), None);
     }
 
     #[test]

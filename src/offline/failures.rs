@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use super::error::OfflineError;
-use super::error_line;
 use super::failed_logs::FailedLogs;
 use super::failure::PackageFailure;
 use super::progress::Progress;
-use crate::compile::PrintedLine;
+use crate::compile::{PrintedLine, find_error};
 use crate::diag::Chain;
 use crate::fs;
 use crate::runtime::TaskSet;
@@ -48,7 +47,7 @@ impl Failures {
                     Ok(copies.log(&package))
                 });
                 Examined {
-                    error_line: error_line::find(&log),
+                    error_line: find_error(&log),
                     copy: copy.transpose(),
                 }
             });

@@ -25,7 +25,6 @@ use self::places::Places;
 use self::record::OnePackageRecord;
 use super::assemble;
 use super::error::OfflineError;
-use super::error_line;
 use super::failure::PackageFailure;
 use super::isolation;
 use super::options::Options;
@@ -38,7 +37,9 @@ use super::setup;
 use super::space;
 use super::stemcell;
 use super::written_file::check_target;
-use crate::compile::{self, CompileError, Compiled, Context, Dependency, Job, WorkDirectory};
+use crate::compile::{
+    self, CompileError, Compiled, Context, Dependency, Job, WorkDirectory, find_error,
+};
 use crate::diag::Chain;
 use crate::fs::{self, LeasedFile};
 use crate::package_job::{PackageJob, PhaseName, ScriptUser};
@@ -365,7 +366,7 @@ impl Call<'_> {
         let reading = runtime::spawn_blocking("failed log", move || {
             let is_there = fs::lookup(&log)?.is_some();
             let line = match is_there {
-                true => error_line::find(&log)?,
+                true => find_error(&log)?,
                 false => None,
             };
             Ok::<_, fs::Error>((is_there.then_some(log), line))

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::open_lines::{Line, OpenLines};
-use super::trace::{LineKind, Trace, traced};
+use super::trace::{LineKind, Trace, is_traced, traced};
 use crate::diag::is_control;
 
 /// The number of last lines to keep by default.
@@ -91,13 +91,17 @@ impl Tail {
         }
     }
 
-    /// The latest line of a stream, traced or not.
+    /// The latest line of a stream. If the streams have separate pipes, a traced command is reported
+    /// only until something else was printed: then the order of commands and output is unknown.
     pub(super) fn last_line(&self, stream: usize) -> Option<String> {
-        Some(self.open.of_stream(stream))
-            .filter(|open| !open.is_empty())
-            .or(self.command.as_deref())
-            .or(self.complete.back().map(Vec::as_slice))
-            .map(printable)
+        let open = Some(self.open.of_stream(stream)).filter(|open| !open.is_empty());
+        let printed = self.complete.back().map(Vec::as_slice);
+        let line = if self.traces.len() > 1 && printed.is_some() {
+            open.filter(|open| !is_traced(open)).or(printed)
+        } else {
+            open.or(self.command.as_deref()).or(printed)
+        };
+        line.map(printable)
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
@@ -210,6 +214,23 @@ mod tests {
         let end = end_of(&[b"+ cp -a '\n' \xff"], TAIL_LINES);
         assert_eq!(end.command.as_deref(), Some("cp -a '"));
         assert_eq!(end_of(&[b"+ set +x\n"], TAIL_LINES).command, None);
+    }
+
+    #[test]
+    fn output_is_preferred_to_commands_of_another_pipe() {
+        let mut tail = Tail::of_script(2, TAIL_LINES);
+        let mut last = |stream, chunk: &[u8]| {
+            tail.push(stream, chunk);
+            tail.last_line(stream).unwrap()
+        };
+        assert_eq!(last(1, b"+ make\n"), "+ make");
+        assert_eq!(last(0, b"compiling\n"), "compiling");
+        assert_eq!(last(1, b"+ sleep 1\n"), "compiling");
+        assert_eq!(last(1, b"+ sle"), "compiling");
+        assert_eq!(last(0, b"more"), "more");
+        let mut tail = Tail::of_script(1, TAIL_LINES);
+        tail.push(0, b"compiling\n+ sleep 1\n");
+        assert_eq!(tail.last_line(0).unwrap(), "+ sleep 1");
     }
 
     #[test]

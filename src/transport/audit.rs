@@ -1,16 +1,34 @@
 //! The audit log: one line per request in the Common Event Format, as in the Go agent. The lines
-//! have the log target `audit` and the log level `debug`.
+//! have the log target `audit` and the log level `debug`. On a VM, they are also sent to syslog.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use hyper::{Method, StatusCode};
+
+use super::syslog::{Priority, Syslog};
 
 /// The log target.
 const TARGET: &str = "audit";
 
-/// Whether the audit log is enabled.
+/// The process has one audit log, like it has one log.
+static SYSLOG: OnceLock<Syslog> = OnceLock::new();
+
+/// Sends the lines of all transports to the machine's syslog daemon from now on.
+pub(crate) fn send_to_syslog() {
+    SYSLOG.get_or_init(Syslog::start);
+}
+
+/// Whether lines are logged or sent.
 fn is_enabled() -> bool {
-    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+    SYSLOG.get().is_some() || tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
+fn record(priority: Priority, line: &str) {
+    tracing::debug!(target: TARGET, "{line}");
+    if let Some(syslog) = SYSLOG.get() {
+        syslog.log(priority, line);
+    }
 }
 
 /// Logs a request over NATS. `server` is host and port of the NATS server. `problem` is the reason
@@ -18,7 +36,8 @@ fn is_enabled() -> bool {
 pub(super) fn nats(method: &str, reply_to: &str, server: &str, problem: Option<&str>) {
     if is_enabled() {
         let line = nats_line(method, reply_to, server, &host_name(), problem);
-        tracing::debug!(target: TARGET, "{line}");
+        let priority = problem.map_or(Priority::Usual, |_| Priority::Failure);
+        record(priority, &line);
     }
 }
 
@@ -26,7 +45,7 @@ pub(super) fn nats(method: &str, reply_to: &str, server: &str, problem: Option<&
 pub(super) fn https(method: &Method, path: &str, user: &str, peer: SocketAddr, status: StatusCode) {
     if is_enabled() {
         let line = https_line(method, path, user, peer, &host_name(), status);
-        tracing::debug!(target: TARGET, "{line}");
+        record(Priority::Usual, &line);
     }
 }
 

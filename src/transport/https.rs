@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -245,16 +246,20 @@ impl HttpsServer {
         if let Err(error) = limit_waiting(&stream) {
             tracing::debug!(%error, "failed to set the limits of a connection");
         }
-        let handshake = self.acceptor.accept(stream);
-        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+        let stream = match self.stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => stream,
+            Some(Ok(Err(error))) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 return;
             }
-            Err(_) => return,
+            Some(Err(_)) | None => return,
         };
-        let service = service_fn(|request| self.audited(request, peer, login));
+        let has_request = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            has_request.store(true, Ordering::Relaxed);
+            self.audited(request, peer, login)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -263,7 +268,10 @@ impl HttpsServer {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
+            // The graceful shutdown of a connection would wait for its first request.
+            () = self.stop.cancelled() => if !has_request.load(Ordering::Relaxed) {
+                return;
+            } else {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

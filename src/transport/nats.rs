@@ -23,7 +23,7 @@ pub use outbox::{Outbox, PublishError};
 use self::pool::Pool;
 use super::throttle::Throttle;
 use super::url::BusUrl;
-use super::{Answer, BusOptions, Handle, TransportError, audit, tls};
+use super::{Answer, BusOptions, Handle, InvalidRequest, TransportError, audit, tls};
 use crate::config::Secret;
 use crate::runtime::{self, Task};
 
@@ -51,6 +51,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 pub struct Nats {
     client: Client,
     connected: watch::Receiver<bool>,
+    pool: Arc<Pool>,
     outbox: Outbox,
     serving: Task<()>,
     sending: Task<()>,
@@ -78,7 +79,12 @@ impl Nats {
         let stop = CancellationToken::new();
         let pool = Arc::new(Pool::new(addresses(&urls)?, stop.clone()));
         let (connected_sender, connected) = watch::channel(false);
-        let options = options(bus, &urls, agent_id, &pool, connected_sender)?;
+        let events = EventLog {
+            pool: Arc::clone(&pool),
+            connected: connected_sender,
+            logged: Throttle::default(),
+        };
+        let options = options(bus, &urls, agent_id, events)?;
         let client = options
             .connect(pool.servers())
             .await
@@ -92,7 +98,7 @@ impl Nats {
         let responder = Arc::new(Responder {
             handle,
             client: client.clone(),
-            pool,
+            pool: Arc::clone(&pool),
             outbox: outbox.clone(),
             logged: Throttle::default(),
         });
@@ -100,6 +106,7 @@ impl Nats {
             serving: runtime::spawn("nats", serve(subscriber, responder, stop.clone())),
             client,
             connected,
+            pool,
             outbox,
             sending,
             _stop_when_dropped: stop.clone().drop_guard(),
@@ -137,6 +144,12 @@ impl Nats {
             .await;
     }
 
+    /// Tells the connection that another one has replaced it. It still serves, but its failures are not
+    /// warnings any more.
+    pub fn retire(&self) {
+        self.pool.retire();
+    }
+
     /// Stops receiving requests, waits a few seconds for the replies to those that have arrived, and closes the connection.
     pub async fn stop(self) {
         let Self {
@@ -145,9 +158,15 @@ impl Nats {
             serving,
             sending,
             stop,
+            connected,
             ..
         } = self;
         stop.cancel();
+        if !*connected.borrow() {
+            // Nothing can be sent, and the client would wait for a connection.
+            tracing::debug!("closed a connection to the message bus that was not established");
+            return;
+        }
         let all_sent = async {
             // Ignore a failure, because the task itself has logged it.
             let _ = serving.await;
@@ -178,15 +197,10 @@ fn options(
     bus: &BusOptions,
     urls: &[BusUrl],
     agent_id: &str,
-    pool: &Arc<Pool>,
-    connected: watch::Sender<bool>,
+    events: EventLog,
 ) -> Result<ConnectOptions, TransportError> {
-    let selector = Arc::clone(pool);
-    let events = Arc::new(EventLog {
-        pool: Arc::clone(pool),
-        connected,
-        logged: Throttle::default(),
-    });
+    let selector = Arc::clone(&events.pool);
+    let events = Arc::new(events);
     let mut options = ConnectOptions::new()
         .name(agent_id)
         .tls_client_config(tls::client(bus).map_err(TransportError::Tls)?)
@@ -238,12 +252,21 @@ impl EventLog {
             Event::Disconnected => {
                 self.connected.send_replace(false);
                 let server = self.pool.current();
-                if self.logged.should_log(&format!("lost {server}")) {
-                    tracing::warn!(server, "lost the connection to the message bus");
+                if self.pool.is_retired() {
+                    tracing::debug!(server, "closed a connection to the message bus");
+                } else if self.logged.should_log(&format!("lost {server}")) {
+                    tracing::warn!(
+                        server,
+                        "lost the connection to the message bus; reconnecting"
+                    );
                 }
             }
             // The pool logs why attempts failed.
             Event::ClientError(_) => tracing::debug!(%event, "message bus"),
+            // While a connection is being established or replaced, these are no news either.
+            Event::ServerError(_) if !*self.connected.borrow() || self.pool.is_retired() => {
+                tracing::debug!(%event, "message bus");
+            }
             Event::ServerError(_) | Event::SlowConsumer(_) => {
                 if self.logged.should_log(&event.to_string()) {
                     tracing::warn!(server = self.pool.current(), %event, "the message bus reported a problem");
@@ -274,13 +297,19 @@ impl Responder {
                 body,
             }) => {
                 let bytes = body.len();
-                let sent = self.outbox.reply(reply_to.clone(), body).await;
-                let problem = sent.err().map(|error| error.to_string());
+                let problem = match self.outbox.reply(reply_to.clone(), body).await {
+                    Err(_) if reply_to.is_empty() => Some("reply_to is missing".to_owned()),
+                    sent => sent.err().map(|error| error.to_string()),
+                };
                 audit::nats(&method, &reply_to, &server, problem.as_deref());
                 if let Some(problem) = problem {
                     let method = audit::short(&method);
                     tracing::warn!(method, bytes, problem, "a request got no reply");
                 }
+            }
+            // The first copy gets the reply.
+            Err(InvalidRequest::Duplicate) => {
+                tracing::debug!("ignoring the copy of a request that came over another connection");
             }
             Err(error) => {
                 let reason = error.to_string();

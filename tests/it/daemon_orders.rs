@@ -92,7 +92,8 @@ mod bodies {
         assert!(play.here().stop(LIMIT).await);
         assert_eq!(processes_below(&play.world.base()), [] as [&str; 0]);
         let message = play.failure(&last).await;
-        assert!(message.ends_with(&message_of_cancel("long")), "{message}");
+        let stopped = "Compiling package long: the agent was stopped";
+        assert!(message.ends_with(stopped), "{message}");
         let hidden = listed(play.world.base().join("data"));
         assert!(
             hidden

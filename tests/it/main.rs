@@ -46,6 +46,7 @@ mod plan;
 mod promises;
 mod protect_host;
 mod protected_trees;
+mod protocol;
 mod readers;
 mod rebuild;
 mod remote;

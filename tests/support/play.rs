@@ -159,13 +159,24 @@ impl Play {
         Self::in_process(*place)
     }
 
+    /// An agent on a stemcell whose root directory is `root` in the world. It must not be asked to change settings: it would change
+    /// this machine's certificates.
+    pub(crate) fn on_a_stemcell(world: World) -> Self {
+        Self::start_on(world, Isolation::None, Platform::Linux)
+    }
+
     fn start_in(world: World, isolation: Isolation) -> Self {
+        Self::start_on(world, isolation, Platform::Dummy)
+    }
+
+    fn start_on(world: World, isolation: Isolation, platform: Platform) -> Self {
         let vcap = Vcap::new(&world.base());
         let environment = Environment::of_this_process();
         std::fs::create_dir_all(vcap.bosh()).unwrap();
         bootstrap::bootstrap(&vcap, Platform::Dummy).unwrap();
         let settings = json!({
             "agent_id": "agent-1",
+            "networks": {"default": {"ip": "10.0.0.9"}},
             "blobstore": {"provider": "local", "options": {"blobstore_path": world.path("store")}},
         });
         let sources = vec![Source::File {
@@ -188,7 +199,8 @@ impl Play {
                 user_namespace: UserNamespace::Outside,
             },
             environment,
-            platform: Platform::Dummy,
+            platform,
+            root: world.path("root"),
             store: SettingsStore::new(&vcap, &config).unwrap(),
             settings: Settings::from_json(settings).unwrap(),
             update: UpdateSettings::default(),
@@ -200,6 +212,11 @@ impl Play {
     }
 
     pub(crate) async fn ask(&self, method: &str, arguments: Value) -> Value {
+        self.ask_as(3, method, arguments).await
+    }
+
+    /// Sends a request as a Director with this version of the protocol.
+    pub(crate) async fn ask_as(&self, protocol: i64, method: &str, arguments: Value) -> Value {
         let agent = match &self.host {
             Host::Here(agent, _) => agent,
             Host::Process(..) => {
@@ -207,7 +224,8 @@ impl Play {
                 return serde_json::from_str(&reply).unwrap();
             }
         };
-        let request = json!({"protocol": 3, "method": method, "arguments": arguments}).to_string();
+        let request = json!({"protocol": protocol, "method": method, "arguments": arguments});
+        let request = request.to_string();
         let answered = agent.handle(request.as_bytes(), None, false).await.unwrap();
         serde_json::from_slice(&answered.body).unwrap()
     }

@@ -128,6 +128,39 @@ async fn failing_script_is_reported_like_the_go_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failure_starts_with_the_first_error() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::ready().await;
+    let noise = "for i in {1..5000}; do echo line $i; done";
+    let script = format!("echo 'a.c:3:5: error: no such thing'\n{noise}\necho more >&2\nexit 1\n");
+    let release = source_of_script(&script);
+    let failure = scene
+        .director
+        .compile(release.package("app"), &NOTHING, &scene.blobs)
+        .await
+        .unwrap_err();
+    let words = "result: Compiling package app: Error in line 1 of app.stdout.log: a.c:3:5: error: no such thing\n\
+                 Running packaging script: Running packaging script: Command exited with 1; Truncated stdout: ";
+    let text = failure.exception();
+    assert!(text.contains(words), "{text}");
+    assert!(text.contains("keep_unreachable_vms"), "{text}");
+    let log = scene.vm.log();
+    let lines = log.lines().filter(|line| line.contains("phase ended"));
+    for line in lines {
+        assert!(line.contains(" package=app task="), "{line}");
+    }
+    let packaging = log
+        .lines()
+        .find(|line| line.contains("phase=\"packaging\""));
+    assert!(
+        packaging.is_some_and(|line| line.contains(" seconds=0.")),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_and_invalid_sources_are_refused() {
     if !is_possible() {
         return;

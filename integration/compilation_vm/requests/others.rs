@@ -63,6 +63,44 @@ async fn spec_with_jobs_is_refused() {
         .unwrap();
 }
 
+/// A Director first stops the jobs of an instance that it deletes. The agent has refused the instance's jobs.
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_is_deleted_after_a_refused_apply() {
+    if !is_possible() {
+        return;
+    }
+    let scene = Scene::ready().await;
+    let client = connect(&scene.server, "monitor").await;
+    let monitor = Monitor::new(&client).await;
+    let director = &scene.director;
+    let mut spec = spec();
+    spec["packages"] = json!({ "app": {} });
+    for method in ["prepare", "apply"] {
+        let failure = director.send(method, json!([spec])).await.unwrap_err();
+        let text = failure.exception();
+        assert!(text.ends_with("use a stemcell with the Go agent"), "{text}");
+    }
+    for (method, arguments, value) in [
+        ("run_script", json!(["pre-stop", {}]), json!({})),
+        ("drain", json!(["shutdown"]), json!(0)),
+        ("stop", json!([]), json!("stopped")),
+        ("run_script", json!(["post-stop", {}]), json!({})),
+        ("list_disk", json!([]), json!([])),
+    ] {
+        assert_eq!(
+            director.send(method, arguments).await,
+            Ok(value),
+            "{method}"
+        );
+    }
+    wait_for("the announcement", LIMIT, || {
+        match monitor.heard("shutdown", AGENT).as_slice() {
+            [Value::Null] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn state_has_the_spec_of_the_last_apply() {
     if !is_possible() {
@@ -248,6 +286,13 @@ async fn new_bus_credentials_are_used_without_losing_a_poll() {
     let release = source_of_script(SMALL);
     director.compile_release(&release, &blobs).await.unwrap();
     vm.stays_up_for(Duration::from_millis(1));
+    let log = vm.log();
+    let warnings: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains(" WARN - "))
+        .collect();
+    let of_bus = |line: &&&str| line.contains("message bus") || line.contains("got no reply");
+    assert_eq!(warnings.iter().find(of_bus), None);
     // Also not after a restart.
     vm.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(vm.ended(LIMIT), 1);

@@ -10,7 +10,7 @@ use crate::agent::arguments::{ArgumentError, first};
 use crate::agent::tasks::Cancellation;
 use crate::config::json::JsonError;
 use crate::fs;
-use crate::machine::instance::{ApplySpec, Instance, NetworkNotFound};
+use crate::machine::instance::{ApplySpec, Instance, NetworkNotFound, UnsupportedWork};
 use crate::machine::network::DefaultNetwork;
 use crate::runtime::{self, TaskFailed};
 
@@ -24,10 +24,10 @@ pub(in crate::agent) const ACTION: Action = Action::Task {
 enum ApplyError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    #[error("Extracting method arguments from payload: Unmarshalling action argument")]
-    Spec(#[from] JsonError),
-    #[error("Applying: {0}, but this agent only compiles packages")]
-    UnsupportedWork(&'static str),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("Applying")]
+    UnsupportedWork(#[source] UnsupportedWork),
     #[error("Resolving dynamic networks")]
     Networks(#[from] NetworkNotFound),
     #[error("Applying")]
@@ -36,11 +36,16 @@ enum ApplyError {
     Task(#[from] TaskFailed),
 }
 
+/// The argument is not an apply spec.
+#[derive(Debug, thiserror::Error)]
+#[error("Extracting method arguments from payload: Unmarshalling action argument")]
+pub(super) struct SpecError(#[from] pub(super) JsonError);
+
 /// Stores the spec for `get_state` and heartbeats, and writes the files from which scripts read the
 /// names of this instance.
 async fn apply(agent: &Agent, arguments: &[Value]) -> Result<Value, ApplyError> {
     let [spec] = first(arguments)?;
-    let spec = ApplySpec::parse(spec.clone())?;
+    let spec = ApplySpec::parse(spec.clone()).map_err(SpecError)?;
     if let Some(work) = spec.unsupported_work() {
         return Err(ApplyError::UnsupportedWork(work));
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
@@ -48,7 +49,8 @@ async fn fetch_logs(
     task: &TaskContext,
 ) -> Result<Value, FetchLogsError> {
     let request = LogsRequest::of_blobs(arguments)?;
-    let (archive, digest) = pack(agent, &request, &[Algorithm::Sha1], task).await?;
+    task.progress.enter("packing");
+    let (archive, digest) = pack(agent, &request, &[Algorithm::Sha1], &task.cancel).await?;
     task.progress.enter("uploading");
     let id = agent.blobs().create(archive.path(), &task.cancel).await?;
     Ok(json!({ "blobstore_id": id.to_string(), "sha1": digest }))
@@ -59,12 +61,11 @@ pub(super) async fn pack(
     agent: &Agent,
     request: &LogsRequest,
     algorithms: &[Algorithm],
-    task: &TaskContext,
+    cancel: &CancellationToken,
 ) -> Result<(LeasedFile, String), FetchLogsError> {
-    task.progress.enter("packing");
     let selection = LogSelection::new(agent.vcap(), &request.kinds, &request.filters)?;
     let directory = agent.vcap().temporary();
-    let (own, cancel) = (algorithms.to_vec(), task.cancel.clone());
+    let (own, cancel) = (algorithms.to_vec(), cancel.clone());
     let packing = runtime::spawn_blocking("logs", move || {
         let archive = temporary(&directory)?;
         let digests = selection.pack(archive.path(), &own, &cancel)?;

@@ -27,7 +27,8 @@ async fn fetch_logs(
 ) -> Result<Value, FetchLogsError> {
     let (request, (url, headers)) = LogsRequest::of_signed_url(arguments)?;
     let algorithms = [Algorithm::Sha1, Algorithm::Sha512];
-    let (archive, digest) = pack(agent, &request, &algorithms, task).await?;
+    task.progress.enter("packing");
+    let (archive, digest) = pack(agent, &request, &algorithms, &task.cancel).await?;
     task.progress.enter("uploading");
     let blobs = agent.blobs();
     blobs

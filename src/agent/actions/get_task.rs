@@ -1,4 +1,6 @@
-//! `get_task`: reports the result of a task, or its progress while it runs.
+//! `get_task`: reports the result of a task, or its progress if it does not end soon.
+
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
@@ -8,10 +10,13 @@ use crate::agent::Agent;
 use crate::agent::arguments::{ArgumentError, first, text};
 
 pub(in crate::agent) const ACTION: Action =
-    Action::Immediate(|agent, arguments| std::future::ready(get_task(agent, arguments)).boxed());
+    Action::Immediate(|agent, arguments| get_task(agent, arguments).boxed());
 
-fn get_task(agent: &Agent, arguments: &[Value]) -> ActionResult {
-    Ok(agent.tasks().get(task_id(arguments)?)?)
+/// How long a reply waits for the end of a running task. A Director waits 45 seconds for a reply.
+const WAIT: Duration = Duration::from_millis(400);
+
+async fn get_task(agent: &Agent, arguments: &[Value]) -> ActionResult {
+    Ok(agent.tasks().wait(task_id(arguments)?, WAIT).await?)
 }
 
 /// The task ID in the arguments of `get_task` and `cancel_task`.

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::machine::bootstrap::Platform;
-use crate::process::{self, Program, RunError, Status};
-use crate::runtime::{self, TaskFailed};
+use crate::machine::program::{ProgramError, run_program};
 
 pub(in crate::agent) const ACTION: Action =
     Action::Immediate(|agent, _| shutdown(agent).map_err(ActionError::new).boxed());
@@ -20,42 +18,18 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 enum ShutdownError {
-    #[error("there is no program `shutdown` in PATH")]
-    NoProgram,
-    #[error(transparent)]
-    Run(#[from] RunError),
-    #[error(transparent)]
-    Task(#[from] TaskFailed),
-    #[error("`shutdown` {status}: {}", tail.join("\n"))]
-    Failed { status: Status, tail: Vec<String> },
-    #[error("`shutdown` takes too long")]
-    TimedOut,
+    #[error("this machine is not shut down, because the agent was started with `-P dummy`")]
+    Dummy,
+    #[error("this machine is not shut down")]
+    Program(#[from] ProgramError),
 }
 
-/// Shuts the machine down. Does nothing on the platform `dummy`, because that is a developer's
-/// machine.
+/// Shuts the machine down. Refused on the platform `dummy`, because that is a developer's machine.
 async fn shutdown(agent: &Agent) -> Result<Value, ShutdownError> {
     if agent.platform() == Platform::Dummy {
-        return Ok(json!(""));
+        return Err(ShutdownError::Dummy);
     }
-    let environment = agent.state.environment.clone();
-    let own = environment.clone();
-    let finding =
-        runtime::spawn_blocking("shutdown", move || process::find_program("shutdown", &own));
-    let program = Program {
-        file: finding.await?.ok_or(ShutdownError::NoProgram)?,
-        arguments: ["-P", "0"].map(Into::into).into(),
-        environment,
-    };
-    let cancel = CancellationToken::new();
-    let ended = tokio::time::timeout(LIMIT, process::run_to_end(&program, &cancel))
-        .await
-        .map_err(|_| ShutdownError::TimedOut)??;
-    if !ended.status.is_success() {
-        return Err(ShutdownError::Failed {
-            status: ended.status,
-            tail: ended.tail,
-        });
-    }
+    let arguments = ["-P", "0"].map(Into::into).into();
+    run_program("shutdown", arguments, &agent.state.environment, LIMIT).await?;
     Ok(json!(""))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::archive::UnpackError;
 use crate::blobs::BlobError;
-use crate::compile::{CompileError, ScriptFailure};
+use crate::compile::{CompileError, PrintedLine, ScriptFailure};
 use crate::diag::Bytes;
 use crate::process::{ENDING_LIMIT, Ending, Status};
 use crate::release::Name;
@@ -111,18 +111,31 @@ pub(crate) enum Reason {
     /// The task was canceled.
     #[error("the compilation was canceled")]
     Canceled,
+    /// The agent was stopped while the task was running.
+    #[error("the agent was stopped")]
+    Stopped,
 }
 
-/// Prints a script's failure in the Go agent's format: the phrase `Running packaging script` twice,
-/// the exit code, and the ends of both streams.
+/// Prints a script's failure: the first error in its output, if one is found, and then the text of
+/// the Go agent: the phrase `Running packaging script` twice, the exit code, and the ends of both
+/// streams.
 #[derive(Debug)]
-pub(crate) struct ScriptText(pub Box<ScriptFailure>);
+pub(crate) struct ScriptText {
+    /// The failure.
+    pub failure: Box<ScriptFailure>,
+    /// The log that contains the error line, and the line.
+    pub error: Option<(PathBuf, PrintedLine)>,
+}
 
 impl std::error::Error for ScriptText {}
 
 impl fmt::Display for ScriptText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failure = &self.0;
+        let failure = &self.failure;
+        if let Some((log, line)) = &self.error {
+            let log = fs::file_name(log).display();
+            writeln!(f, "Error in line {} of {log}: {}", line.number, line.text)?;
+        }
         let code = match failure.status {
             Status::Exited(code) => code,
             Status::Signaled(signal) => 128 + signal,
@@ -150,7 +163,7 @@ impl fmt::Display for ScriptText {
         if let Some(reason) = &failure.log_failure {
             write!(f, " (not complete: {reason})")?;
         }
-        Ok(())
+        f.write_str(" (a Director deletes the VM unless `keep_unreachable_vms` is set)")
     }
 }
 
@@ -186,25 +199,29 @@ mod tests {
     use super::*;
     use crate::diag::Chain;
 
-    fn failure(stdout: Ending, stderr: Ending) -> CompileFailure {
+    fn failure(stdout: Ending, stderr: Ending, error: Option<PrintedLine>) -> CompileFailure {
         let package = Name::parse("redis").unwrap();
-        CompileFailure {
+        let failure = ScriptFailure {
             package: package.clone(),
-            source: Reason::Script(ScriptText(Box::new(ScriptFailure {
-                package,
-                status: Status::Exited(1),
-                elapsed: Duration::from_secs(1),
-                cause: None,
-                processes: Vec::new(),
-                tail: crate::process::LastLines::default(),
-                undeclared: Vec::new(),
-                findings: Vec::new(),
-                denials: None,
-                endings: vec![stdout, stderr],
-                log: PathBuf::from("/log"),
-                first_log: None,
-                log_failure: None,
-            }))),
+            status: Status::Exited(1),
+            elapsed: Duration::from_secs(1),
+            cause: None,
+            processes: Vec::new(),
+            tail: crate::process::LastLines::default(),
+            undeclared: Vec::new(),
+            findings: Vec::new(),
+            denials: None,
+            endings: vec![stdout, stderr],
+            log: PathBuf::from("/log"),
+            first_log: None,
+            log_failure: None,
+        };
+        CompileFailure {
+            package,
+            source: Reason::Script(ScriptText {
+                failure: Box::new(failure),
+                error: error.map(|line| (PathBuf::from("/logs/redis.stderr.log"), line)),
+            }),
         }
     }
 
@@ -217,11 +234,24 @@ mod tests {
 
     #[test]
     fn script_failure_has_the_text_of_the_go_agent() {
-        let failure = failure(ending(b"one\ntwo\n", 8), ending(b"rest\nline\n", 20_000));
+        let text = |error| {
+            let stderr = ending(b"rest\nline\n", 20_000);
+            let failure = failure(ending(b"one\ntwo\n", 8), stderr, error);
+            Chain(&failure).to_string()
+        };
+        let go = "Running packaging script: Running packaging script: Command exited with 1; \
+                  Stdout: one\ntwo\n, Truncated stderr: line\n\nThe whole output is on the VM: /log \
+                  (a Director deletes the VM unless `keep_unreachable_vms` is set)";
+        assert_eq!(text(None), format!("Compiling package redis: {go}"));
+        let error = PrintedLine {
+            number: 7,
+            text: "a.c:1:1: error: x".to_owned(),
+        };
         assert_eq!(
-            Chain(&failure).to_string(),
-            "Compiling package redis: Running packaging script: Running packaging script: Command exited with 1; \
-             Stdout: one\ntwo\n, Truncated stderr: line\n\nThe whole output is on the VM: /log"
+            text(Some(error)),
+            format!(
+                "Compiling package redis: Error in line 7 of redis.stderr.log: a.c:1:1: error: x\n{go}"
+            )
         );
     }
 

@@ -1,5 +1,5 @@
 //! Tracks the phases of a compile request. `get_task` reports the current phase, and the log has
-//! the durations. If a script fails in a restricted run, it may be run again without restrictions.
+//! one line for each phase, with its duration. If a script fails in a restricted run, it may be run again without restrictions.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -21,15 +21,13 @@ const LOGGED: usize = 5;
 /// The phases of one compile request.
 #[derive(Debug)]
 pub(super) struct Phases {
-    package: Name,
     progress: Arc<TaskProgress>,
     current: Mutex<Option<(&'static str, Instant)>>,
 }
 
 impl Phases {
-    pub(super) fn new(package: &Name, progress: &Arc<TaskProgress>) -> Arc<Self> {
+    pub(super) fn new(progress: &Arc<TaskProgress>) -> Arc<Self> {
         Arc::new(Self {
-            package: package.clone(),
             progress: Arc::clone(progress),
             current: Mutex::new(None),
         })
@@ -45,8 +43,7 @@ impl Phases {
     /// Ends the current phase.
     pub(super) fn end(&self) {
         if let Some((phase, since)) = self.current().take() {
-            let seconds = format!("{:.3}", since.elapsed().as_secs_f64());
-            tracing::info!(package = %self.package, phase, seconds, "phase ended");
+            tracing::info!(phase, seconds = seconds(since), "phase ended");
         }
     }
 
@@ -68,13 +65,16 @@ impl Phases {
             Event::FirstRunFailed { first, .. } => self.log_first_run(first),
             Event::RunWithCopies { lines, .. } => {
                 let line = lines.first().map_or("", |line| line.text.as_str());
-                tracing::warn!(package = %self.package, line, "compiling the package again with copies of its dependencies");
+                tracing::warn!(
+                    line,
+                    "compiling the package again with copies of its dependencies"
+                );
             }
             Event::SecondRunSucceeded { first, .. } => {
-                tracing::warn!(package = %self.package, log = %first.log.display(), "the package compiled only in its second run, without restrictions");
+                tracing::warn!(log = %first.log.display(), "the package compiled only in its second run, without restrictions");
                 self.log_denials(&first.denials);
                 for dependency in &first.undeclared {
-                    tracing::warn!(package = %self.package, dependency = %dependency, "the first run of the script used a package that is not a declared dependency");
+                    tracing::warn!(dependency = %dependency, "the first run of the script used a package that is not a declared dependency");
                 }
             }
             Event::Denied { denials, .. } => self.log_denials(denials),
@@ -104,32 +104,36 @@ impl Phases {
 
     /// Logs problems that a successful script left behind.
     pub(super) fn log_end(&self, end: &ScriptEnd) {
-        let package = &self.package;
         if end.left_behind > 0 {
-            tracing::warn!(%package, processes = end.left_behind, "the packaging script left processes running, which were stopped");
+            tracing::warn!(
+                processes = end.left_behind,
+                "the packaging script left processes running, which were stopped"
+            );
         }
         if end.not_ended > 0 {
-            tracing::warn!(%package, processes = end.not_ended, "could not stop processes of the packaging script, which belong to another user");
+            tracing::warn!(
+                processes = end.not_ended,
+                "could not stop processes of the packaging script, which belong to another user"
+            );
         }
         if let Some(failure) = &end.output.log_failure {
-            tracing::warn!(%package, %failure, "the log of the packaging script is incomplete");
+            tracing::warn!(%failure, "the log of the packaging script is incomplete");
         }
     }
 
     /// Logs why a restricted first run failed, before the script is run again.
     fn log_first_run(&self, first: &FirstRun) {
-        let package = &self.package;
         let tail = &first.tail.lines;
         for line in &tail[tail.len().saturating_sub(LOGGED)..] {
-            tracing::warn!(%package, line, "one of the last lines of the restricted run");
+            tracing::warn!(line, "one of the last lines of the restricted run");
         }
         let log = first.log.display();
-        tracing::warn!(%package, failure = first.failure, %log, "running the script again without restrictions");
+        tracing::warn!(failure = first.failure, %log, "running the script again without restrictions");
     }
 
     /// Logs which files of a dependency were changed.
     fn log_changed(&self, dependency: &Name, changed: &Changed, what: &'static str) {
-        tracing::warn!(package = %self.package, %dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
+        tracing::warn!(%dependency, changes = %changed.difference, suspects = %changed.suspects, "{what}");
     }
 
     /// Logs the first denials of a script. If the restrictions may have caused some of the denials,
@@ -145,11 +149,20 @@ impl Phases {
                 .iter()
                 .map(|(path, _)| path.display().to_string())
                 .collect();
-            tracing::warn!(package = %self.package, line = denial.line, paths = paths.join(", "), "a restricted script was denied access");
+            tracing::warn!(
+                line = denial.line,
+                paths = paths.join(", "),
+                "a restricted script was denied access"
+            );
         }
     }
 
     fn current(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The seconds since a time, with milliseconds.
+pub(super) fn seconds(since: Instant) -> f64 {
+    (since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }

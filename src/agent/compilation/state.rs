@@ -133,7 +133,7 @@ impl CompilerState {
             return Ok(discarded);
         };
         on_disk("forget", move || context.store.remove(&installed)).await?;
-        tracing::info!(package = %name, "removed an installed package for lack of space");
+        tracing::info!(removed = %name, "removed an installed package for lack of space");
         Ok(true)
     }
 

@@ -38,6 +38,7 @@ fn agent(base: &std::path::Path) -> Agent {
         },
         environment,
         platform: Platform::Dummy,
+        root: base.join("root"),
         store: SettingsStore::new(&vcap, &config).unwrap(),
         settings: Settings::from_json(json!({"agent_id": "a-1", "vm": {"name": "c-1"}})).unwrap(),
         update: UpdateSettings::default(),
@@ -107,17 +108,210 @@ async fn actions_reply_at_once_or_as_a_task() {
     )
     .await;
     assert_eq!(updated, json!({"value": "ok"}));
-    assert_eq!(
-        ask(&agent, "shutdown", json!([])).await,
-        json!({"value": ""})
+}
+
+/// The conversation in which a Director deletes an instance, also after a refused `apply`.
+#[tokio::test]
+async fn instance_without_jobs_can_be_stopped_and_deleted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let mut shutdowns = agent.shutdowns();
+    let spec = json!({"packages": {"redis": {}}});
+    for (method, prefix) in [("apply", "Applying"), ("prepare", "Preparing apply spec")] {
+        let (_, refused) = task(&agent, method, json!([spec])).await;
+        let expected = format!(
+            "{prefix}: the spec has packages to install, but this agent only compiles packages: use a stemcell with the Go agent"
+        );
+        assert!(exception(&refused).ends_with(&expected), "{refused}");
+    }
+    for (method, arguments, value) in [
+        (
+            "run_script",
+            json!(["pre-stop", {"env": {"A": "b"}}]),
+            json!({}),
+        ),
+        ("drain", json!(["update", {}]), json!(0)),
+        ("drain", json!(["shutdown"]), json!(0)),
+        ("stop", json!([]), json!("stopped")),
+        ("run_script", json!(["post-stop", {}]), json!({})),
+        ("list_disk", json!([]), json!([])),
+        ("remove_persistent_disk", json!(["disk-1"]), json!({})),
+        (
+            "prepare",
+            json!([{"job": {"name": "x"}}]),
+            json!("prepared"),
+        ),
+    ] {
+        let (_, reply) = task(&agent, method, arguments).await;
+        assert_eq!(reply, json!({ "value": value }), "{method}");
+    }
+    assert!(shutdowns.has_changed().unwrap());
+    shutdowns.mark_unchanged();
+    let started = ask(&agent, "start", json!([])).await;
+    assert_eq!(started, json!({"value": "started"}));
+    for (method, arguments, expected) in [
+        ("drain", json!(["update"]), "Drain update requires new spec"),
+        (
+            "run_errand",
+            json!(["x"]),
+            "At least one job template is required to run an errand",
+        ),
+        (
+            "mount_disk",
+            json!(["x", "y"]),
+            "this agent only compiles packages and cannot mount a disk",
+        ),
+    ] {
+        let (id, reply) = task(&agent, method, arguments).await;
+        let start = format!("Action Failed get_task: Task {id} result: {expected}");
+        assert!(exception(&reply).starts_with(&start), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn list_disk_replies_at_once_to_old_directors() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let request = br#"{"method":"list_disk","arguments":[],"protocol":2}"#;
+    let answered = agent.handle(request, None, false).await.unwrap();
+    assert_eq!(answered.body, br#"{"value":[]}"#);
+}
+
+/// The first poll for a short task returns its result: with another one, a Director would wait a second.
+#[tokio::test]
+async fn first_poll_for_a_short_task_has_its_result() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let spec = json!([{"deployment": "dep", "job": {"name": "compilation-1"}}]);
+    for (method, arguments, value) in [
+        ("update_settings", json!([{"trusted_certs": ""}]), "ok"),
+        ("apply", spec, "applied"),
+    ] {
+        let started = ask(&agent, method, arguments).await;
+        let id = started["value"]["agent_task_id"].clone();
+        let end = ask(&agent, "get_task", json!([id])).await;
+        assert_eq!(end, json!({ "value": value }));
+    }
+}
+
+#[tokio::test]
+async fn uploaded_blob_is_verified_and_stored() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let blob = |id: &str, digest: &str| json!([{"blob_id": id, "checksum": digest, "payload": "aHVudGVyMg=="}]);
+    // printf hunter2 | sha1sum
+    let sha1 = "f3bbbd66a63d4bf1747940578ec3d0103530e21d";
+    let (_, stored) = task(&agent, "upload_blob", blob("id-1", sha1)).await;
+    assert_eq!(stored, json!({"value": "id-1"}));
+    let directory = Vcap::new(scratch.path()).sensitive_blobs();
+    assert_eq!(fs::read(&directory.join("id-1")).unwrap(), b"hunter2");
+    for (id, digest) in [
+        ("id-2", "0".repeat(40)),
+        ("../id", sha1.to_owned()),
+        ("id-2", "?".into()),
+    ] {
+        let (_, refused) = task(&agent, "upload_blob", blob(id, &digest)).await;
+        assert!(!exception(&refused).contains("hunter2"), "{refused}");
+    }
+    assert_eq!(fs::list(&directory).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn bundled_logs_are_removed_on_request() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let vcap = Vcap::new(scratch.path());
+    fs::create_dir_all(&vcap.temporary()).unwrap();
+    let request = json!([{"owning_user": "", "log_type": "job", "filters": null}]);
+    let bundled = ask(&agent, "bundle_logs", request).await;
+    let path = bundled["value"]["logs_tar_path"].as_str().unwrap();
+    assert!(
+        bundled["value"]["sha512"]
+            .as_str()
+            .unwrap()
+            .starts_with("sha512:")
     );
+    assert!(std::path::Path::new(path).exists());
+    for _ in 0..2 {
+        let removed = ask(&agent, "remove_file", json!([path])).await;
+        assert_eq!(removed, json!({ "value": path }));
+        assert!(!std::path::Path::new(path).exists());
+    }
+    let refused = ask(&agent, "remove_file", json!([vcap.bosh()])).await;
+    assert!(exception(&refused).contains("is not a temporary file of the agent"));
+    assert!(vcap.bosh().exists());
+    let request = json!([{"owning_user": "no such user", "log_type": "job"}]);
+    let refused = ask(&agent, "bundle_logs", request).await;
+    assert_eq!(
+        exception(&refused),
+        "Action Failed bundle_logs: there is no user \"no such user\" on this machine"
+    );
+    assert_eq!(fs::list(&vcap.temporary()).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn newer_dns_records_are_saved() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let vcap = Vcap::new(scratch.path());
+    for directory in [vcap.temporary(), vcap.blobs()] {
+        fs::create_dir_all(&directory).unwrap();
+    }
+    let records = |version: u64| {
+        let text = json!({"version": version, "records": [["10.0.0.1", "a.bosh"]]}).to_string();
+        fs::write(&vcap.blobs().join("dns"), text.as_bytes()).unwrap();
+        let digest = crate::release::Digests::of(
+            text.as_bytes(),
+            &[crate::release::digest::Algorithm::Sha1],
+        );
+        json!(["dns", digest.sha1(), version])
+    };
+    for version in [2, 1, 3] {
+        let synced = ask(&agent, "sync_dns", records(version)).await;
+        assert_eq!(synced, json!({"value": "synced"}));
+        let saved = crate::machine::dns::saved_version(&vcap);
+        assert_eq!(saved, Some(version.max(2)));
+    }
+    let mut wrong = records(4);
+    wrong[2] = json!(5);
+    let refused = ask(&agent, "sync_dns", wrong).await;
+    assert!(exception(&refused).ends_with("does not match version supplied by director"));
+    // The machine's own files stay on this platform.
+    assert!(!scratch.path().join("root").exists());
+}
+
+#[tokio::test]
+async fn dummy_machine_is_not_changed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let user = json!({"user": "bosh_a", "public_key": "ssh-rsa AAAA"});
+    for (method, arguments, expected) in [
+        ("ssh", json!(["setup", user]), "no user is created"),
+        (
+            "ssh",
+            json!(["other", {}]),
+            "Unknown command for SSH method",
+        ),
+        ("shutdown", json!([]), "this machine is not shut down"),
+    ] {
+        let reply = ask(&agent, method, arguments).await;
+        let start = format!("Action Failed {method}: {expected}");
+        assert!(exception(&reply).starts_with(&start), "{reply}");
+    }
+    let cleaned = ask(&agent, "ssh", json!(["cleanup", {"user_regex": "^bosh_a"}])).await;
+    assert_eq!(
+        cleaned["value"],
+        json!({"command": "cleanup", "status": "success"})
+    );
+    let deleted = ask(&agent, "delete_arp_entries", json!([{"ips": ["10.0.0.1"]}])).await;
+    assert_eq!(deleted, json!({"value": {}}));
 }
 
 #[tokio::test]
 async fn unknown_method_is_named_in_the_reply() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
-    for method in ["run_script", "", "PING", "unmount_disk"] {
+    for method in ["prepare_network_change", "", "PING"] {
         let reply = ask(&agent, method, json!([])).await;
         assert_eq!(exception(&reply), format!("unknown message {method}"));
     }
@@ -194,7 +388,7 @@ async fn failed_tasks_have_the_texts_of_the_go_agent() {
         (
             "apply",
             json!([{"packages": {"redis": {}}}]),
-            "Applying: the spec has packages to install, but this agent only compiles packages",
+            "Applying: the spec has packages to install, but this agent only compiles packages: use a stemcell with the Go agent",
         ),
         (
             "apply",

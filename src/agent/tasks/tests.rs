@@ -205,3 +205,45 @@ fn old_and_excess_results_are_removed() {
     assert_eq!(table.entries.len(), KEPT - 1);
     assert!(!table.entries.contains_key("0") && table.entries.contains_key("1000"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn wait_ends_with_the_task_the_limit_or_the_agent() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (tasks, _) = Tasks::load(&scratch.path().join("tasks.json"));
+    let (go, wait) = oneshot::channel::<()>();
+    let work = |context: TaskContext| async move {
+        tokio::select! {
+            _ = wait => Ok(json!("done")),
+            () = context.cancel.cancelled() => std::future::pending().await,
+        }
+    };
+    let started = tasks.start(options("apply", Cancellation::Unsupported), work);
+    let id = id_of(&started.await.unwrap());
+    let limit = Duration::from_secs(3600);
+    // Further requests are answered at once.
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|_| {
+            let (tasks, id) = (tasks.clone(), id.clone());
+            runtime::spawn("test", async move { tasks.wait(&id, limit).await })
+        })
+        .collect();
+    while tasks.shared.waiting.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(id_of(&tasks.wait(&id, limit).await.unwrap()), id);
+    go.send(()).unwrap();
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().unwrap(), json!("done"));
+    }
+    assert_eq!(tasks.wait(&id, limit).await.unwrap(), json!("done"));
+
+    let work = |_| std::future::pending();
+    let started = tasks.start(options("apply", Cancellation::Unsupported), work);
+    let id = id_of(&started.await.unwrap());
+    // The time is simulated.
+    assert_eq!(id_of(&tasks.wait(&id, limit).await.unwrap()), id);
+    let long = tasks.wait(&id, Duration::MAX);
+    let stop = tasks.stop(Duration::ZERO);
+    let (running, ended) = tokio::join!(long, stop);
+    assert_eq!((id_of(&running.unwrap()), ended), (id, false));
+}

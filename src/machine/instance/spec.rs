@@ -32,6 +32,11 @@ pub(crate) struct NetworkNotFound {
     pub name: String,
 }
 
+/// A spec needs more than an agent without jobs can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}, but this agent only compiles packages: use a stemcell with the Go agent")]
+pub struct UnsupportedWork(&'static str);
+
 impl ApplySpec {
     /// Parses a spec.
     ///
@@ -63,7 +68,7 @@ impl ApplySpec {
     /// The part of the spec that an agent without jobs cannot apply; `None` if the agent can apply the
     /// whole spec, for example that of a compilation VM.
     #[must_use]
-    pub fn unsupported_work(&self) -> Option<&'static str> {
+    pub fn unsupported_work(&self) -> Option<UnsupportedWork> {
         let is_there = |value: Option<&Value>| match value {
             None | Some(Value::Null) => false,
             Some(Value::Array(list)) => !list.is_empty(),
@@ -72,15 +77,16 @@ impl ApplySpec {
         };
         let job = self.member("job");
         let in_job = |name| Object::of(job?.as_object()?).get(name);
-        if is_there(self.member("packages")) {
-            Some("the spec has packages to install")
+        let work = if is_there(self.member("packages")) {
+            "the spec has packages to install"
         } else if is_there(in_job("templates")) {
-            Some("the spec has jobs to configure")
+            "the spec has jobs to configure"
         } else if is_there(self.member("rendered_templates_archive")) {
-            Some("the spec has templates of jobs to install")
+            "the spec has templates of jobs to install"
         } else {
-            None
-        }
+            return None;
+        };
+        Some(UnsupportedWork(work))
     }
 
     /// The document's `index`: an integer or null.

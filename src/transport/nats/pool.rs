@@ -26,6 +26,8 @@ pub(super) struct Pool {
     statistics: OnceLock<Arc<Statistics>>,
     logged: Throttle,
     stop: CancellationToken,
+    /// Canceled when another connection has replaced this one, so that its failures are no news.
+    retired: CancellationToken,
 }
 
 /// An attempt to connect. Its result is known when the library asks for the next attempt.
@@ -52,6 +54,7 @@ impl Pool {
             last: Mutex::new(None),
             statistics: OnceLock::new(),
             logged: Throttle::default(),
+            retired: stop.child_token(),
             stop,
         }
     }
@@ -64,6 +67,16 @@ impl Pool {
     /// Sets the library's counters, which are created after this pool.
     pub(super) fn set_statistics(&self, statistics: Arc<Statistics>) {
         let _ = self.statistics.set(statistics);
+    }
+
+    /// From now on, failures are logged at the level `debug`.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Whether the connection was retired or stopped.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
     }
 
     /// Host and port of the current server; empty before the first attempt.
@@ -117,7 +130,9 @@ impl Pool {
             // The library records all other errors itself.
             .unwrap_or("failed to resolve the host name");
         let server = address(addr);
-        if self.logged.should_log(&format!("{server} {reason}")) {
+        if self.is_retired() {
+            tracing::debug!(server, reason, "failed to connect a replaced connection");
+        } else if self.logged.should_log(&format!("{server} {reason}")) {
             tracing::warn!(
                 server,
                 reason,

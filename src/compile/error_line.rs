@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::compile::PrintedLine;
+use super::printed::PrintedLine;
 use crate::fs;
 use crate::process::{LineKind, Trace, printable};
 
@@ -20,7 +20,25 @@ const CONSEQUENCE: usize = 10;
 ///
 /// # Errors
 /// The log cannot be read.
-pub(super) fn find(log: &Path) -> fs::Result<Option<PrintedLine>> {
+pub(crate) fn find_error(log: &Path) -> fs::Result<Option<PrintedLine>> {
+    Ok(search(log)?.found())
+}
+
+/// Searches several logs of one script, such as those of stderr and stdout. Returns the index of the log with the line, and the line. Among
+/// equally likely lines, that of the first log is chosen.
+///
+/// # Errors
+/// A log cannot be read.
+pub(crate) fn find_error_in(logs: &[&Path]) -> fs::Result<Option<(usize, PrintedLine)>> {
+    let searches = logs.iter().map(|log| search(log));
+    let searches: Vec<Search> = searches.collect::<fs::Result<_>>()?;
+    let best = searches.iter().enumerate().min_by_key(|(_, it)| it.rank());
+    let best = best.map(|(index, _)| index);
+    let found = searches.into_iter().nth(best.unwrap_or_default());
+    Ok(best.zip(found.and_then(Search::found)))
+}
+
+fn search(log: &Path) -> fs::Result<Search> {
     let (mut search, mut trace) = (Search::default(), Trace::default());
     fs::for_each_block(log, |block| {
         for line in block.split_inclusive('\n') {
@@ -32,7 +50,7 @@ pub(super) fn find(log: &Path) -> fs::Result<Option<PrintedLine>> {
             }
         }
     })?;
-    Ok(search.found())
+    Ok(search)
 }
 
 /// The errors found so far.
@@ -70,6 +88,16 @@ impl Search {
             self.of_tool = Some(error_line(self.lines, line));
         } else if self.of_command.is_none() && has(SHELL, line) {
             self.of_shell = Some(error_line(self.lines, line));
+        }
+    }
+
+    /// The less, the more likely the line that [`found`](Self::found) returns is the reason.
+    fn rank(&self) -> u8 {
+        match (&self.of_tool, &self.of_shell, &self.of_command) {
+            (Some(_), _, _) => 0,
+            (None, Some(_), _) => 1,
+            (None, None, Some(_)) => 2,
+            (None, None, None) => 3,
         }
     }
 
@@ -273,7 +301,31 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let log = place.path().join("log");
         fs::write(&log, text.as_bytes()).unwrap();
-        find(&log).unwrap()
+        find_error(&log).unwrap()
+    }
+
+    #[test]
+    fn most_likely_line_of_several_logs_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let log = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            fs::write(&path, text.as_bytes()).unwrap();
+            path
+        };
+        let shell = log(
+            "shell",
+            "x\ncp: cannot stat 'a': No such file or directory\n",
+        );
+        let tool = log("tool", "a.c:1:1: error: x\n");
+        let nothing = log("nothing", "a line\n");
+        let in_logs = |logs: &[&Path]| {
+            let found = find_error_in(logs).unwrap();
+            found.map(|(index, line)| (index, line.number))
+        };
+        assert_eq!(in_logs(&[&shell, &tool]), Some((1, 1)));
+        assert_eq!(in_logs(&[&nothing, &shell]), Some((1, 2)));
+        assert_eq!(in_logs(&[&shell, &shell]), Some((0, 2)));
+        assert_eq!(in_logs(&[&nothing, &nothing]), None);
     }
 
     fn found(line: &str) -> bool {

@@ -1,0 +1,135 @@
+//! `sync_dns`: updates the DNS records of this machine from a blob.
+
+use std::path::Path;
+
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use serde_json::{Value, json};
+use tempfile::TempPath;
+
+use super::{Action, ActionError};
+use crate::agent::Agent;
+use crate::agent::arguments::{ArgumentError, first, text};
+use crate::blobs::{BlobError, BlobId, Headers, SignedUrl};
+use crate::fs::{self, Context as _};
+use crate::machine::bootstrap::Platform;
+use crate::machine::dns::{DnsError, DnsRecords, saved_version};
+use crate::release::MultiDigest;
+use crate::runtime::{self, TaskFailed};
+
+pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments| {
+    sync_dns(agent, arguments).map_err(ActionError::new).boxed()
+});
+
+/// The longest text of records, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SyncDnsError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error("fetching new DNS records")]
+    Fetch(#[from] BlobError),
+    #[error("the DNS records have {0} bytes, which is too much")]
+    TooLong(u64),
+    #[error(transparent)]
+    Records(#[from] DnsError),
+    #[error("saving DNS records")]
+    Save(#[from] fs::Error),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+/// Where records are fetched from.
+pub(super) enum RecordsBlob {
+    Blobstore(BlobId),
+    Signed(SignedUrl, Headers),
+}
+
+async fn sync_dns(agent: &Agent, arguments: &[Value]) -> Result<Value, SyncDnsError> {
+    let [id, digest, version] = first(arguments)?;
+    let id = parsed(id, "blob_id", BlobId::parse)?;
+    let digest = parsed(digest, "digest", MultiDigest::parse)?;
+    sync(
+        agent,
+        &RecordsBlob::Blobstore(id),
+        &digest,
+        number(version)?,
+    )
+    .await
+}
+
+/// Fetches and saves records, unless the machine has them or newer ones.
+pub(super) async fn sync(
+    agent: &Agent,
+    blob: &RecordsBlob,
+    digest: &MultiDigest,
+    version: u64,
+) -> Result<Value, SyncDnsError> {
+    if !is_new(agent, version).await? {
+        return Ok(json!("synced"));
+    }
+    let directory = agent.vcap().temporary();
+    let making = runtime::spawn_blocking("dns", move || temporary(&directory));
+    let file = making.await??;
+    let (blobs, stopping) = (agent.blobs(), agent.tasks().stopping());
+    match blob {
+        RecordsBlob::Blobstore(id) => blobs.get(id, digest, &file, stopping).await?,
+        RecordsBlob::Signed(url, headers) => {
+            let fetching = blobs.get_signed(url, headers, digest, &file, stopping);
+            fetching.await?;
+        }
+    }
+    let _changing = agent.state.changing_system.lock().await;
+    // Another request may have saved newer records meanwhile.
+    if !is_new(agent, version).await? {
+        return Ok(json!("synced"));
+    }
+    let (vcap, root) = (agent.vcap().clone(), agent.state.root.clone());
+    let platform = agent.platform();
+    let saving = runtime::spawn_blocking("dns", move || {
+        let length = fs::metadata(&file)?.len();
+        if length > LONGEST {
+            return Err(SyncDnsError::TooLong(length));
+        }
+        let records = DnsRecords::parse(fs::read(&file)?, version)?;
+        if platform == Platform::Linux {
+            records.write_hosts(&root)?;
+        }
+        Ok(records.save(&vcap)?)
+    });
+    saving.await??;
+    Ok(json!("synced"))
+}
+
+/// Whether this version is newer than the saved one.
+async fn is_new(agent: &Agent, version: u64) -> Result<bool, TaskFailed> {
+    let vcap = agent.vcap().clone();
+    let reading = runtime::spawn_blocking("dns", move || saved_version(&vcap));
+    Ok(reading.await?.is_none_or(|saved| saved < version))
+}
+
+fn temporary(directory: &Path) -> fs::Result<TempPath> {
+    let file = tempfile::Builder::new()
+        .prefix("dns-")
+        .tempfile_in(directory)
+        .at("make a file in", directory)?;
+    Ok(file.into_temp_path())
+}
+
+pub(super) fn number(version: &Value) -> Result<u64, ArgumentError> {
+    version.as_u64().ok_or_else(|| ArgumentError::Invalid {
+        what: "version",
+        reason: "it is not a number".to_owned(),
+    })
+}
+
+pub(super) fn parsed<T, E: std::fmt::Display>(
+    value: &Value,
+    what: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ArgumentError> {
+    parse(text(value, what)?).map_err(|error| ArgumentError::Invalid {
+        what,
+        reason: error.to_string(),
+    })
+}

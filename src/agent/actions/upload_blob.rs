@@ -1,0 +1,78 @@
+//! `upload_blob`: stores a small blob that the request contains. Later requests find it by its ID.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use serde_json::{Map, Value, json};
+
+use super::{Action, ActionError};
+use crate::agent::Agent;
+use crate::agent::arguments::{ArgumentError, first, get, object, text};
+use crate::agent::tasks::Cancellation;
+use crate::blobs::BlobId;
+use crate::fs;
+use crate::release::digest::DigestMismatch;
+use crate::release::{Digests, MultiDigest};
+use crate::runtime::{self, TaskFailed};
+
+pub(in crate::agent) const ACTION: Action = Action::Task {
+    run: |agent, arguments, _| {
+        upload_blob(agent, arguments)
+            .map_err(ActionError::new)
+            .boxed()
+    },
+    cancellation: Cancellation::Unsupported,
+    resumes: false,
+};
+
+#[derive(Debug, thiserror::Error)]
+enum UploadBlobError {
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    #[error("Payload corrupted. Checksum mismatch. Expected '{expected}'")]
+    Digest {
+        expected: String,
+        source: DigestMismatch,
+    },
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, UploadBlobError> {
+    let [argument] = first(arguments)?;
+    let nothing = Map::new();
+    let argument = object(argument, "upload_blob")?.unwrap_or(&nothing);
+    let id = parsed(argument, "blob_id", BlobId::parse)?;
+    let digest = parsed(argument, "checksum", MultiDigest::parse)?;
+    // The text of a decoding error may contain a part of the payload.
+    let payload = parsed(argument, "payload", |text| {
+        STANDARD.decode(text).map_err(|_| "it is not base64")
+    })?;
+    let directory = agent.vcap().sensitive_blobs();
+    let name = id.to_string();
+    let storing = runtime::spawn_blocking("upload", move || {
+        let found = Digests::of(&payload, &digest.algorithms());
+        let matched = digest.verify(&found);
+        matched.map_err(|source| UploadBlobError::Digest {
+            expected: digest.as_str().to_owned(),
+            source,
+        })?;
+        fs::create_dir_all_with_mode(&directory, 0o700)?;
+        Ok::<_, UploadBlobError>(fs::write_atomic(&directory.join(name), &payload, 0o600)?)
+    });
+    storing.await??;
+    Ok(json!(id.to_string()))
+}
+
+fn parsed<T, E: std::fmt::Display>(
+    argument: &Map<String, Value>,
+    what: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ArgumentError> {
+    parse(text(get(argument, what), what)?).map_err(|error| ArgumentError::Invalid {
+        what,
+        reason: error.to_string(),
+    })
+}
