@@ -203,7 +203,7 @@ impl Agent {
         &self.state.vcap
     }
 
-    fn platform(&self) -> Platform {
+    pub(crate) fn platform(&self) -> Platform {
         self.state.platform
     }
 

@@ -19,7 +19,7 @@ use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, Look, SandboxError, UserNamespace};
 use crate::transport::TransportError;
-use crate::{fs, runtime, sandbox, transport};
+use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
 
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
@@ -152,9 +152,6 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         settings: loaded.settings,
         update: loaded.update,
     })?;
-    if options.platform == Platform::Linux {
-        transport::send_to_syslog();
-    }
     let mut connection = BusConnection::start(&agent, &options.vcap).await?;
     let stop_preparing = stop.child_token();
     let preparing = runtime::spawn("prepare", {

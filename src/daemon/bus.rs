@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, Live};
 use crate::config::Vcap;
 use crate::diag::Chain;
+use crate::machine::bootstrap::Platform;
 use crate::runtime::{self, Task};
-use crate::transport::{BusOptions, Handle, Https, Nats, Scheme, TransportError};
+use crate::transport::{self, BusOptions, Handle, Https, Nats, Scheme, TransportError};
 
 /// The heartbeat interval. A health monitor reports an agent as lost if it gets no heartbeat for a
 /// minute.
@@ -41,8 +42,11 @@ enum Transport {
 }
 
 impl BusConnection {
-    /// Starts to connect (NATS), or starts to listen (HTTPS).
+    /// Starts to connect (NATS), or starts to listen (HTTPS). On a stemcell, also starts to send audit lines to syslog.
     pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
+        if agent.platform() == Platform::Linux {
+            transport::send_to_syslog();
+        }
         // Subscribe before reading the settings, so that no change is missed.
         let changes = agent.bus_changes();
         let blobs = vcap.blobs();

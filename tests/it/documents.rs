@@ -105,6 +105,30 @@ fn documents_explain_every_flag_of_compile() {
     assert!(missing.is_empty(), "in no page: {missing:?}");
 }
 
+/// The tests of a page that do not exist: names with `::` whose last part is no function.
+fn missing_tests(page: &Document, sources: &str) -> Vec<String> {
+    let names = page.code.iter().map(|(_, code)| code);
+    let tests = names.filter(|code| code.contains("::") && !code.contains(char::is_whitespace));
+    tests
+        .filter(|test| {
+            let function = test.rsplit("::").next().unwrap();
+            !sources.contains(&format!("fn {function}("))
+        })
+        .cloned()
+        .collect()
+}
+
+#[test]
+fn tests_of_the_protocols_traps_exist() {
+    let sources: Vec<String> = files(".rs").into_values().collect();
+    let documents = documents();
+    let page = &documents["docs/protocol-traps.md"];
+    assert_eq!(missing_tests(page, &sources.concat()), [""; 0]);
+    assert!(page.code.len() > 35);
+    let planted = Document::parse("`a::b`, `a::c`");
+    assert_eq!(missing_tests(&planted, "fn b() {}"), ["a::c"]);
+}
+
 #[test]
 fn page_of_the_daemon_names_every_method() {
     let methods = std::fs::read_to_string(root().join("src/agent/method.rs")).unwrap();
