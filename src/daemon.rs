@@ -184,7 +184,7 @@ async fn check_directories(
         isolation.check_data(&vcap, &look)
     });
     match checking.await? {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(error) if error.is_data_replaced() => {
             let hint = error.hint();
             tracing::error!(hint, "compile requests will fail: {}", Chain(&error));

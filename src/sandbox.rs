@@ -66,6 +66,7 @@ pub(crate) use script::{run_holding, run_on_terminal};
 pub(crate) use seen::{SeenPath, SeenPaths};
 pub(crate) use server::main as server_main;
 pub use shared_tree::SharedTree;
+pub(crate) use shared_tree::SilentMount;
 pub use spec::{Report, ScriptEnd, Spec};
 #[cfg(test)]
 pub(crate) use step::{Step, StepError};

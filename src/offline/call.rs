@@ -55,7 +55,7 @@ pub(super) async fn compile(
         let image = options.image().and_then(|it| it.digest.clone());
         record.set_stemcell(stemcell.clone(), image);
     }
-    let call = Call {
+    let mut call = Call {
         options,
         stemcell,
         progress,
@@ -69,7 +69,7 @@ pub(super) async fn compile(
         None => LAST_RESORT.into(),
     };
     let to = (call.progress.as_ref(), cancel);
-    let making = setup::work_directory(&call.options, &first_output, to).await;
+    let making = setup::work_directory(&mut call.options, &first_output, to).await;
     let work_directory = making.inspect_err(|_| made.remove_empty())?;
     let result = call.run(&work_directory, outputs, written).await;
     if let Err(error) = &result {

@@ -77,6 +77,7 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         image: options.image().map(|it| it.root.clone()),
         environment: options.script_environment().clone(),
         agent: options.agent.clone(),
+        silent: options.silent.clone(),
         who: options.who.clone(),
         force: options.force,
     }

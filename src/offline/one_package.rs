@@ -64,7 +64,7 @@ pub async fn compile_package(
             };
         }
     };
-    let call = Call {
+    let mut call = Call {
         job,
         options,
         progress,
@@ -124,7 +124,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(&self, places: Places) -> Result<(), OfflineError> {
+    async fn run(&mut self, places: Places) -> Result<(), OfflineError> {
         places.check_others()?;
         self.check_user()?;
         self.compare_stemcells();
@@ -133,7 +133,7 @@ impl Call<'_> {
         self.record.set_inputs(&inputs);
         let output_directory = fs::parent(&self.files.output);
         let to = (self.progress.as_ref(), self.cancel);
-        let work_directory = setup::work_directory(&self.options, output_directory, to).await?;
+        let work_directory = setup::work_directory(&mut self.options, output_directory, to).await?;
         let result = self.compile_in(&work_directory, inputs).await;
         if let Err(error) = &result {
             // Report the free space before the work directory is removed.

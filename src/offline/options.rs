@@ -48,6 +48,8 @@ pub struct Options {
     pub scratch: sandbox::Sharing,
     /// The base directory, `/var/vcap`.
     pub vcap: Vcap,
+    /// Mounts over directories of packages that do not respond. The run sets it.
+    pub(crate) silent: Vec<sandbox::SilentMount>,
     /// The isolation of packages from each other.
     pub isolation: sandbox::Isolation,
     /// The user namespace that this process has entered for isolation.

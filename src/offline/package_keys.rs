@@ -92,8 +92,9 @@ impl CommonParts {
 
 /// The values of the flags that affect what a script can do or see, and the user. With other values, a script may fail or build something
 /// else. The isolation tier is not included, because all tiers give the same package.
+///
+/// Lists all fields, without `..`, so that a new option cannot be forgotten here.
 fn flags(options: &Options) -> BTreeMap<String, String> {
-    // List all fields, without `..`, so that a new option cannot be forgotten here.
     let Options {
         readonly_dependencies,
         protect_host,
@@ -109,6 +110,7 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         stemcell_images: _,
         stemcell_image: _,
         is_one_of_several: _,
+        silent: _,
         documents: _,
         vcap: _,
         environment: _,

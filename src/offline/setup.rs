@@ -205,9 +205,9 @@ pub(super) async fn close(context: Arc<Context>, progress: &Progress) -> Result<
 }
 
 /// Creates the work directory: where the options say, or in the data directory, or in `beside`. Waits for the processes of a killed run
-/// to end.
+/// to end. Notes in `options` which mounts do not respond.
 pub(super) async fn work_directory(
-    options: &Options,
+    options: &mut Options,
     beside: &Path,
     (progress, cancel): (&Progress, &CancellationToken),
 ) -> Result<WorkDirectory, OfflineError> {
@@ -216,6 +216,7 @@ pub(super) async fn work_directory(
         let (beside, cancel) = (beside.to_owned(), cancel.clone());
         let (isolation, agent) = (options.isolation, options.agent.clone());
         runtime::spawn_blocking("work directory", move || {
+            let mut silent = Vec::new();
             if wanted.is_none() {
                 let look = Look::at_mounts(&agent, &cancel);
                 let checked = isolation.check_data(&vcap, &look);
@@ -223,18 +224,20 @@ pub(super) async fn work_directory(
                 if cancel.is_cancelled() {
                     return Err(OfflineError::Stopped);
                 }
-                checked?;
+                silent = checked?;
             }
             let stop = || cancel.is_cancelled();
             let made = work_directory::make(wanted.as_deref(), &vcap, &beside, &stop)?;
-            Ok::<_, OfflineError>(made)
+            Ok::<_, OfflineError>((made, silent))
         })
     };
-    making.await?.inspect_err(|error| {
+    let (made, silent) = making.await?.inspect_err(|error| {
         let data = options.vcap.data();
         let wanted = options.work_directory.as_deref();
         space::report_free(progress, error, &[wanted.unwrap_or(&data), beside]);
-    })
+    })?;
+    options.silent = silent;
+    Ok(made)
 }
 
 /// Removes the work directory. Does not block the thread, because the removal may be slow and signals must be handled meanwhile.

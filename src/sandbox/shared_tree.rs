@@ -33,6 +33,7 @@ use self::links::Links;
 use self::lock::LockNotes;
 use self::removals::Removals;
 pub(super) use self::silent::Responses;
+pub(crate) use self::silent::SilentMount;
 use super::error::SandboxError;
 use super::scratch::Scratch;
 use crate::config::Vcap;
@@ -123,21 +124,25 @@ impl SharedTree {
     }
 
     /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it. Unmounts
-    /// those that do not respond, over other directories, too.
+    /// those that do not respond, over other directories, too. Returns the others that do not respond: the tree cannot be used.
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], and [`SandboxError::SilentMount`] for the data directory.
-    pub(super) fn check_data(vcap: &Vcap, responses: Responses<'_>) -> Result<(), SandboxError> {
+    pub(super) fn check_data(
+        vcap: &Vcap,
+        responses: Responses<'_>,
+    ) -> Result<Vec<SilentMount>, SandboxError> {
         let silent = silent::unmount_left(vcap, responses)?;
         if silent::has(&silent, &vcap.packages()) {
             // The notes of a killed run cannot be read.
-            return Ok(());
+            return Ok(silent);
         }
-        let mut silent = silent.into_iter();
-        match silent.find(|it| vcap.data().starts_with(&it.directory)) {
-            Some(silent) => Err(silent.into()),
-            None => lock::check_data(vcap, &vcap.packages().join(MARKER)),
+        let is_above_data = |it: &&SilentMount| vcap.data().starts_with(&it.directory);
+        if let Some(silent) = silent.iter().find(is_above_data) {
+            return Err(silent.clone().into());
         }
+        lock::check_data(vcap, &vcap.packages().join(MARKER))?;
+        Ok(silent)
     }
 
     /// Checks that all file systems that are mounted over the directories of the tree respond. Unmounts those that the script of a killed

@@ -10,7 +10,7 @@ use super::landlocked::Landlocked;
 use super::look::Look;
 use super::namespaces::{NamespaceOptions, Namespaces};
 use super::scratch::{Scratch, Sharing};
-use super::shared_tree::SharedTree;
+use super::shared_tree::{SharedTree, SilentMount};
 use super::users::{UserNamespace, Users};
 use super::view::Writes;
 use super::{Sandbox, users};
@@ -49,17 +49,22 @@ impl Isolation {
 
     /// Checks the data directory, if the tier may use the base directory itself: the script of a killed run may have replaced it with a
     /// link or mounted a file system over it. Must precede changes in the data directory, such as a new work directory. Unmounts file
-    /// systems of that script that do not respond. `look` says whether a file system responds.
+    /// systems of that script that do not respond. `look` says whether a file system responds. Returns the mounts that do not, over
+    /// directories that only a shared tree needs.
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
-    pub(crate) fn check_data(self, vcap: &Vcap, look: &Look<'_>) -> Result<(), SandboxError> {
+    pub(crate) fn check_data(
+        self,
+        vcap: &Vcap,
+        look: &Look<'_>,
+    ) -> Result<Vec<SilentMount>, SandboxError> {
         let checked = match self {
             Self::Auto => SharedTree::check_data(vcap, &|it| look.responses(it)),
             // These tiers need all directories of the tree.
             Self::Landlock | Self::None => SharedTree::check_mounts(vcap, &|it| look.responses(it))
                 .and_then(|()| SharedTree::check_data(vcap, &|it| look.responses(it))),
-            Self::Namespace | Self::Userns => Ok(()),
+            Self::Namespace | Self::Userns => Ok(Vec::new()),
         };
         look.check_not_stopped()?;
         checked
@@ -106,6 +111,8 @@ pub(crate) struct TierOptions {
     pub(crate) environment: Environment,
     /// Forks the parents of scripts.
     pub(crate) agent: ForkServer,
+    /// Mounts over directories of the shared tree that do not respond, as far as they are known.
+    pub(crate) silent: Vec<SilentMount>,
     /// Names this process to another agent that finds the base directory in use.
     pub(crate) who: String,
     /// Whether installed packages of another agent may be removed.
@@ -199,6 +206,10 @@ impl Tier {
                 TierKind::Landlock => true,
                 TierKind::None => false,
             };
+            if let Some(silent) = own.silent.first() {
+                // Do not wait for it again.
+                return Err(silent.clone().into());
+            }
             let look = Look::at_mounts(&own.agent, &cancel);
             check_mounts(&own.vcap, &[], &look)?;
             let stop = || cancel.is_cancelled();

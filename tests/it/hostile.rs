@@ -12,4 +12,5 @@ mod message_queues;
 mod screen;
 mod signals;
 mod silent_mounts;
+mod terminals;
 mod unkillable;

@@ -18,7 +18,7 @@ use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
-use crate::sandbox::{Look, Sandbox, SandboxError, Sharing, Tier, TierOptions};
+use crate::sandbox::{Look, Sandbox, SandboxError, Sharing, SilentMount, Tier, TierOptions};
 
 /// The subdirectory of the work directory for fetched blobs.
 const FETCHED: &str = "fetched";
@@ -51,10 +51,8 @@ impl CompilerState {
             let look = Look::at_mounts(&agent, &own);
             isolation.check_data(&vcap, &look)
         });
-        checking
-            .await
-            .map_err(Reason::Task)?
-            .map_err(Reason::Sandbox)?;
+        let checked = checking.await.map_err(Reason::Task)?;
+        let silent = checked.map_err(Reason::Sandbox)?;
         let (data, own) = (options.vcap.data(), cancel.clone());
         let making = on_disk("work directory", move || {
             fs::create_dir_all(&data)?;
@@ -62,7 +60,7 @@ impl CompilerState {
             WorkDirectory::make(&data, made, &[FETCHED], &|| own.is_cancelled())
         });
         let work = making.await?;
-        let sandbox = choose(options, work.path(), cancel).await;
+        let sandbox = choose((options, silent), work.path(), cancel).await;
         let sandbox = sandbox.map_err(Reason::Sandbox)?;
         let listener = Listener::default();
         let receiver = Arc::clone(&listener);
@@ -191,7 +189,7 @@ impl CompilerState {
 
 /// Chooses the first isolation tier that works on this machine.
 async fn choose(
-    options: &CompilerOptions,
+    (options, silent): (&CompilerOptions, Vec<SilentMount>),
     work: &Path,
     cancel: &CancellationToken,
 ) -> Result<Sandbox, SandboxError> {
@@ -208,6 +206,7 @@ async fn choose(
         image: None,
         environment: options.environment.clone(),
         agent: options.agent.clone(),
+        silent,
         who: options.who.clone(),
         force: options.force,
     };

@@ -21,14 +21,14 @@ pub(crate) type Responses<'a> = &'a dyn Fn(&[PathBuf]) -> Vec<Response>;
 
 /// A directory over which a file system is mounted that does not respond.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Silent {
+pub(crate) struct SilentMount {
     pub(super) directory: PathBuf,
     /// How long the agent has waited. `None` if its server has ended.
     limit: Option<Duration>,
 }
 
-impl From<Silent> for SandboxError {
-    fn from(silent: Silent) -> Self {
+impl From<SilentMount> for SandboxError {
+    fn from(silent: SilentMount) -> Self {
         Self::SilentMount {
             directory: silent.directory,
             limit: silent.limit,
@@ -37,7 +37,7 @@ impl From<Silent> for SandboxError {
 }
 
 /// Whether a directory is among the silent ones.
-pub(super) fn has(silent: &[Silent], directory: &Path) -> bool {
+pub(super) fn has(silent: &[SilentMount], directory: &Path) -> bool {
     silent.iter().any(|it| it.directory == directory)
 }
 
@@ -46,7 +46,7 @@ pub(super) fn has(silent: &[Silent], directory: &Path) -> bool {
 pub(super) fn unmount_left(
     vcap: &Vcap,
     responses: Responses<'_>,
-) -> Result<Vec<Silent>, SandboxError> {
+) -> Result<Vec<SilentMount>, SandboxError> {
     let base = silent_among(&[vcap.base().to_owned()], responses);
     if !base.is_empty() {
         return Ok(base);
@@ -69,14 +69,14 @@ pub(super) fn unmount_left(
 fn unmount_left_among(
     vcap: &Vcap,
     directories: &[PathBuf],
-    others: &[Silent],
+    others: &[SilentMount],
     responses: Responses<'_>,
-) -> Result<Vec<Silent>, SandboxError> {
+) -> Result<Vec<SilentMount>, SandboxError> {
     let mut silent = silent_among(directories, responses);
     for _ in 0..LIMIT {
         let notes = notes(vcap, &[silent.as_slice(), others].concat());
         let mut is_any_left = false;
-        for Silent { directory, .. } in &silent {
+        for SilentMount { directory, .. } in &silent {
             if is_left(vcap, directory, &notes)? {
                 let real = real(directory)?.unwrap_or_else(|| directory.clone());
                 fs::unmount(&real)?;
@@ -123,7 +123,7 @@ fn is_left(vcap: &Vcap, directory: &Path, notes: &str) -> Result<bool, SandboxEr
 }
 
 /// The notes in files whose directories respond.
-fn notes(vcap: &Vcap, silent: &[Silent]) -> String {
+fn notes(vcap: &Vcap, silent: &[SilentMount]) -> String {
     let files = [(vcap.data(), lock::LOCK), (vcap.packages(), MARKER)];
     let readable = files.iter().filter(|(above, _)| !has(silent, above));
     let texts = readable.filter_map(|(above, name)| {
@@ -134,7 +134,7 @@ fn notes(vcap: &Vcap, silent: &[Silent]) -> String {
 }
 
 /// Those of some directories that are mounts, or links, and do not respond. All directories above them must respond.
-fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<Silent> {
+fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<SilentMount> {
     let mounts = fs::mount_points().unwrap_or_default();
     let may_be_silent = |directory: &&PathBuf| {
         // A directory that this user cannot examine is reported by the tier that needs it.
@@ -154,13 +154,16 @@ fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<Silent
             Response::Gone => None,
             Response::Late(limit) => Some(limit),
         };
-        Some(Silent { directory, limit })
+        Some(SilentMount { directory, limit })
     });
     silent.collect()
 }
 
 /// The first of some directories over which a file system is mounted that does not respond.
-pub(super) fn first_among(directories: &[PathBuf], responses: Responses<'_>) -> Option<Silent> {
+pub(super) fn first_among(
+    directories: &[PathBuf],
+    responses: Responses<'_>,
+) -> Option<SilentMount> {
     let depth = |directory: &PathBuf| directory.components().count();
     let mut directories = directories.to_vec();
     // The outer ones first: a look at what is in a silent one would block this process.

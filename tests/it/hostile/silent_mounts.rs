@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Agent, Daemon, Hanging, LANDLOCK_OF_ROOT, NONE, Place, ReleaseBuilder, Tier, World, in_tiers,
-    require_tools, wait_for,
+    Agent, Daemon, Hanging, LANDLOCK, LANDLOCK_OF_ROOT, NONE, Place, ReleaseBuilder, Tier, World,
+    in_tiers, require_tools, wait_for,
 };
 
 in_tiers!(mounts_of_a_killed_run_are_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(mounts_of_the_machine_are_named: LANDLOCK_OF_ROOT NONE);
 in_tiers!(signal_ends_the_wait_for_a_mount: LANDLOCK_OF_ROOT NONE);
+in_tiers!(automatic_tier_waits_once_for_a_mount: LANDLOCK);
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -127,6 +128,21 @@ mod bodies {
             }
             assert!(start.elapsed() < LIMIT, "{directory}");
         });
+    }
+
+    pub(super) fn automatic_tier_waits_once_for_a_mount(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let Some(_hanging) = mount(&place, "packages", true) else {
+            return;
+        };
+        // After ten seconds, a message says that the agent waits.
+        let agent = place.agent().env("BOSH_AGENT_TEST_MOUNT_LIMIT", "11");
+        let ran = agent.arg(place.release(&plain())).run();
+        let ran = ran.blames_the_machine().says("packages` does not respond");
+        let message = "waiting for the file system that is mounted at";
+        assert_eq!(ran.stderr.matches(message).count(), 1, "{}", ran.stderr);
     }
 
     pub(super) fn signal_ends_the_wait_for_a_mount(tier: Tier) {
