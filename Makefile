@@ -16,7 +16,7 @@ ZIGLANG_VERSION := 0.17.0
 GLIBC := 2.17
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 ZIGBUILD = PATH="$(CURDIR)/$(ZIG_TOOLS)/bin:$(CURDIR)/$(ZIG_TOOLS)/ziglang:$$PATH" PYTHONPATH="$(CURDIR)/$(ZIG_TOOLS)" \
-  cargo zigbuild --locked --release --target
+  cargo zigbuild --locked --profile dist --target
 
 # The names of published binaries: VERSION and the architecture as Debian and Go call it.
 VERSION := $(shell sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml)
@@ -122,7 +122,7 @@ SOURCES := $(ZIG_TOOLS)/.installed-$(ZIGBUILD_VERSION)-$(ZIGLANG_VERSION) $(shel
 
 $(DIST): $(SOURCES)
 	$(ZIGBUILD) $(TARGET).$(GLIBC)
-	install -D -m 0755 target/$(TARGET)/release/bosh-agent $@
+	install -D -m 0755 target/$(TARGET)/dist/bosh-agent $@
 	integration/portable-binary $@ $(TARGET)
 
 $(PUBLISHED)-$(ARCHITECTURE): $(DIST)

@@ -135,5 +135,5 @@ fn debian_package_is_installed_and_removed_in_a_stemcell() {
         SHORT,
     );
     outcome.expect_code(0, "the Debian package");
-    assert!(outcome.stdout.contains("-F _bosh-agent"), "{outcome}");
+    assert!(outcome.stdout.contains("bashdefault"), "{outcome}");
 }
