@@ -165,8 +165,7 @@ fn trial_of_the_daemon_works_as_written() {
 }
 
 #[test]
-fn messages_in_the_troubleshooting_table_exist() {
-    let page = std::fs::read_to_string(root().join("docs/operators.md")).unwrap();
+fn messages_in_the_tables_of_messages_exist() {
     let sources = files(".rs")
         .into_iter()
         .filter(|(path, _)| path.starts_with("src/"));
@@ -175,6 +174,9 @@ fn messages_in_the_troubleshooting_table_exist() {
         .chain(sources)
         .map(|(_, text)| text)
         .collect();
-    let missing = commands::unknown_messages(&page, &texts);
-    assert_eq!(missing, Vec::<String>::new());
+    for page in ["docs/operators.md", "docs/daemon.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let missing = commands::unknown_messages(&text, &texts);
+        assert_eq!(missing, Vec::<String>::new(), "{page}");
+    }
 }
