@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::support::nginx::{MAX_MIB, NAME, Nginx, READER, WRITER};
 use crate::support::proxy::Proxy;
-use bosh_agent::blobs::{BlobError, BlobId, Blobs, BlobstoreSettings, Headers, SignedUrl};
+use bosh_agent::blobs::{
+    BlobError, BlobId, Blobs, BlobstoreSettings, Headers, Persistence, SignedUrl,
+};
 use bosh_agent::config::{Environment, Vcap};
 use bosh_agent::diag::Chain;
 use bosh_agent::release::{Algorithm, Digests, MultiDigest};
@@ -63,7 +65,9 @@ impl Machine {
     }
 
     async fn create(&self, from: &Path) -> Result<BlobId, BlobError> {
-        self.blobs.create(from, &CancellationToken::new()).await
+        self.blobs
+            .create(from, Persistence::Brief, &CancellationToken::new())
+            .await
     }
 }
 
@@ -192,14 +196,26 @@ async fn signed_urls_use_the_ca_of_the_options() {
     let headers = Headers::from_json(&json!({"x-ms-blob-type": "blockblob"})).unwrap();
     machine
         .blobs
-        .put_signed(&url("a/key"), &headers, &source, &cancel)
+        .put_signed(
+            &url("a/key"),
+            &headers,
+            &source,
+            Persistence::Brief,
+            &cancel,
+        )
         .await
         .unwrap();
     assert_eq!(digest_of(&nginx.signed().join("a/key")), digest);
     // The second upload overwrites the first one.
     machine
         .blobs
-        .put_signed(&url("a/key"), &headers, &source, &cancel)
+        .put_signed(
+            &url("a/key"),
+            &headers,
+            &source,
+            Persistence::Brief,
+            &cancel,
+        )
         .await
         .unwrap();
     machine
@@ -224,7 +240,7 @@ async fn signed_urls_use_the_ca_of_the_options() {
     assert_eq!(text, expected);
     let error = machine
         .blobs
-        .put_signed(&forged, &headers, &source, &cancel)
+        .put_signed(&forged, &headers, &source, Persistence::Brief, &cancel)
         .await
         .unwrap_err();
     let text = text_of(&error);

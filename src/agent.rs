@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use compilation::CompilerOptions;
 
 use crate::blobs::{Blobs, BlobsError, BlobstoreSettings};
-use crate::config::{Environment, Settings, UpdateSettings, Vcap};
+use crate::config::{Environment, Secret, Settings, UpdateSettings, Vcap};
 use crate::machine::bootstrap::Platform;
 use crate::machine::instance::Instance;
 use crate::machine::settings::SettingsStore;
@@ -57,6 +57,9 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// Checks the URLs of a message bus.
+pub type CheckUrls = fn(Vec<Secret>) -> Result<(), String>;
+
 /// The options of an agent.
 #[derive(Debug)]
 pub struct AgentOptions {
@@ -68,6 +71,8 @@ pub struct AgentOptions {
     pub platform: Platform,
     /// The root directory of the system, in which users and host names are changed.
     pub root: PathBuf,
+    /// Checks the URLs of a message bus. The error is a text without secrets.
+    pub check_urls: CheckUrls,
     /// Where settings are loaded from and saved.
     pub store: SettingsStore,
     /// The settings from the CPI.
@@ -90,9 +95,11 @@ struct AgentState {
     environment: Environment,
     platform: Platform,
     root: PathBuf,
+    check_urls: CheckUrls,
     store: SettingsStore,
     live: RwLock<Arc<Live>>,
-    blobs: RwLock<Arc<Blobs>>,
+    /// The client for the blobstore in the settings. It is replaced when that blobstore changes.
+    blobs: watch::Sender<Arc<Blobs>>,
     tasks: Tasks,
     recent: RecentRequests,
     compiler: PackageCompiler,
@@ -137,9 +144,10 @@ impl Agent {
                 environment: options.environment,
                 platform: options.platform,
                 root: options.root,
+                check_urls: options.check_urls,
                 store: options.store,
                 live: RwLock::new(Arc::new(live)),
-                blobs: RwLock::new(Arc::new(blobs)),
+                blobs: watch::Sender::new(Arc::new(blobs)),
                 tasks,
                 recent: RecentRequests::default(),
                 compiler: PackageCompiler::new(options.compiler),
@@ -216,8 +224,12 @@ impl Agent {
     }
 
     fn blobs(&self) -> Arc<Blobs> {
-        let blobs = self.state.blobs.read();
-        Arc::clone(&blobs.unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.state.blobs.borrow())
+    }
+
+    /// The blobstore client for transfers that continue with the new client after a change of the settings.
+    fn changing_blobs(&self) -> watch::Receiver<Arc<Blobs>> {
+        self.state.blobs.subscribe()
     }
 
     /// A blobstore client for these settings.
@@ -225,10 +237,11 @@ impl Agent {
         blobs(live, &self.state.vcap, &self.state.environment)
     }
 
-    /// Puts new settings into use.
-    fn adopt(&self, live: Live, blobs: Blobs, bus_changed: bool) {
-        let slot = self.state.blobs.write();
-        *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(blobs);
+    /// Puts new settings into use. `blobs` is the client for a changed blobstore.
+    fn adopt(&self, live: Live, blobs: Option<Blobs>, bus_changed: bool) {
+        if let Some(blobs) = blobs {
+            self.state.blobs.send_replace(Arc::new(blobs));
+        }
         let slot = self.state.live.write();
         *slot.unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
         if bus_changed {

@@ -20,6 +20,8 @@
 //! replicated store may return shortly after an upload. Other statuses, untrusted certificates, and
 //! local files that cannot be read or written fail at once. The Go agent retries every failure of a
 //! store and of a download, but no upload to a signed URL.
+//!
+//! The upload of a compiled package is retried for ten minutes ([`Persistence::Minutes`]), other transfers for some seconds.
 
 mod dav;
 mod error;
@@ -43,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::{AttemptError, BlobError, BlobsError, Failure, ProgramOutput, StoreProblem};
 pub use id::{BlobId, InvalidBlobId};
 pub use options::{BlobstoreSettings, NotText};
+pub use retry::Persistence;
 
 pub use crate::http::{Headers, Url as SignedUrl};
 
@@ -147,7 +150,7 @@ impl Blobs {
             if !looking.await.unwrap_or(false) {
                 continue;
             }
-            let copied = retry(1, Pace::none, cancel, || {
+            let copied = retry(Pace::once(), cancel, || {
                 download.copy(&file, cancel).boxed()
             })
             .await;
@@ -173,10 +176,11 @@ impl Blobs {
     pub async fn create(
         &self,
         from: &Path,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<BlobId, BlobError> {
         self.store
-            .create(from, self.pace, cancel)
+            .create(from, self.pace, persistence, cancel)
             .await
             .map_err(|failure| failure.into_blob_error(BlobError::Create))
     }

@@ -46,22 +46,8 @@ const USAGE: u8 = 2;
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // Do this first: the fork server must be single-threaded and have no open files.
-    if arguments
-        .first()
-        .is_some_and(|first| first == process::SERVER_ARGUMENT)
-    {
-        process::restore_limit_of_open_files(arguments.get(1));
-        return sandbox::server_main();
-    }
-    if let Some((first, rest)) = arguments.split_first()
-        && first == process::LIMITED_ARGUMENT
-    {
-        print_error(&format!(
-            "failed to start a program: {}",
-            process::become_limited(rest)
-        ));
-        return ExitCode::from(FAILED);
+    if let Some(code) = other_role(&arguments) {
+        return code;
     }
     // Reset the signals before any process is started and any signal handler is installed. SIGHUP stays ignored under
     // `nohup`, which asks this program to outlive the terminal.
@@ -75,6 +61,13 @@ pub fn main() -> ExitCode {
     let level = environment.get("BOSH_AGENT_LOG");
     colors::set_for_errors(&arguments, &environment);
     let command = arguments::parse(&arguments);
+    if let Some(level) = level
+        && command.as_ref().is_ok_and(logs)
+        && let Err(error) = runtime::check_level(level)
+    {
+        print_error(&format!("Error: {error}"));
+        return ExitCode::from(USAGE);
+    }
     match command {
         Ok(arguments::Command::Daemon(_)) => {
             runtime::init_telemetry(level, "info", LogFormat::GoAgent);
@@ -101,6 +94,39 @@ pub fn main() -> ExitCode {
             USAGE
         }
     })
+}
+
+/// Runs this process as a helper of another process of this program, or under the name of another program.
+fn other_role(arguments: &[OsString]) -> Option<ExitCode> {
+    // Do this first: the fork server must be single-threaded and have no open files.
+    if arguments
+        .first()
+        .is_some_and(|first| first == process::SERVER_ARGUMENT)
+    {
+        process::restore_limit_of_open_files(arguments.get(1));
+        return Some(sandbox::server_main());
+    }
+    if let Some((first, rest)) = arguments.split_first()
+        && first == process::LIMITED_ARGUMENT
+    {
+        print_error(&format!(
+            "failed to start a program: {}",
+            process::become_limited(rest)
+        ));
+        return Some(ExitCode::from(FAILED));
+    }
+    // The other program must find this process as its caller has started it.
+    daemon::other_program(&Environment::of_this_process()).map(ExitCode::from)
+}
+
+/// Whether a command writes a log.
+fn logs(command: &arguments::Command) -> bool {
+    !matches!(
+        command,
+        arguments::Command::Generate(_)
+            | arguments::Command::Help(_)
+            | arguments::Command::Version { .. }
+    )
 }
 
 /// The version, the commit with its date, and the target.
@@ -152,18 +178,29 @@ fn cannot_start(reason: &str) -> ! {
 /// `run` is a task of the workers while the main thread waits: waking another task on the same
 /// thread is cheaper than waking the main thread.
 fn on_threads(workers: usize, run: impl Future<Output = u8> + Send + 'static) -> u8 {
-    let tokio = match start_threads(workers) {
-        Ok(tokio) => tokio,
-        Err(error) => {
-            print_error(&format!("Error: failed to start: {error}"));
-            return MACHINE;
-        }
-    };
-    let code = tokio.block_on(async { runtime::spawn("main", run).await });
     // A blocking task that reads from a pipe that is never closed must not delay the exit.
-    tokio.shutdown_background();
+    match run_on_threads(workers, run, Duration::ZERO) {
+        Ok(code) | Err(code) => code,
+    }
+}
+
+/// Runs `run` as [`on_threads`] does, and returns its result. Then waits at most `limit` for the end of the threads.
+///
+/// # Errors
+/// The exit code if the runtime cannot be started, or after a panic.
+fn run_on_threads<T: Send + 'static>(
+    workers: usize,
+    run: impl Future<Output = T> + Send + 'static,
+    limit: Duration,
+) -> Result<T, u8> {
+    let tokio = start_threads(workers).map_err(|error| {
+        print_error(&format!("Error: failed to start: {error}"));
+        MACHINE
+    })?;
+    let result = tokio.block_on(async { runtime::spawn("main", run).await });
+    tokio.shutdown_timeout(limit);
     // The panic hook has already reported a panic.
-    code.unwrap_or(FAILED)
+    result.map_err(|_| FAILED)
 }
 
 /// Prints a line to stdout, for other programs.

@@ -9,13 +9,15 @@ mod settings;
 mod update_settings;
 mod vcap;
 
-pub use agent_config::{AgentConfig, AgentConfigError, HttpSource, LinuxOptions, Source};
+pub use agent_config::{
+    AgentConfig, AgentConfigError, CompilationConfig, DiskSource, HttpSource, LinuxOptions, Source,
+};
 pub use environment::Environment;
 pub(crate) use environment::mount_limit;
 pub use secret::Secret;
 pub use settings::{
-    AgentId, AgentIdError, Blobstore, BoshEnv, Bus, BusCertificate, Hidden, Network, Settings,
-    SettingsError,
+    AgentId, AgentIdError, Blobstore, BoshEnv, Bus, BusCertificate, Hidden, MissingSetting,
+    Network, Settings, SettingsError,
 };
 pub use update_settings::{DiskAssociation, Merged, UpdateSettings};
 pub use vcap::{PackagePaths, Vcap, Visibility};

@@ -2,25 +2,30 @@
 //! message bus, and handles the requests of a Director until it is stopped.
 
 mod bus;
+mod stand_aside;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, AgentOptions, CompilerOptions};
 use crate::blobs::BlobsError;
-use crate::config::{AgentConfig, AgentConfigError, Environment, Source, Vcap};
+use crate::config::{
+    AgentConfig, AgentConfigError, Environment, MissingSetting, Settings, Source, Vcap,
+};
 use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
-use crate::machine::settings::{LoadError, SettingsStore};
+use crate::machine::settings::{LoadError, LoadedSettings, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, Look, SandboxError, UserNamespace};
 use crate::transport::TransportError;
 use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
+pub(crate) use stand_aside::GO_AGENT;
+pub use stand_aside::{Question, Serves, find_go_agent, serves};
 
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -35,7 +40,7 @@ pub struct DaemonOptions {
     /// The kind of machine.
     pub platform: Platform,
     /// The path of the agent's configuration, `agent.json`.
-    pub config: Option<PathBuf>,
+    pub config: PathBuf,
     /// The base directory.
     pub vcap: Vcap,
     /// The daemon's environment.
@@ -48,6 +53,8 @@ pub struct DaemonOptions {
     pub isolation: Isolation,
     /// The user namespace that this process has entered for isolation.
     pub user_namespace: UserNamespace,
+    /// The path of this program.
+    pub program: PathBuf,
 }
 
 /// Why a daemon ended without being stopped.
@@ -88,6 +95,9 @@ pub enum DaemonError {
     /// The blobstore's settings cannot be used.
     #[error("Getting blobstore")]
     Blobstore(#[from] BlobsError),
+    /// The settings lack something for the message bus.
+    #[error("Getting mbus handler")]
+    Missing(#[from] MissingSetting),
     /// The message bus cannot be used.
     #[error("Getting mbus handler")]
     Bus(#[from] TransportError),
@@ -111,20 +121,21 @@ impl DaemonError {
 /// error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     // Check the directories before a file in them is opened.
-    let checked = check_directories(&options, stop).await;
+    let checked = check_directories(&options.vcap, &options.agent, options.isolation, stop).await;
     if stop.is_cancelled() {
         return Ok(());
     }
     let is_data_usable = checked?;
-    let config = read_config(options.config.as_ref())?;
+    let config = read_config(&options.config)?;
     let _lock = lock(&options.vcap)?;
-    let secrets = secrets(options.config.as_ref(), &config);
-    let store = SettingsStore::new(&options.vcap, &config)?;
+    let secrets = secrets(&options.config, &config);
+    let store = SettingsStore::new(&options.vcap, &config, &options.environment)?;
     let loaded = match store.load(stop).await {
         Err(LoadError::Stopped) => return Ok(()),
         loaded => loaded?,
     };
     tracing::info!(agent_id = %loaded.settings.agent_id, from = loaded.origin, "loaded the settings");
+    check_settings(&loaded, &config)?;
     if is_data_usable {
         let (vcap, platform) = (options.vcap.clone(), options.platform);
         let making =
@@ -134,20 +145,11 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     let environment =
         bootstrap::script_environment(&options.vcap, options.platform, &options.environment);
     let agent = Agent::start(AgentOptions {
-        compiler: CompilerOptions {
-            vcap: options.vcap.clone(),
-            environment,
-            agent: options.agent.clone(),
-            who: options.who.clone(),
-            force: loaded.settings.is_for_compilation(),
-            grace: GRACE,
-            secrets,
-            isolation: options.isolation,
-            user_namespace: options.user_namespace.clone(),
-        },
+        compiler: compiler(&options, environment, secrets, &loaded.settings, config),
         environment: options.environment.clone(),
         platform: options.platform,
         root: "/".into(),
+        check_urls: bus::check_urls,
         store,
         settings: loaded.settings,
         update: loaded.update,
@@ -173,11 +175,12 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
 /// replaced the data directory by a link or a mount: [`bootstrap::bootstrap`] would change and remove files there. The daemon then serves
 /// without it, so that the Director reads the reason in the failures of its compile requests.
 async fn check_directories(
-    options: &DaemonOptions,
+    vcap: &Vcap,
+    agent: &ForkServer,
+    isolation: Isolation,
     stop: &CancellationToken,
 ) -> Result<bool, DaemonError> {
-    let (vcap, agent, cancel) = (options.vcap.clone(), options.agent.clone(), stop.clone());
-    let isolation = options.isolation;
+    let (vcap, agent, cancel) = (vcap.clone(), agent.clone(), stop.clone());
     let checking = runtime::spawn_blocking("mounts", move || {
         let look = Look::at_mounts(&agent, &cancel);
         sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)?;
@@ -210,24 +213,56 @@ fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
 
 /// The files that may contain secrets: `agent.json`, which may contain passwords of metadata
 /// services, and the settings files.
-fn secrets(path: Option<&PathBuf>, config: &AgentConfig) -> Vec<PathBuf> {
+fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
     let sources = config.sources.iter().filter_map(|source| match source {
-        Source::File { path } => Some(path),
-        Source::Http(_) | Source::Unsupported { .. } => None,
+        Source::File { path } => Some(path.as_path()),
+        // Hiding a device would hide the directory of all devices.
+        Source::Http(_) | Source::Disk(_) | Source::Unsupported { .. } => None,
     });
-    path.into_iter()
+    std::iter::once(path)
         .chain(sources)
         .filter_map(|path| std::path::absolute(path).ok())
         .collect()
 }
 
-fn read_config(path: Option<&PathBuf>) -> Result<AgentConfig, DaemonError> {
-    let Some(path) = path else {
-        return Ok(AgentConfig::default());
-    };
+/// Checks that the settings are complete, and logs if they are those of a VM that needs another agent.
+fn check_settings(loaded: &LoadedSettings, config: &AgentConfig) -> Result<(), MissingSetting> {
+    loaded.settings.check_bus(&loaded.update)?;
+    if !loaded.settings.is_for_compilation() && config.compilation.stand_aside {
+        tracing::warn!(
+            "the settings are not those of a compilation VM, and the Go agent is not installed as `{GO_AGENT}`: serving compilation only"
+        );
+    }
+    Ok(())
+}
+
+/// How the agent compiles. `environment` is that of scripts.
+fn compiler(
+    options: &DaemonOptions,
+    environment: Environment,
+    secrets: Vec<PathBuf>,
+    settings: &Settings,
+    config: AgentConfig,
+) -> CompilerOptions {
+    CompilerOptions {
+        vcap: options.vcap.clone(),
+        environment,
+        agent: options.agent.clone(),
+        who: options.who.clone(),
+        force: settings.is_for_compilation(),
+        grace: GRACE,
+        secrets,
+        isolation: options.isolation,
+        user_namespace: options.user_namespace.clone(),
+        config: config.compilation,
+        program: options.program.clone(),
+    }
+}
+
+fn read_config(path: &Path) -> Result<AgentConfig, DaemonError> {
     let text = fs::read(path).map_err(DaemonError::ReadConfig)?;
     AgentConfig::parse(&text).map_err(|source| DaemonError::Config {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

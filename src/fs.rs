@@ -70,7 +70,7 @@ pub(crate) use remove::{clear_flags, remove_each, remove_tree, remove_tree_in};
 pub use space::{Space, space};
 pub(crate) use space::{disk_usage, is_of_kernel, is_volatile_or_overlay, noexec};
 pub(crate) use tree::{move_tree, rename_tree};
-pub(crate) use umask::{forbid_writing_by_others, mode_of_results};
+pub(crate) use umask::{forbid_writing_by_others, mode_of_results, restore_umask};
 pub use walk::Mounts;
 pub(crate) use walk::{Walk, WalkStep};
 

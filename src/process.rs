@@ -59,7 +59,8 @@ pub(crate) use jobserver::{Jobserver, inherited as inherited_jobserver};
 pub use lines::LineSink;
 pub(crate) use memory::{Memory, MemoryOf, available_memory, memory, out_of_memory_kills};
 pub(crate) use open_files::{
-    LIMITED_ARGUMENT, become_limited, raise_limit_of_open_files, restore_limit_of_open_files,
+    LIMITED_ARGUMENT, become_limited, raise_limit_of_open_files,
+    restore_inherited_limit_of_open_files, restore_limit_of_open_files,
 };
 pub(crate) use orphans::{adopt_orphans, end_orphans, kill_all_below};
 pub use output::Output;

@@ -16,5 +16,5 @@ pub use parallel::map_blocking;
 pub(crate) use retry::{GivenUp, retry};
 pub use signals::{Signals, StopSignal};
 pub use task::{Task, TaskFailed, TaskSet, spawn, spawn_blocking};
-pub use telemetry::{LogFormat, init as init_telemetry};
+pub use telemetry::{InvalidLevel, LogFormat, check_level, init as init_telemetry};
 pub use warnings::print_warnings_by;

@@ -657,7 +657,7 @@ fn blobstores() {
 fn settings() {
     use config::json::JsonError;
     use machine::settings::LoadError;
-    use machine::sources::{NoSource, SourceError};
+    use machine::sources::{DiskError, NoSource, SourceError};
     let syntax = || JsonError::Syntax {
         kind: "syntax error",
         line: 3,
@@ -685,6 +685,30 @@ fn settings() {
             },
             &NoSource::None,
             &NoSource::Path,
+            &NoSource::Disk {
+                kind: "CDROM",
+                option: "FileName",
+            },
+            &NoSource::Unsupported {
+                kinds: "VsphereGuestInfo".to_owned(),
+            },
+            &config::MissingSetting::Bus,
+            &config::MissingSetting::Empty("env.bosh.mbus.cert.certificate"),
+            &config::MissingSetting::EmptyUpdate("mbus.cert.private_key"),
+            &DiskError::Missing {
+                disks: vec![path("/dev/vdb"), path("/dev/vdc")],
+            },
+            &DiskError::Mount {
+                disk: path("/dev/vdb"),
+                status: Status::Exited(32),
+                tail: vec!["mount: wrong fs type".to_owned()],
+            },
+            &DiskError::NoProgram("mount"),
+            &DiskError::Slow("mount"),
+            &DiskError::TooLong {
+                path: path("/run/disk/env"),
+                size: 5_000_000,
+            },
             &SourceError::Missing {
                 path: path("/settings.json"),
             },
@@ -694,7 +718,7 @@ fn settings() {
                 source: config::SettingsError::Json(syntax()),
             },
             &SourceError::Unsupported {
-                kind: "CDROM".to_owned(),
+                kind: "VsphereGuestInfo".to_owned(),
             },
             &LoadError::Update {
                 path: path("/update_settings.json"),
@@ -777,7 +801,7 @@ fn agent_requests() {
             },
             &TaskError::Failed {
                 id: "12".to_owned(),
-                error: "it failed".to_owned(),
+                failure: "it failed".to_owned().into(),
             },
             &TaskError::NotCancelable,
             &TaskError::TooMany,

@@ -57,6 +57,17 @@ impl BusOptions {
     pub fn scheme(&self) -> Result<Scheme, TransportError> {
         Ok(url::BusUrl::first(&self.urls)?.scheme)
     }
+
+    /// Checks all URLs.
+    ///
+    /// # Errors
+    /// If a URL is missing, invalid, or has another scheme than the first one.
+    pub(crate) fn check_urls(&self) -> Result<(), TransportError> {
+        match self.scheme()? {
+            Scheme::Nats => url::BusUrl::nats(&self.urls).map(drop),
+            Scheme::Https => Ok(()),
+        }
+    }
 }
 
 /// Why a message bus cannot be used. Retrying does not help.

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::scene::{Scene, is_possible, source_of_script};
 use crate::support::blobstore::Blobstore;
 use crate::support::director::Failure;
-use crate::support::director::compile_stage::CompiledPackages;
+use crate::support::director::compile_stage::{CompiledPackages, result};
 use crate::support::faults::{Fault, FaultyServer};
+use crate::support::vm::LIMIT;
 
 const NOTHING: CompiledPackages = CompiledPackages::new();
 
@@ -75,6 +78,38 @@ async fn temporary_faults_of_a_webdav_server_are_retried() {
         return;
     };
     temporary_faults(&scene, &server, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finished_compile_waits_for_a_store_that_is_away() {
+    for is_signed in [false, true] {
+        let Some((scene, server)) = scene(is_signed).await else {
+            return;
+        };
+        server.plan("PUT", &[Fault::Dead; 100]);
+        let release = source_of_script("echo done > $BOSH_INSTALL_TARGET/done");
+        let package = release.package("app");
+        let director = &scene.director;
+        let (order, task) = director
+            .start_compile(package, &NOTHING, &scene.blobs)
+            .await;
+        let retried = |reply: &str| reply.contains("attempt 3 failed, the next one is in 4 s");
+        // The reply to a poll shows the attempts.
+        loop {
+            let status = director.request("get_task", json!([task]), LIMIT).await;
+            let status = status.unwrap();
+            assert_eq!(status["state"], "running", "{status}");
+            if retried(&status.to_string()) {
+                assert_eq!(status["progress"]["phase"], "uploading", "{status}");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.plan("PUT", &[]);
+        let value = director.wait_for_task(&task).await.unwrap();
+        let compiled = result(package, &order, &value).unwrap();
+        scene.blobs.check(&compiled);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use super::scene::{
 use crate::common::{ReleaseBuilder, wait_for};
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::{AGENT, BOOTSTRAP};
-use crate::support::director::compile_stage::{CompiledPackages, order};
+use crate::support::director::compile_stage::{CompiledPackages, order, result};
 use crate::support::director::monitor::Monitor;
 use crate::support::director::reply::is_uuid;
 use crate::support::director::{Failure, PROMPT, manual_network};

@@ -81,6 +81,11 @@ impl ActionError {
     pub(super) fn new(error: impl StdError + Send + Sync + 'static) -> Self {
         Self(Box::new(error))
     }
+
+    /// The error, if it has this type.
+    pub(super) fn find<T: StdError + 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
 }
 
 impl From<ArgumentError> for ActionError {

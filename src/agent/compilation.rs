@@ -2,19 +2,22 @@
 
 mod cache;
 mod failure;
+mod log_blob;
 mod logs;
 mod on_disk;
 mod options;
 mod phases;
 mod request;
 mod state;
+mod upload;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -24,7 +27,7 @@ pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
 use super::tasks::TaskContext;
 use crate::archive;
-use crate::blobs::Blobs;
+use crate::blobs::{BlobId, Blobs};
 use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
 use crate::diag::Chain;
 use crate::fs;
@@ -32,6 +35,7 @@ use crate::release::digest::Algorithm;
 use crate::release::{Digests, MultiDigest, Name};
 use crate::runtime;
 use failure::ScriptText;
+use logs::Logs;
 use on_disk::on_disk;
 use phases::{Phases, seconds};
 use state::CompilerState;
@@ -77,14 +81,14 @@ impl PackageCompiler {
         }
     }
 
-    /// Compiles one package and uploads it. Returns the value of the reply.
+    /// Compiles one package and uploads it. `blobs` changes with the settings. Returns the value of the reply.
     ///
     /// # Errors
     /// See [`CompileFailure`].
     pub(crate) async fn compile(
         &self,
         request: CompileRequest,
-        blobs: Arc<Blobs>,
+        blobs: watch::Receiver<Arc<Blobs>>,
         task: &TaskContext,
     ) -> Result<Value, CompileFailure> {
         // The log lines of the request contain the package.
@@ -97,15 +101,22 @@ impl PackageCompiler {
     async fn compile_one(
         &self,
         request: CompileRequest,
-        blobs: Arc<Blobs>,
+        blobs: watch::Receiver<Arc<Blobs>>,
         task: &TaskContext,
     ) -> Result<Value, CompileFailure> {
         let phases = Phases::new(&task.progress);
         phases.enter("queued");
-        let package = request.name.clone();
+        let (package, log) = (request.name.clone(), OnceLock::new());
         let result = tokio::select! {
             mut state = self.state.lock() => {
-                let run = CompileRun { compiler: self, request, blobs, task, phases: &phases };
+                let run = CompileRun {
+                    compiler: self,
+                    request,
+                    blobs,
+                    task,
+                    phases: &phases,
+                    failed_log: &log,
+                };
                 run.run(&mut state).await
             }
             () = task.cancel.cancelled() => Err(Reason::Canceled),
@@ -120,7 +131,12 @@ impl PackageCompiler {
             } else {
                 source
             };
-            CompileFailure { package, source }
+            let log = log.into_inner();
+            CompileFailure {
+                package,
+                source,
+                log,
+            }
         })
     }
 
@@ -149,9 +165,11 @@ impl PackageCompiler {
 struct CompileRun<'a> {
     compiler: &'a PackageCompiler,
     request: CompileRequest,
-    blobs: Arc<Blobs>,
+    blobs: watch::Receiver<Arc<Blobs>>,
     task: &'a TaskContext,
     phases: &'a Arc<Phases>,
+    /// The blob with the log of the failed script.
+    failed_log: &'a OnceLock<BlobId>,
 }
 
 impl CompileRun<'_> {
@@ -175,6 +193,7 @@ impl CompileRun<'_> {
 
     async fn compile_on(&self, state: &mut CompilerState) -> Result<Value, Reason> {
         self.phases.enter("fetching");
+        state.remove_kept().await?;
         let needed: Vec<(&Name, &MultiDigest)> = self
             .request
             .dependencies
@@ -207,30 +226,36 @@ impl CompileRun<'_> {
             source_digests: Digests::default(),
             source_date: None,
             dependencies,
-            log: logs.stderr,
-            stdout_log: Some(logs.stdout),
+            log: logs.stderr.clone(),
+            stdout_log: Some(logs.stdout.clone()),
             blob: state.result(),
             is_dependency: true,
             algorithms: algorithms.clone(),
         };
-        let compiled = self.build(state, job).await?;
+        let compiled = self.build(state, job, &logs).await?;
         self.phases.enter("uploading");
         let result = self.upload(&compiled, &algorithms).await?;
+        let result = self.with_log_of_success(result, logs, state).await;
         self.keep(state, compiled, &algorithms);
         Ok(json!({ "result": result }))
     }
 
     /// Runs the packaging script and packs the result.
-    async fn build(&self, state: &CompilerState, job: Job) -> Result<Compiled, Reason> {
+    async fn build(
+        &self,
+        state: &CompilerState,
+        job: Job,
+        logs: &Logs,
+    ) -> Result<Compiled, Reason> {
         let started = Instant::now();
-        let logs: Vec<PathBuf> = [&job.log]
-            .into_iter()
-            .chain(&job.stdout_log)
-            .cloned()
-            .collect();
         let compiled = match compile::compile(state.context(), job, &self.task.cancel).await {
             Ok(compiled) => compiled,
-            Err(error) => return Err(with_error_line(reason(error), logs).await),
+            Err(error) => {
+                let paths = vec![logs.stderr.clone(), logs.stdout.clone()];
+                let reason = with_error_line(reason(error), paths).await;
+                self.upload_failed_log(&reason, logs.clone(), state).await;
+                return Err(reason);
+            }
         };
         for finding in &compiled.findings {
             tracing::warn!("{finding}");
@@ -313,11 +338,17 @@ impl CompileRun<'_> {
                     package: package.clone(),
                 });
             }
-            Some(BlobSource::Blobstore(id)) => self.blobs.get(id, digest, to, cancel).await,
+            Some(BlobSource::Blobstore(id)) => {
+                self.with_current_blobs(|blobs| {
+                    async move { blobs.get(id, digest, to, cancel).await }.boxed()
+                })
+                .await
+            }
             Some(BlobSource::Signed(url, headers)) => {
-                self.blobs
-                    .get_signed(url, headers, digest, to, cancel)
-                    .await
+                self.with_current_blobs(|blobs| {
+                    async move { blobs.get_signed(url, headers, digest, to, cancel).await }.boxed()
+                })
+                .await
             }
         };
         fetched.map_err(|source| Reason::Fetch {
@@ -361,28 +392,6 @@ impl CompileRun<'_> {
             });
         }
         Ok(())
-    }
-
-    /// Uploads the result. Returns the value for the Director: the blob's ID and digest or, after an upload to a signed URL, only the
-    /// digest, because the Director knows the ID of the blob at the URL.
-    async fn upload(&self, compiled: &Compiled, algorithms: &[Algorithm]) -> Result<Value, Reason> {
-        let cancel = &self.task.cancel;
-        let digest = MultiDigest::of(&compiled.digests, algorithms);
-        let digest = digest.as_ref().map(MultiDigest::as_str);
-        match &self.request.destination {
-            Destination::Blobstore => {
-                let id = self.blobs.create(&compiled.blob, cancel).await;
-                let id = id
-                    .map_err(|error| Reason::Upload(Box::new(error)))?
-                    .to_string();
-                Ok(json!({ "blobstore_id": id, "sha1": digest }))
-            }
-            Destination::Signed(url, headers) => {
-                let put = self.blobs.put_signed(url, headers, &compiled.blob, cancel);
-                put.await.map_err(|error| Reason::Upload(Box::new(error)))?;
-                Ok(json!({ "sha1": digest }))
-            }
-        }
     }
 
     /// Keeps the installed package under the digest with which later requests name it as a dependency.
@@ -494,7 +503,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Environment, Vcap};
+    use crate::config::{CompilationConfig, Environment, Vcap};
     use crate::process;
     use crate::sandbox::{Isolation, Sandbox, SharedTree, UserNamespace};
 
@@ -551,6 +560,8 @@ mod tests {
             secrets: Vec::new(),
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
+            config: CompilationConfig::default(),
+            program: temporary.path().join("none"),
         });
         let cancel = CancellationToken::new();
         cancel.cancel();

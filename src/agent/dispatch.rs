@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
-use super::actions::{Action, RunTask};
+use super::actions::compile_package::CompilePackageError;
+use super::actions::{Action, ActionError, RunTask};
 use super::method::Method;
-use super::protocol::{InvalidRequest, Reply, Request};
-use super::tasks::{Interrupted, TaskContext, TaskError, TaskOptions, TaskOutcome};
+use super::protocol::{Exception, InvalidRequest, Reply, Request};
+use super::tasks::{Interrupted, TaskContext, TaskError, TaskFailure, TaskOptions, TaskOutcome};
 use super::{Agent, Answer};
 use crate::config::Hidden;
 use crate::diag::Chain;
@@ -42,14 +43,14 @@ impl Agent {
     async fn reply(&self, request: &Request, bytes: &[u8]) -> Reply {
         let Some(method) = Method::parse(&request.method) else {
             tracing::info!(method = shown(&request.method), "request");
-            return Reply::Exception(unknown(&request.method));
+            return Reply::Exception(unknown(&request.method).into());
         };
         let result = match method.action_for(request.protocol) {
             Action::Immediate(run) => {
                 log_request(method);
                 run(self, &request.arguments)
                     .await
-                    .map_err(|error| Chain(&error).to_string())
+                    .map_err(|error| failure(&error))
             }
             Action::Task {
                 run,
@@ -67,12 +68,15 @@ impl Agent {
                 let started = self.tasks().start(options, move |task| async move {
                     agent.run_task(method, run, &arguments, &task).await
                 });
-                started.await.map_err(|error| error.to_string())
+                started.await.map_err(|error| error.to_string().into())
             }
         };
         match result {
             Ok(value) => Reply::Value(value),
-            Err(error) => Reply::Exception(format!("Action Failed {}: {error}", method.name())),
+            Err(TaskFailure { message, log }) => Reply::Exception(Exception {
+                message: format!("Action Failed {}: {message}", method.name()),
+                blobstore_id: log,
+            }),
         }
     }
 
@@ -86,7 +90,7 @@ impl Agent {
                 Some((method, Action::Task { run, .. })) => {
                     agent.run_task(method, run, &request.arguments, &task).await
                 }
-                _ => Err(unknown(&request.method)),
+                _ => Err(unknown(&request.method).into()),
             }
         })
     }
@@ -106,9 +110,9 @@ impl Agent {
                 Ok(value)
             }
             Err(error) => {
-                let error = Chain(&error).to_string();
-                tracing::warn!(method, error, "task failed");
-                Err(error)
+                let failure = failure(&error);
+                tracing::warn!(method, error = failure.message, "task failed");
+                Err(failure)
             }
         }
     }
@@ -120,6 +124,21 @@ fn log_request(method: Method) {
         // A Director sends these requests once per second, so they are not logged by default.
         Method::Ping | Method::GetTask => tracing::debug!(method = method.name(), "request"),
         _ => tracing::info!(method = method.name(), "request"),
+    }
+}
+
+/// The text of an error, and the log of the failed compilation behind it.
+fn failure(error: &ActionError) -> TaskFailure {
+    let log = if let Some(CompilePackageError::Compile(failure)) = error.find() {
+        failure.log.as_ref().map(ToString::to_string)
+    } else if let Some(TaskError::Failed { failure, .. }) = error.find() {
+        failure.log.clone()
+    } else {
+        None
+    };
+    TaskFailure {
+        message: Chain(error).to_string(),
+        log,
     }
 }
 

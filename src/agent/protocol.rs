@@ -128,8 +128,27 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 pub enum Reply {
     /// The result of the action.
     Value(Value),
-    /// The text of the action's error.
-    Exception(String),
+    /// The action's error.
+    Exception(Exception),
+}
+
+/// The error of an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// The text of the error.
+    pub message: String,
+    /// The ID of a blob whose contents a Director appends to the text. The Director then deletes the blob.
+    pub blobstore_id: Option<String>,
+}
+
+impl From<String> for Exception {
+    /// An exception without a blob.
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            blobstore_id: None,
+        }
+    }
 }
 
 impl Reply {
@@ -140,11 +159,19 @@ impl Reply {
         let whole = self.whole();
         match limit {
             Some(limit) if whole.len() > limit => match self {
-                Self::Value(_) => Self::Exception(fit::TOO_LARGE.to_owned()).whole(),
-                Self::Exception(message) => Self::Exception(fit::shortened(message, |message| {
-                    Self::Exception(message.to_owned()).whole().len() <= limit
-                }))
-                .whole(),
+                Self::Value(_) => Self::Exception(fit::TOO_LARGE.to_owned().into()).whole(),
+                Self::Exception(exception) => {
+                    let with = |message| {
+                        let blobstore_id = exception.blobstore_id.clone();
+                        Self::Exception(Exception {
+                            message,
+                            blobstore_id,
+                        })
+                        .whole()
+                    };
+                    let fits = |message: &str| with(message.to_owned()).len() <= limit;
+                    with(fit::shortened(&exception.message, fits))
+                }
             },
             _ => whole,
         }
@@ -153,9 +180,16 @@ impl Reply {
     fn whole(&self) -> Vec<u8> {
         let envelope = match self {
             Self::Value(value) => serde_json::json!({ "value": value }),
-            Self::Exception(message) => {
-                serde_json::json!({ "exception": { "message": message } })
-            }
+            Self::Exception(Exception {
+                message,
+                blobstore_id: None,
+            }) => serde_json::json!({ "exception": { "message": message } }),
+            Self::Exception(Exception {
+                message,
+                blobstore_id,
+            }) => serde_json::json!({
+                "exception": { "message": message, "blobstore_id": blobstore_id }
+            }),
         };
         envelope.to_string().into_bytes()
     }
@@ -215,8 +249,16 @@ mod tests {
         assert_eq!(bytes(Reply::Value(json!("pong"))), r#"{"value":"pong"}"#);
         assert_eq!(bytes(Reply::Value(Value::Null)), r#"{"value":null}"#);
         assert_eq!(
-            bytes(Reply::Exception("unknown message x".to_owned())),
+            bytes(Reply::Exception("unknown message x".to_owned().into())),
             r#"{"exception":{"message":"unknown message x"}}"#
+        );
+        let failure = Exception {
+            message: "it failed".to_owned(),
+            blobstore_id: Some("0f3c".to_owned()),
+        };
+        assert_eq!(
+            bytes(Reply::Exception(failure)),
+            r#"{"exception":{"blobstore_id":"0f3c","message":"it failed"}}"#
         );
     }
 
@@ -236,9 +278,14 @@ mod tests {
         #[test]
         fn exception_fits_the_limit(
             message in "(\\PC|[\\x00-\\x1f\"\\\\]){0,400}",
-            limit in 100..600_usize,
+            blobstore_id in prop::option::of("[0-9a-f]{36}"),
+            limit in 170..600_usize,
         ) {
-            let bytes = Reply::Exception(message.clone()).to_bytes(Some(limit));
+            let exception = Exception {
+                message: message.clone(),
+                blobstore_id,
+            };
+            let bytes = Reply::Exception(exception).to_bytes(Some(limit));
             prop_assert!(bytes.len() <= limit);
             let value: Value = serde_json::from_slice(&bytes).unwrap();
             let shown = value["exception"]["message"].as_str().unwrap();

@@ -67,8 +67,24 @@ pub(crate) struct TaskOptions {
     pub cancellation: Cancellation,
 }
 
-/// The result of a task: its value, or the text of its error.
-pub type TaskOutcome = Result<Value, String>;
+/// The result of a task: its value, or why it failed.
+pub type TaskOutcome = Result<Value, TaskFailure>;
+
+/// Why a task failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFailure {
+    /// The text of the task's error.
+    pub message: String,
+    /// The ID of a blob with the log of the failure. A Director appends the blob to the text, and deletes it.
+    pub log: Option<String>,
+}
+
+impl From<String> for TaskFailure {
+    /// A failure without a log.
+    fn from(message: String) -> Self {
+        Self { message, log: None }
+    }
+}
 
 /// Why a task cannot be started, reported or canceled. Most texts are the same as in the Go agent,
 /// because operators search logs for them.
@@ -81,12 +97,12 @@ pub(crate) enum TaskError {
         id: String,
     },
     /// The task failed.
-    #[error("Task {id} result: {error}")]
+    #[error("Task {id} result: {}", failure.message)]
     Failed {
         /// The task's ID.
         id: String,
-        /// The text of the task's error.
-        error: String,
+        /// Why the task failed.
+        failure: TaskFailure,
     },
     /// The task cannot be canceled.
     #[error("not supported")]
@@ -175,13 +191,13 @@ impl Tasks {
                     continue;
                 }
                 None => {
-                    let error = format!(
+                    let failure = TaskFailure::from(format!(
                         "the agent ended while {} was running, and has been started again",
                         task.method
-                    );
+                    ));
                     // Save the failure, because the Director may not poll before another restart.
-                    file.note_end(&task.id, &Err(error.clone()));
-                    Err(error)
+                    file.note_end(&task.id, &Err(failure.clone()));
+                    Err(failure)
                 }
             };
             table.entries.insert(task.id, TaskEntry::ended(outcome));
@@ -328,9 +344,9 @@ impl Tasks {
             TaskEntry::Running(task) => Ok(running(id, Some(&task.context.progress))),
             TaskEntry::Ended { outcome, polled } => {
                 *polled = Instant::now();
-                outcome.clone().map_err(|error| TaskError::Failed {
+                outcome.clone().map_err(|failure| TaskError::Failed {
                     id: id.to_owned(),
-                    error,
+                    failure,
                 })
             }
         }

@@ -168,6 +168,29 @@ pub struct ProgramOutput {
     pub lines: Vec<String>,
 }
 
+/// What the programs for S3, Google Cloud Storage and Azure print if a store refuses the credentials or does not exist. Another attempt
+/// does not help.
+const REFUSALS: [&str; 11] = [
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "NoSuchBucket",
+    "AuthenticationFailed",
+    "AuthorizationFailure",
+    "ContainerNotFound",
+    "StatusCode: 403",
+    "Error 401",
+    "Error 403",
+];
+
+impl ProgramOutput {
+    fn is_refusal(&self) -> bool {
+        let names_refusal = |line: &String| REFUSALS.iter().any(|refusal| line.contains(refusal));
+        self.lines.iter().any(names_refusal)
+    }
+}
+
 impl AttemptError {
     pub(super) fn digest(blob: &str, mismatch: DigestMismatch) -> Self {
         let written = |hex: String| match mismatch.algorithm {
@@ -193,7 +216,8 @@ impl AttemptError {
             Self::UploadRefused { status, .. } | Self::PutRefused { status, .. } => {
                 may_change(*status)
             }
-            Self::Digest { .. } | Self::Program { .. } => true,
+            Self::Digest { .. } => true,
+            Self::Program { source, .. } => !source.is_refusal(),
             Self::Unusable(_) | Self::File(_) | Self::Run(_) | Self::Task(_) | Self::Stopped => {
                 false
             }
@@ -202,11 +226,12 @@ impl AttemptError {
 }
 
 fn may_change(status: StatusCode) -> bool {
-    status.is_server_error()
-        || matches!(
-            status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
-        )
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => true,
+        // The server does not know the method or the version of HTTP.
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => false,
+        other => other.is_server_error(),
+    }
 }
 
 impl From<RunError> for AttemptError {

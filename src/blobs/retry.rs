@@ -1,21 +1,52 @@
 //! Repeats failed attempts of blob transfers, with pauses between them.
 
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::AttemptError;
+use crate::diag::Chain;
 use crate::runtime::{self, GivenUp};
 
 /// The default number of attempts, as in the Go agent. A DAV blobstore can set another.
 pub(super) const ATTEMPTS: u32 = 3;
+
+/// How long a persistent upload is repeated, from its first attempt.
+const PERSISTENT_LIMIT: Duration = Duration::from_secs(600);
+
+/// The maximum pause of a persistent upload.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a failed upload is repeated.
+#[derive(Clone, Copy)]
+pub enum Persistence<'a> {
+    /// For some seconds, as a download.
+    Brief,
+    /// For ten minutes, with growing pauses. The result of a long compile is worth the wait, and a Director sets no time limit.
+    ///
+    /// The function receives a text without secrets after each failed attempt that is repeated.
+    Minutes(&'a (dyn Fn(&str) + Send + Sync)),
+}
+
+impl fmt::Debug for Persistence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Brief => "Brief",
+            Self::Minutes(_) => "Minutes",
+        })
+    }
+}
 
 /// The pauses between attempts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     store: Duration,
     signed: Duration,
+    /// The first pause of a persistent upload. Each further pause is twice as long.
+    persistent: Duration,
 }
 
 impl Default for Pace {
@@ -25,51 +56,123 @@ impl Default for Pace {
         Self {
             store: Duration::from_secs(1),
             signed: Duration::from_secs(5),
+            persistent: Duration::from_secs(1),
         }
     }
 }
 
 impl Pace {
-    /// No pause.
-    pub(super) fn none(_attempt: u32) -> Duration {
-        Duration::ZERO
+    /// One attempt.
+    pub(super) fn once() -> Repeats<'static> {
+        Repeats {
+            attempts: 1,
+            pauses: Pauses::Equal(Duration::ZERO),
+            persistence: Persistence::Brief,
+        }
     }
 
-    /// The pause grows by one second after each attempt, up to five seconds.
-    pub(super) fn store(self) -> impl Fn(u32) -> Duration {
-        move |attempt| self.store * attempt.min(5)
+    /// For a blobstore. The pause grows by its first length after each attempt, up to five times that length.
+    pub(super) fn store<'a>(self, attempts: u32, persistence: Persistence<'a>) -> Repeats<'a> {
+        Repeats {
+            attempts,
+            pauses: self.pauses(Pauses::Growing(self.store), persistence),
+            persistence,
+        }
     }
 
-    pub(super) fn signed(self) -> impl Fn(u32) -> Duration {
-        move |_| self.signed
+    /// For signed URLs.
+    pub(super) fn signed<'a>(self, persistence: Persistence<'a>) -> Repeats<'a> {
+        Repeats {
+            attempts: ATTEMPTS,
+            pauses: self.pauses(Pauses::Equal(self.signed), persistence),
+            persistence,
+        }
+    }
+
+    fn pauses(self, brief: Pauses, persistence: Persistence<'_>) -> Pauses {
+        match persistence {
+            Persistence::Brief => brief,
+            Persistence::Minutes(_) => Pauses::Doubling(self.persistent),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn hurried() -> Self {
+        let pause = Duration::from_millis(1);
         Self {
-            store: Duration::from_millis(1),
-            signed: Duration::from_millis(1),
+            store: pause,
+            signed: pause,
+            persistent: pause,
         }
+    }
+}
+
+/// How often an attempt is repeated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Repeats<'a> {
+    /// The number of attempts; with [`Persistence::Minutes`], the minimum number.
+    attempts: u32,
+    pauses: Pauses,
+    persistence: Persistence<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Pauses {
+    Equal(Duration),
+    Growing(Duration),
+    Doubling(Duration),
+}
+
+impl Pauses {
+    /// The pause after an attempt, whose number starts at 1.
+    fn after(self, attempt: u32) -> Duration {
+        match self {
+            Self::Equal(pause) => pause,
+            Self::Growing(first) => first * attempt.min(5),
+            Self::Doubling(first) => {
+                let factor = 1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX);
+                first.saturating_mul(factor).min(MAX_PAUSE)
+            }
+        }
+    }
+}
+
+impl Repeats<'_> {
+    /// The pause before the next attempt; `None` if there is none.
+    fn pause(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
+        let pause = self.pauses.after(attempt);
+        let is_in_time = match self.persistence {
+            Persistence::Brief => false,
+            Persistence::Minutes(_) => elapsed + pause <= PERSISTENT_LIMIT,
+        };
+        (attempt < self.attempts || is_in_time).then_some(pause)
     }
 }
 
 /// The future of one attempt.
 pub(super) type AttemptFuture<'a, T> = BoxFuture<'a, Result<T, AttemptError>>;
 
-/// Repeats an attempt until it succeeds or fails permanently, `attempts` attempts were made, or
+/// Repeats an attempt until it succeeds or fails permanently, there are enough attempts, or
 /// `cancel` is canceled. The error contains the number of attempts.
 pub(super) async fn retry<'a, T>(
-    attempts: u32,
-    pause: impl Fn(u32) -> Duration,
+    repeats: Repeats<'_>,
     cancel: &CancellationToken,
     attempt: impl Fn() -> AttemptFuture<'a, T>,
 ) -> Result<T, (u32, AttemptError)> {
+    let start = Instant::now();
     let pause = |cause: &AttemptError, number| {
-        if number >= attempts || !cause.is_temporary() {
-            return None;
+        let pause = repeats
+            .pause(number, start.elapsed())
+            .filter(|_| cause.is_temporary())?;
+        let seconds = pause.as_secs_f64();
+        tracing::warn!(error = %Chain(cause), attempt = number, seconds, "retrying a blob transfer after a pause");
+        if let Persistence::Minutes(report) = repeats.persistence {
+            report(&format!(
+                "attempt {number} failed, the next one is in {seconds} s: {}",
+                Chain(cause)
+            ));
         }
-        tracing::warn!(error = %crate::diag::Chain(cause), attempt = number, "retrying a blob transfer");
-        Some(pause(number))
+        Some(pause)
     };
     let repeating = runtime::retry(cancel, pause, attempt);
     repeating.await.map_err(|given_up| match given_up {
@@ -81,8 +184,7 @@ pub(super) async fn retry<'a, T>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-
-    use tokio::time::Instant;
+    use std::sync::Mutex;
 
     use super::*;
     use crate::http::StatusCode;
@@ -94,10 +196,10 @@ mod tests {
         }
     }
 
-    async fn attempts(statuses: &[u16]) -> (Result<(), u32>, Duration) {
+    async fn attempts(statuses: &[u16], repeats: Repeats<'_>) -> (Result<(), u32>, Duration) {
         let start = Instant::now();
         let (next, cancel) = (Cell::new(statuses.iter()), CancellationToken::new());
-        let result = retry(3, Pace::default().signed(), &cancel, || {
+        let result = retry(repeats, &cancel, || {
             let mut statuses = next.take();
             let status = statuses.next();
             next.set(statuses);
@@ -107,27 +209,84 @@ mod tests {
         (result, start.elapsed())
     }
 
+    fn signed() -> Repeats<'static> {
+        Pace::default().signed(Persistence::Brief)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn attempts_are_separated_by_pauses() {
         let pause = Duration::from_secs(5);
-        assert_eq!(attempts(&[]).await, (Ok(()), Duration::ZERO));
-        assert_eq!(attempts(&[500, 429]).await, (Ok(()), pause * 2));
-        assert_eq!(attempts(&[503, 408, 500]).await, (Err(3), pause * 2));
-        assert_eq!(attempts(&[500, 403]).await, (Err(2), pause));
-        assert_eq!(attempts(&[401]).await, (Err(1), Duration::ZERO));
+        assert_eq!(attempts(&[], signed()).await, (Ok(()), Duration::ZERO));
+        assert_eq!(attempts(&[500, 429], signed()).await, (Ok(()), pause * 2));
+        assert_eq!(
+            attempts(&[503, 408, 500], signed()).await,
+            (Err(3), pause * 2)
+        );
+        assert_eq!(attempts(&[500, 403], signed()).await, (Err(2), pause));
+        assert_eq!(attempts(&[401], signed()).await, (Err(1), Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn persistent_upload_is_retried_for_ten_minutes() {
+        let reports = Mutex::new(Vec::new());
+        let report = |text: &str| reports.lock().unwrap().push(text.to_owned());
+        for repeats in [
+            Pace::default().signed(Persistence::Minutes(&report)),
+            Pace::default().store(ATTEMPTS, Persistence::Minutes(&report)),
+        ] {
+            reports.lock().unwrap().clear();
+            let (result, elapsed) = attempts(&[503; 100], repeats).await;
+            assert_eq!(result, Err(24));
+            assert_eq!(elapsed.as_secs(), 1 + 2 + 4 + 8 + 16 + 18 * 30);
+            let reports = reports.lock().unwrap();
+            assert_eq!(reports.len(), 23);
+            assert_eq!(
+                reports[3],
+                "attempt 4 failed, the next one is in 8 s: Putting dav blob x: Wrong response code: 503"
+            );
+        }
+        let (result, elapsed) = attempts(
+            &[500; 5],
+            Pace::default().signed(Persistence::Minutes(&report)),
+        )
+        .await;
+        assert_eq!((result, elapsed.as_secs()), (Ok(()), 31));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permanent_refusal_ends_a_persistent_upload() {
+        let report = |_: &str| ();
+        for status in [400, 401, 403, 404, 405, 413, 501] {
+            let repeats = Pace::default().signed(Persistence::Minutes(&report));
+            let (result, _) = attempts(&[500, status], repeats).await;
+            assert_eq!(result, Err(2), "{status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_attempts_are_repeated_in_spite_of_the_limit() {
+        let (report, cancel) = (|_: &str| (), CancellationToken::new());
+        let repeats = Pace::default().store(ATTEMPTS, Persistence::Minutes(&report));
+        let result = retry::<()>(repeats, &cancel, || {
+            Box::pin(async {
+                tokio::time::sleep(PERSISTENT_LIMIT * 2).await;
+                Err(refused(500))
+            })
+        });
+        assert!(matches!(result.await, Err((ATTEMPTS, _))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn cancellation_ends_a_pause_and_an_attempt() {
         let cancel = CancellationToken::new();
         let (result, ()) = tokio::join!(
-            retry::<()>(3, Pace::default().signed(), &cancel, || {
+            retry::<()>(signed(), &cancel, || {
                 Box::pin(async { Err(refused(500)) })
             }),
             async { cancel.cancel() }
         );
         assert!(matches!(result, Err((1, AttemptError::Stopped))));
-        let result = retry::<()>(3, Pace::none, &cancel, || Box::pin(std::future::pending())).await;
+        let result = retry::<()>(Pace::once(), &cancel, || Box::pin(std::future::pending())).await;
         assert!(matches!(result, Err((1, AttemptError::Stopped))));
     }
 }

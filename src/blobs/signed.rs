@@ -6,8 +6,8 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::receive::Download;
-use super::retry::{ATTEMPTS, retry};
-use super::{AttemptError, BlobError, Blobs, Failure, Headers, SignedUrl};
+use super::retry::retry;
+use super::{AttemptError, BlobError, Blobs, Failure, Headers, Persistence, SignedUrl};
 use crate::http::Body;
 use crate::release::MultiDigest;
 
@@ -28,7 +28,7 @@ impl Blobs {
     ) -> Result<(), BlobError> {
         let download = Download::new(url.file_name(), digest, to);
         let attempt = || self.get_signed_once(url, headers, &download).boxed();
-        retry(ATTEMPTS, self.pace.signed(), cancel, attempt)
+        retry(self.pace.signed(Persistence::Brief), cancel, attempt)
             .await
             .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Download))
     }
@@ -36,8 +36,8 @@ impl Blobs {
     /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or
     /// after one second.
     ///
-    /// The Go agent makes one attempt, this agent up to three. A repeated upload is harmless, because
-    /// a signed URL belongs to one object and every attempt sends the same bytes.
+    /// The Go agent makes one attempt, this agent several. A repeated upload is harmless, because a
+    /// signed URL belongs to one object and every attempt sends the same bytes.
     ///
     /// # Errors
     /// If the file cannot be read or sent, or if `cancel` is canceled.
@@ -46,10 +46,11 @@ impl Blobs {
         url: &SignedUrl,
         headers: &Headers,
         from: &Path,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), BlobError> {
         let attempt = || self.put_signed_once(url, headers, from).boxed();
-        retry(ATTEMPTS, self.pace.signed(), cancel, attempt)
+        retry(self.pace.signed(persistence), cancel, attempt)
             .await
             .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Upload))
     }

@@ -10,7 +10,7 @@ use super::dav::Dav;
 use super::external::External;
 use super::local::Local;
 use super::receive::Download;
-use super::retry::{ATTEMPTS, Pace, retry};
+use super::retry::{ATTEMPTS, Pace, Persistence, retry};
 use super::{AttemptError, BlobId, BlobstoreSettings, Failure, StoreProblem};
 use crate::config::{Environment, Vcap};
 use crate::http::Client;
@@ -52,7 +52,8 @@ impl BlobstoreClient {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let attempt = || self.get_once(id, download, cancel).boxed();
-        retry(self.attempts(), pace.store(), cancel, attempt)
+        let repeats = pace.store(self.attempts(), Persistence::Brief);
+        retry(repeats, cancel, attempt)
             .await
             .map_err(|failed| self.failure(failed, Some(id)))
     }
@@ -75,10 +76,12 @@ impl BlobstoreClient {
         &self,
         from: &Path,
         pace: Pace,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<BlobId, Failure> {
         let attempt = || self.create_once(from, cancel).boxed();
-        retry(self.attempts(), pace.store(), cancel, attempt)
+        let repeats = pace.store(self.attempts(), persistence);
+        retry(repeats, cancel, attempt)
             .await
             .map_err(|failed| self.failure(failed, None))
     }

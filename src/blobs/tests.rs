@@ -256,7 +256,13 @@ async fn unreachable_or_silent_server_fails_after_three_attempts() {
         .await
         .unwrap_err();
     let put = blobs
-        .put_signed(&url, &Headers::new(), &base.source(), &never())
+        .put_signed(
+            &url,
+            &Headers::new(),
+            &base.source(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap_err();
     for error in [got, put] {
@@ -316,7 +322,7 @@ async fn each_upload_attempt_has_a_new_id() {
     let (base, server) = (Base::new(), Server::start(&script));
     let id = base
         .dav(&server)
-        .create(&base.source(), &never())
+        .create(&base.source(), Persistence::Brief, &never())
         .await
         .unwrap();
     let requests = server.requests();
@@ -342,7 +348,10 @@ async fn each_upload_attempt_has_a_new_id() {
 #[tokio::test]
 async fn refused_upload_is_not_retried() {
     let (base, server) = (Base::new(), Server::start(&[Reply::Refuse(403)]));
-    let error = base.dav(&server).create(&base.source(), &never()).await;
+    let error = base
+        .dav(&server)
+        .create(&base.source(), Persistence::Brief, &never())
+        .await;
     let error = error.unwrap_err();
     assert_no_secret(&error);
     let text = Chain(&error).to_string();
@@ -354,7 +363,7 @@ async fn refused_upload_is_not_retried() {
     let headers = Headers::from_json(&json!({"x-ms-blob-type": "hunter2"})).unwrap();
     let error = base
         .signed()
-        .put_signed(&url, &headers, &base.source(), &never())
+        .put_signed(&url, &headers, &base.source(), Persistence::Brief, &never())
         .await
         .unwrap_err();
     assert_no_secret(&error);
@@ -383,6 +392,7 @@ async fn upload_to_a_signed_url_is_retried() {
             &server.url("/key?sig=1"),
             &headers,
             &base.source(),
+            Persistence::Brief,
             &never(),
         )
         .await
@@ -398,11 +408,44 @@ async fn upload_to_a_signed_url_is_retried() {
 }
 
 #[tokio::test]
+async fn persistent_upload_outlasts_a_store_that_is_away() {
+    let mut script = vec![Reply::Answer(503, Vec::new()); 8];
+    script.push(Reply::Answer(201, Vec::new()));
+    let reports = std::sync::Mutex::new(Vec::new());
+    let report = |text: &str| reports.lock().unwrap().push(text.to_owned());
+    let persistence = Persistence::Minutes(&report);
+    for signed in [false, true] {
+        let (base, server) = (Base::new(), Server::start(&script));
+        let source = base.source();
+        if signed {
+            let (url, headers) = (server.url("/key?hunter2"), Headers::new());
+            base.signed()
+                .put_signed(&url, &headers, &source, persistence, &never())
+                .await
+                .unwrap();
+        } else {
+            base.dav(&server)
+                .create(&source, persistence, &never())
+                .await
+                .unwrap();
+        }
+        let reports = std::mem::take(&mut *reports.lock().unwrap());
+        assert_eq!(reports.len(), 8);
+        assert!(
+            reports[7].starts_with("attempt 8 failed, the next one is in ")
+                && reports[7].contains("503"),
+            "{reports:?}"
+        );
+        assert!(!reports.concat().contains("hunter2"), "{reports:?}");
+    }
+}
+
+#[tokio::test]
 async fn missing_file_is_not_uploaded() {
     let (base, server) = (Base::new(), Server::start(&[good()]));
     let error = base
         .dav(&server)
-        .create(Path::new("/not/there"), &never())
+        .create(Path::new("/not/there"), Persistence::Brief, &never())
         .await
         .unwrap_err();
     let text = Chain(&error).to_string();
@@ -441,7 +484,10 @@ async fn local_store_has_blobs_in_its_directory() {
     let base = Base::new();
     let directory = base.directory.path().join("a/store");
     let blobs = base.blobs("local", json!({"Blobstore_Path": directory, "else": null}));
-    let id = blobs.create(&base.source(), &never()).await.unwrap();
+    let id = blobs
+        .create(&base.source(), Persistence::Brief, &never())
+        .await
+        .unwrap();
     assert_eq!(names(&directory), [id.as_str()]);
     assert_eq!(fs::read(&directory.join(id.as_str())).unwrap(), CONTENTS);
     blobs
@@ -468,7 +514,10 @@ async fn cache_of_micro_bosh_is_the_agents_blob_directory() {
     let base = Base::new();
     let options = json!({"blobstore_path": "/var/vcap/micro_bosh/data/cache"});
     let blobs = base.blobs("local", options);
-    let id = blobs.create(&base.source(), &never()).await.unwrap();
+    let id = blobs
+        .create(&base.source(), Persistence::Brief, &never())
+        .await
+        .unwrap();
     assert_eq!(names(&base.vcap().blobs()), [id.as_str()]);
 }
 
@@ -479,7 +528,9 @@ async fn cancellation_ends_a_copy_and_leaves_no_file() {
     let blobs = base.blobs("local", json!({"blobstore_path": store}));
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let created = blobs.create(&base.source(), &cancel).await;
+    let created = blobs
+        .create(&base.source(), Persistence::Brief, &cancel)
+        .await;
     assert!(matches!(created, Err(BlobError::Stopped)));
     assert!(fs::list(&store).unwrap().is_empty());
     fs::write(&base.vcap().blobs().join("7ab1"), CONTENTS).unwrap();
@@ -515,7 +566,9 @@ async fn unusable_store_is_reported_at_its_first_use() {
         ),
     ] {
         let got = blobs.get(&id(), &digest(), &base.target(), &never()).await;
-        let created = blobs.create(&base.source(), &never()).await;
+        let created = blobs
+            .create(&base.source(), Persistence::Brief, &never())
+            .await;
         for error in [got.unwrap_err(), created.unwrap_err()] {
             let text = Chain(&error).to_string();
             assert!(text.contains(message), "{text}");
@@ -567,6 +620,7 @@ failures=$(cat "$store/failures" 2>/dev/null || echo 0)
 if [ "$failures" -gt 0 ]; then
   echo $((failures - 1)) >"$store/failures"
   echo "half" >"$store/half"; [ "$3" = put ] || cp "$store/half" "$5"
+  [ ! -e "$store/reason" ] || cat "$store/reason" >&2
   echo "cannot sign with hunter2hunter2" >&2
   exit 7
 fi
@@ -584,18 +638,22 @@ struct Bucket {
 
 impl Bucket {
     fn new() -> Self {
+        Self::of("s3")
+    }
+
+    fn of(provider: &str) -> Self {
         let base = Base::new();
         let store = base.directory.path().join("bucket");
         fs::create_dir(&store).unwrap();
         let bin = base.directory.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        let program = bin.join("bosh-blobstore-s3");
+        let program = bin.join(format!("bosh-blobstore-{provider}"));
         fs::write(&program, PROGRAM.as_bytes()).unwrap();
         fs::set_mode(&program, 0o755).unwrap();
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
         let environment = Environment::default().with(&[("PATH", path.into())]);
         let options = json!({"bucket_name": store, "secret_access_key": "hunter2hunter2"});
-        let blobs = base.blobs_in("s3", options, &environment);
+        let blobs = base.blobs_in(provider, options, &environment);
         Self { base, store, blobs }
     }
 
@@ -613,7 +671,7 @@ async fn other_stores_are_used_by_their_program() {
     assert_eq!(written["secret_access_key"], "hunter2hunter2");
     let id = bucket
         .blobs
-        .create(&bucket.base.source(), &never())
+        .create(&bucket.base.source(), Persistence::Brief, &never())
         .await
         .unwrap();
     bucket
@@ -660,6 +718,46 @@ async fn failing_program_is_retried_and_reported_without_secrets() {
     );
     assert_eq!(bucket.calls().len(), 6);
     assert_eq!(bucket.base.downloads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn refusal_by_a_program_is_not_retried() {
+    let bucket = Bucket::new();
+    fs::write(&bucket.store.join("failures"), b"9").unwrap();
+    let refusal = b"api error AccessDenied: Access Denied";
+    fs::write(&bucket.store.join("reason"), refusal).unwrap();
+    let report = |_: &str| ();
+    let source = bucket.base.source();
+    let error = bucket
+        .blobs
+        .create(&source, Persistence::Minutes(&report), &never())
+        .await
+        .unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(
+        text.contains("1 attempt)") && text.contains("Access Denied"),
+        "{text}"
+    );
+    assert_eq!(bucket.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn each_provider_has_its_program_and_its_configuration() {
+    for provider in ["s3", "gcs", "azure-storage"] {
+        let bucket = Bucket::of(provider);
+        let file = format!("bosh/etc/blobstore-{provider}.json");
+        let configuration = bucket.base.directory.path().join(file);
+        let mode = fs::metadata(&configuration).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        let source = bucket.base.source();
+        let cancel = never();
+        let created = bucket.blobs.create(&source, Persistence::Brief, &cancel);
+        let (id, target) = (created.await.unwrap(), bucket.base.target());
+        let digest = digest();
+        let got = bucket.blobs.get(&id, &digest, &target, &cancel);
+        got.await.unwrap();
+        assert_eq!(fs::read(&target).unwrap(), CONTENTS);
+    }
 }
 
 #[tokio::test]
@@ -710,9 +808,9 @@ fn transfers_can_run_in_any_task() {
     let (url, headers) = (SignedUrl::parse("http://host/").unwrap(), Headers::new());
     let path = base.target();
     is_send(blobs.get(&id, &digest, &path, &cancel));
-    is_send(blobs.create(&path, &cancel));
+    is_send(blobs.create(&path, Persistence::Brief, &cancel));
     is_send(blobs.get_signed(&url, &headers, &digest, &path, &cancel));
-    is_send(blobs.put_signed(&url, &headers, &path, &cancel));
+    is_send(blobs.put_signed(&url, &headers, &path, Persistence::Brief, &cancel));
 }
 
 /// A FIFO without a writer blocks its reader, like a broken disk.
@@ -731,10 +829,11 @@ async fn hanging_file_does_not_block_other_tasks() {
         fs::remove_file(&source).unwrap();
         nix::unistd::mkfifo(&source, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let cancel = CancellationToken::new();
-        let (created, ()) = tokio::join!(blobs.create(&source, &cancel), async {
-            tokio::task::yield_now().await;
-            cancel.cancel();
-        });
+        let (created, ()) =
+            tokio::join!(blobs.create(&source, Persistence::Brief, &cancel), async {
+                tokio::task::yield_now().await;
+                cancel.cancel();
+            });
         assert!(matches!(created, Err(BlobError::Stopped)), "{created:?}");
         // Ends the reader.
         let mut options = std::fs::OpenOptions::new();

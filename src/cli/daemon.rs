@@ -1,16 +1,20 @@
-//! `bosh-agent -P … -C agent.json`: options, signals, and the run.
+//! `bosh-agent -P … -C agent.json`: options, signals, and the run. On a VM that does not compile packages, this process becomes the Go
+//! agent before it changes anything.
 
+use std::ffi::OsString;
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::compile::{NO_PROC, NO_PROC_HINT};
 use super::daemon_flags::Daemon;
 use super::stopping::SignalHandler;
-use super::this_process::who;
-use super::{DONE, FAILED, on_threads};
+use super::this_process::{program, who};
+use super::{DONE, FAILED, on_threads, run_on_threads};
 use crate::config::{Environment, Vcap};
-use crate::daemon::{self, DaemonError, DaemonOptions};
+use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, Question, Serves};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process::{self, ForkServer};
@@ -21,7 +25,47 @@ use crate::tls::SystemCertificates;
 /// Two worker threads: requests are answered even while one thread is blocked.
 const WORKERS: usize = 2;
 
+/// How long to wait for the threads that have read the settings.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// The name under which the Go agent is another program.
+const MONIT_ACCESS: &str = "bosh-enable-monit-access";
+
+/// If this program was started under the name of another program of the Go agent: becomes that program, or returns the exit code.
+pub(super) fn other_program(environment: &Environment) -> Option<u8> {
+    let name = std::env::args_os().next()?;
+    if Path::new(&name).file_name()? != MONIT_ACCESS {
+        return None;
+    }
+    let Some(go_agent) = daemon::find_go_agent(&program(), &Vcap::default()) else {
+        super::print_error(&format!(
+            "Error: `{MONIT_ACCESS}` needs the Go agent, which is not installed as `{GO_AGENT}`"
+        ));
+        return Some(FAILED);
+    };
+    let error = become_go_agent(&go_agent, environment);
+    super::print_error(&format!(
+        "Error: failed to execute `{}`: {error}",
+        go_agent.display()
+    ));
+    Some(FAILED)
+}
+
+/// Executes the Go agent with the arguments of this process. Returns only if that failed.
+fn become_go_agent(go_agent: &Path, environment: &Environment) -> io::Error {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    sandbox::replace_this_process(go_agent, &arguments, environment)
+}
+
 pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
+    let vcap = Vcap::new(&flags.base);
+    if sandbox::has_proc()
+        && let Some(go_agent) = daemon::find_go_agent(&program(), &vcap)
+        && let Err(code) = stand_aside(&go_agent, &flags, &vcap, &environment)
+    {
+        return code;
+    }
     SystemCertificates::of(&environment).use_for_process();
     // The NATS client loads the system's certificates at every connect, even if the agent passes
     // other certificates to it, and refuses to connect if one of the system's certificates is
@@ -40,18 +84,64 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
             _ => Platform::Linux,
         },
         config: flags.config,
-        vcap: Vcap::new(&flags.base),
+        vcap,
         environment,
         agent: ForkServer::default(),
         who: who(),
         isolation,
         user_namespace,
+        program: program(),
     };
     on_threads(WORKERS, run(options, flags.ignored))
 }
 
+/// Becomes the Go agent unless this agent serves the VM. Otherwise, returns with no thread left, as if nothing had happened.
+///
+/// # Errors
+/// The exit code if the daemon failed or was stopped.
+fn stand_aside(
+    go_agent: &Path,
+    flags: &Daemon,
+    vcap: &Vcap,
+    environment: &Environment,
+) -> Result<(), u8> {
+    let (config, vcap, own) = (flags.config.clone(), vcap.clone(), environment.clone());
+    let deciding = async move {
+        let stop = CancellationToken::new();
+        let mut stopping = handle_signals(&stop)?;
+        // Its process ends before this process becomes another program.
+        let agent = ForkServer::default();
+        let question = Question {
+            config: &config,
+            vcap: &vcap,
+            environment: &own,
+            agent: &agent,
+            isolation: Isolation::Auto,
+        };
+        let serves = daemon::serves(&question, &stop).await;
+        Ok((serves, stopping.signal().await))
+    };
+    let decided: io::Result<_> = run_on_threads(WORKERS, deciding, THREADS_END_WITHIN)?;
+    match decided {
+        Ok((Ok(Serves::ThisAgent), None)) => Ok(()),
+        Ok((Ok(Serves::GoAgent { reason }), None)) => {
+            let program = go_agent.display();
+            tracing::info!(%program, reason, "becoming the Go agent");
+            let error = become_go_agent(go_agent, environment);
+            tracing::error!("Agent exited with error: failed to execute `{program}`: {error}");
+            Err(FAILED)
+        }
+        Ok((serves, signal)) => Err(exit_code(serves.map(drop), signal)),
+        Err(error) => Err(cannot_start(&error)),
+    }
+}
+
+fn cannot_start(error: &io::Error) -> u8 {
+    tracing::error!(%error, "Agent exited with error: startup failed");
+    FAILED
+}
+
 async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
     if !sandbox::has_proc() {
         tracing::error!(hint = NO_PROC_HINT, "Agent exited with error: {NO_PROC}");
         return FAILED;
@@ -60,12 +150,13 @@ async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
         tracing::warn!(ignored, "ignoring an unknown argument");
     }
     let stop = CancellationToken::new();
-    let mut stopping = match handle_signals(&stop) {
+    let listening = handle_signals(&stop).and_then(|stopping| {
+        process::adopt_orphans()?;
+        Ok(stopping)
+    });
+    let mut stopping = match listening {
         Ok(stopping) => stopping,
-        Err(error) => {
-            tracing::error!(%error, "Agent exited with error: startup failed");
-            return FAILED;
-        }
+        Err(error) => return cannot_start(&error),
     };
     let result = daemon::run(options, &stop).await;
     exit_code(result, stopping.signal().await)
@@ -74,7 +165,6 @@ async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
 /// Cancels `stop` on the first signal, and exits on the second one.
 fn handle_signals(stop: &CancellationToken) -> io::Result<SignalHandler> {
     let signals = Signals::listen()?;
-    process::adopt_orphans()?;
     let announce = |signal: StopSignal| {
         let (signal, grace) = (signal.name(), daemon::GRACE);
         tracing::info!(

@@ -12,7 +12,7 @@ pub(super) struct Daemon {
     /// `ubuntu`, or `dummy` for a machine whose settings are not changed.
     pub platform: String,
     /// The path of `agent.json`.
-    pub config: Option<PathBuf>,
+    pub config: PathBuf,
     /// The supervisor of BOSH jobs. It is not used, because a compilation VM runs no BOSH jobs.
     pub supervisor: String,
     /// The base directory.
@@ -30,12 +30,12 @@ const WITHOUT_EFFECT: [&str; 2] = ["r", "no-alerts"];
 /// Parses the flags. `-x value`, `-x=value` and the same with two dashes are equivalent.
 ///
 /// # Errors
-/// A text for the user if a flag has no value, the base directory is not an absolute path, or the
-/// platform is missing or unknown.
+/// A text for the user if a flag has no value, the base directory is not an absolute path, the
+/// platform is missing or unknown, or there is no configuration.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
     let mut daemon = Daemon {
         platform: String::new(),
-        config: None,
+        config: PathBuf::new(),
         supervisor: "monit".to_owned(),
         base: PathBuf::from(Vcap::BASE),
         ignored: Vec::new(),
@@ -69,11 +69,16 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
             .ok_or_else(|| format!("Error: the flag -{name} needs a value"))?;
         match name {
             "P" => daemon.platform = value.to_string_lossy().into_owned(),
-            "C" => daemon.config = Some(value.into()),
+            "C" => daemon.config = value.into(),
             "M" => daemon.supervisor = value.to_string_lossy().into_owned(),
             _ => daemon.base = value.into(),
         }
     }
+    check(&daemon)?;
+    Ok(daemon)
+}
+
+fn check(daemon: &Daemon) -> Result<(), String> {
     if !daemon.base.is_absolute() || daemon.base.to_str().is_none() {
         return Err(format!(
             "Error: the base directory `{}` (-b) is not an absolute path",
@@ -81,7 +86,11 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Daemon, String> {
         ));
     }
     match daemon.platform.as_str() {
-        "ubuntu" | "dummy" => Ok(daemon),
+        "ubuntu" | "dummy" if daemon.config.as_os_str().is_empty() => Err(
+            "Error: the flag -C is missing: pass the path of the agent's configuration, `agent.json`"
+                .to_owned(),
+        ),
+        "ubuntu" | "dummy" => Ok(()),
         "" => {
             Err("Error: the flag -P is missing: pass the platform, `ubuntu` or `dummy`".to_owned())
         }
@@ -128,21 +137,18 @@ mod tests {
         ] {
             let daemon = parsed(given).unwrap();
             assert_eq!(daemon.platform, "ubuntu");
-            assert_eq!(
-                daemon.config,
-                Some(PathBuf::from("/var/vcap/bosh/agent.json"))
-            );
+            assert_eq!(daemon.config, PathBuf::from("/var/vcap/bosh/agent.json"));
             assert_eq!(daemon.base, PathBuf::from("/var/vcap"));
             assert!(daemon.ignored.is_empty());
         }
-        let daemon = parsed(&["-P", "dummy", "-M", "dummy", "-b", "/tmp/base"]).unwrap();
+        let daemon = parsed(&["-P", "dummy", "-M", "dummy", "-b", "/tmp/base", "-C", "x"]).unwrap();
         assert_eq!(daemon.supervisor, "dummy");
         assert_eq!(daemon.base, PathBuf::from("/tmp/base"));
     }
 
     #[test]
     fn unknown_arguments_are_ignored_and_kept_for_the_log() {
-        let daemon = parsed(&["-I", "warden", "-P", "ubuntu", "stray", "-x=1"]).unwrap();
+        let daemon = parsed(&["-I", "warden", "-P", "ubuntu", "stray", "-C=x", "-x=1"]).unwrap();
         assert_eq!(daemon.platform, "ubuntu");
         assert_eq!(daemon.ignored, ["-I", "warden", "stray", "-x=1"]);
     }
@@ -153,6 +159,8 @@ mod tests {
             (&["-P", "windows"][..], "windows"),
             (&["-C", "agent.json"], "-P"),
             (&["-P"], "-P"),
+            (&["-P", "ubuntu"], "-C"),
+            (&["-P", "dummy", "-b", "/tmp/base"], "-C"),
             (&["-P", "ubuntu", "-b", "vcap"], "vcap"),
         ] {
             let text = parsed(given).unwrap_err();

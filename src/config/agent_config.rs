@@ -14,6 +14,8 @@ use super::json::{self, JsonError, Object};
 pub struct AgentConfig {
     /// The member `Platform.Linux`.
     pub linux: LinuxOptions,
+    /// The member `Compilation`, which only this agent knows.
+    pub compilation: CompilationConfig,
     /// The member `Infrastructure.Settings.Sources`: the sources of settings, in the order in which
     /// they are tried.
     pub sources: Vec<Source>,
@@ -31,6 +33,49 @@ pub struct LinuxOptions {
     pub(crate) service_manager: String,
 }
 
+/// How the agent serves a compilation VM. The Go agent ignores these options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompilationConfig {
+    /// The member `StandAside`: whether the agent becomes the Go agent on a VM that does not compile packages. True by default.
+    pub stand_aside: bool,
+    /// The member `UploadFailedLog`: whether the log of a failed package is uploaded for the Director. True by default.
+    pub upload_failed_log: bool,
+    /// The member `UploadLog`: whether the log of each compiled package is uploaded for the Director.
+    pub upload_log: bool,
+    /// The member `LogLimit`: the maximum size of an uploaded log in bytes. 4 MiB by default.
+    pub log_limit: u64,
+    /// The member `KeepFailed`: whether the directories of a failed package are kept until the next compile.
+    pub keep_failed: bool,
+}
+
+impl Default for CompilationConfig {
+    fn default() -> Self {
+        Self {
+            stand_aside: true,
+            upload_failed_log: true,
+            upload_log: false,
+            log_limit: 4 << 20,
+            keep_failed: false,
+        }
+    }
+}
+
+impl CompilationConfig {
+    fn read(options: &Object<'_>) -> Result<Self, JsonError> {
+        let default = Self::default();
+        let flag = |name: &str, default: bool| -> Result<bool, JsonError> {
+            Ok(options.optional_flag(name)?.unwrap_or(default))
+        };
+        Ok(Self {
+            stand_aside: flag("StandAside", default.stand_aside)?,
+            upload_failed_log: flag("UploadFailedLog", default.upload_failed_log)?,
+            upload_log: flag("UploadLog", default.upload_log)?,
+            log_limit: options.number("LogLimit")?.unwrap_or(default.log_limit),
+            keep_failed: flag("KeepFailed", default.keep_failed)?,
+        })
+    }
+}
+
 /// A source of settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -41,12 +86,28 @@ pub enum Source {
     },
     /// A metadata service (type `HTTP`, or `InstanceMetadata` of Google).
     Http(HttpSource),
+    /// A disk with a file (type `ConfigDrive` of OpenStack, or `CDROM` of vSphere).
+    Disk(DiskSource),
     /// A source that only the Go agent supports.
     Unsupported {
-        /// The type: `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
+        /// The type: `VsphereGuestInfo`.
         kind: String,
     },
 }
+
+/// A disk that a cloud attaches to a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSource {
+    /// The type: `ConfigDrive` or `CDROM`.
+    pub kind: &'static str,
+    /// The devices, in the order in which they are tried: the member `DiskPaths`, or the first CD drive.
+    pub disks: Vec<PathBuf>,
+    /// The path of the settings in the file system of the disk: the member `UserDataPath` (`FileName` for `CDROM`).
+    pub file: PathBuf,
+}
+
+/// The device of the first CD drive.
+const CD_DRIVE: &str = "/dev/sr0";
 
 /// A metadata service, a web server of a cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +162,7 @@ impl AgentConfig {
                 skip_disk_setup: linux.flag("SkipDiskSetup")?,
                 service_manager: linux.text_or_empty("ServiceManager")?,
             },
+            compilation: CompilationConfig::read(&config.object_or_empty("Compilation")?)?,
             sources: settings
                 .objects("Sources")?
                 .unwrap_or_default()
@@ -121,7 +183,21 @@ fn source(options: &Object<'_>) -> Result<Source, AgentConfigError> {
         },
         "HTTP" => Source::Http(http(options, "UserDataPath")?),
         "InstanceMetadata" => Source::Http(http(options, "SettingsPath")?),
-        "ConfigDrive" | "CDROM" | "VsphereGuestInfo" => Source::Unsupported {
+        "ConfigDrive" => Source::Disk(DiskSource {
+            kind: "ConfigDrive",
+            disks: disks(options)?,
+            file: options.text_or_empty("UserDataPath")?.into(),
+        }),
+        "CDROM" => Source::Disk(DiskSource {
+            kind: "CDROM",
+            disks: match disks(options)? {
+                // The Go agent knows only this drive.
+                none if none.is_empty() => vec![CD_DRIVE.into()],
+                given => given,
+            },
+            file: options.text_or_empty("FileName")?.into(),
+        }),
+        "VsphereGuestInfo" => Source::Unsupported {
             kind: kind.to_owned(),
         },
         _ => {
@@ -130,6 +206,11 @@ fn source(options: &Object<'_>) -> Result<Source, AgentConfigError> {
             });
         }
     })
+}
+
+fn disks(options: &Object<'_>) -> Result<Vec<PathBuf>, JsonError> {
+    let disks = options.texts("DiskPaths")?.unwrap_or_default();
+    Ok(disks.into_iter().map(PathBuf::from).collect())
 }
 
 fn http(options: &Object<'_>, path: &str) -> Result<HttpSource, JsonError> {
@@ -183,7 +264,7 @@ mod tests {
              "TokenPath":"/latest/api/token","Headers":{"X-Key":"hunter2","X-None":null}},
             {"Type":"InstanceMetadata","URI":"http://169.254.169.254","SettingsPath":"/computeMetadata/v1/x",
              "Headers":{"Metadata-Flavor":"Google"}},
-            {"Type":"CDROM","FileName":"env"}]}}}"#;
+            {"Type":"VsphereGuestInfo","RpcToolPath":"/usr/bin/vmware-rpctool"}]}}}"#;
         let config = AgentConfig::parse(text).unwrap();
         let [
             Source::Http(ec2),
@@ -198,8 +279,44 @@ mod tests {
         assert_eq!(ec2.headers.len(), 1);
         assert_eq!(google.path, "/computeMetadata/v1/x");
         assert_eq!(google.headers["Metadata-Flavor"].expose(), "Google");
-        assert_eq!(kind, "CDROM");
+        assert_eq!(kind, "VsphereGuestInfo");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn disks_have_devices_and_a_file() {
+        let text = br#"{"Infrastructure":{"Settings":{"Sources":[
+            {"Type":"ConfigDrive","DiskPaths":["/dev/disk/by-label/CONFIG-2","/dev/disk/by-label/config-2"],
+             "MetaDataPath":"ec2/latest/meta-data.json","UserDataPath":"ec2/latest/user-data"},
+            {"Type":"CDROM","FileName":"env"}]}}}"#;
+        let config = AgentConfig::parse(text).unwrap();
+        let [Source::Disk(drive), Source::Disk(cd)] = &config.sources[..] else {
+            panic!("{config:?}")
+        };
+        assert_eq!(drive.disks.len(), 2);
+        assert_eq!(drive.disks[1], PathBuf::from("/dev/disk/by-label/config-2"));
+        assert_eq!(drive.file, PathBuf::from("ec2/latest/user-data"));
+        assert_eq!(cd.disks, [PathBuf::from("/dev/sr0")]);
+        assert_eq!(cd.file, PathBuf::from("env"));
+    }
+
+    #[test]
+    fn options_of_compilation_have_defaults() {
+        let text = br#"{"compilation":{"KEEPFAILED":true,"LogLimit":1000,"StandAside":null}}"#;
+        let config = AgentConfig::parse(text).unwrap().compilation;
+        assert!(config.keep_failed && config.stand_aside);
+        assert!(config.upload_failed_log && !config.upload_log);
+        assert_eq!(config.log_limit, 1000);
+        let off =
+            br#"{"Compilation":{"StandAside":false,"UploadFailedLog":false,"UploadLog":true}}"#;
+        let config = AgentConfig::parse(off).unwrap().compilation;
+        assert!(!config.stand_aside && !config.upload_failed_log && config.upload_log);
+        assert_eq!(config.log_limit, 4 << 20);
+        let wrong = AgentConfig::parse(br#"{"Compilation":{"LogLimit":"4m"}}"#).unwrap_err();
+        assert_eq!(
+            crate::diag::Chain(&wrong).to_string(),
+            "the configuration is invalid: `config.Compilation.LogLimit` is a string; expected a whole number"
+        );
     }
 
     #[test]

@@ -142,9 +142,23 @@ impl<'a> Object<'a> {
     /// # Errors
     /// If the member has another type.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, JsonError> {
-        Ok(self
-            .typed(name, "true or false", Value::as_bool)?
-            .unwrap_or(false))
+        Ok(self.optional_flag(name)?.unwrap_or(false))
+    }
+
+    /// The value of a boolean member.
+    ///
+    /// # Errors
+    /// If the member has another type.
+    pub(crate) fn optional_flag(&self, name: &str) -> Result<Option<bool>, JsonError> {
+        self.typed(name, "true or false", Value::as_bool)
+    }
+
+    /// The value of a member that is a whole number and not negative.
+    ///
+    /// # Errors
+    /// If the member has another type.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, JsonError> {
+        self.typed(name, "a whole number", Value::as_u64)
     }
 
     /// The value of an object member.

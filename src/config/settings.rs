@@ -67,6 +67,20 @@ pub enum SettingsError {
     AgentId(#[from] AgentIdError),
 }
 
+/// What the settings lack to connect to the message bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MissingSetting {
+    /// There is no URL.
+    #[error("the settings have no mbus: neither `mbus` nor `env.bosh.mbus.urls`")]
+    Bus,
+    /// A member of the CPI's settings is missing or empty.
+    #[error("`{0}` is empty in the settings")]
+    Empty(&'static str),
+    /// A member of the Director's settings is missing or empty.
+    #[error("`{0}` is empty in the updated settings")]
+    EmptyUpdate(&'static str),
+}
+
 impl Settings {
     /// Parses the contents of `settings.json`.
     ///
@@ -126,6 +140,26 @@ impl Settings {
         } else {
             &update.mbus.certificate
         }
+    }
+
+    /// Checks that there are a URL, a certificate and a key for the message bus.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn check_bus(&self, update: &UpdateSettings) -> Result<(), MissingSetting> {
+        if self.bus_urls(update).is_empty() {
+            return Err(MissingSetting::Bus);
+        }
+        let is_updated = !update.mbus.certificate.ca.is_empty();
+        let used = self.bus_certificate(update);
+        let missing = match (used.certificate.is_empty(), used.private_key.is_empty()) {
+            (true, _) if is_updated => MissingSetting::EmptyUpdate("mbus.cert.certificate"),
+            (_, true) if is_updated => MissingSetting::EmptyUpdate("mbus.cert.private_key"),
+            (true, _) => MissingSetting::Empty("env.bosh.mbus.cert.certificate"),
+            (_, true) => MissingSetting::Empty("env.bosh.mbus.cert.private_key"),
+            (false, false) => return Ok(()),
+        };
+        Err(missing)
     }
 
     /// The blobstore in use: the first one in `update`, otherwise the first one in

@@ -127,6 +127,12 @@ impl Vcap {
         self.base.join("data/.bosh-agent-scratch")
     }
 
+    /// The directory for the directories of the package that failed last, if they are kept.
+    #[must_use]
+    pub(crate) fn kept_failed(&self) -> PathBuf {
+        self.base.join("data/.bosh-agent-failed")
+    }
+
     /// The file with the version of the stemcell.
     #[must_use]
     pub(crate) fn stemcell_version(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Live};
-use crate::config::Vcap;
+use crate::config::{Secret, Vcap};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::runtime::{self, Task};
@@ -26,6 +26,8 @@ const OVERLAP: Duration = Duration::from_secs(1);
 /// The current connection, and old ones that it replaces.
 pub(super) struct BusConnection {
     current: Transport,
+    /// The settings of the current connection.
+    bus: BusOptions,
     /// Connections with earlier settings. They are used until the current one is established.
     old: Vec<Nats>,
     /// Tasks that close old connections.
@@ -50,8 +52,10 @@ impl BusConnection {
         // Subscribe before reading the settings, so that no change is missed.
         let changes = agent.bus_changes();
         let blobs = vcap.blobs();
+        let bus = bus(&agent.live());
         Ok(Self {
-            current: Transport::start(agent, blobs.clone()).await?,
+            current: Transport::start(agent, &bus, blobs.clone()).await?,
+            bus,
             old: Vec::new(),
             retiring: Vec::new(),
             changes,
@@ -80,11 +84,7 @@ impl BusConnection {
                 Ok(()) = self.changes.changed() => self.replace(agent).await?,
                 established = self.current.established_or_failed(!self.old.is_empty()) => {
                     established?;
-                    // The current connection is established, so the old ones are not needed.
-                    for old in self.old.drain(..) {
-                        old.retire();
-                        self.retiring.push(runtime::spawn("old bus", retire(old)));
-                    }
+                    self.retire_old();
                 }
             }
         }
@@ -97,21 +97,37 @@ impl BusConnection {
             if let Some(old) = https.take() {
                 old.stop().await;
             }
-            self.current = Transport::start(agent, self.blobs.clone()).await?;
-            return Ok(());
         }
-        match Transport::start(agent, self.blobs.clone()).await {
+        let bus = bus(&agent.live());
+        match Transport::start(agent, &bus, self.blobs.clone()).await {
             Ok(new) => {
                 tracing::info!("connecting to the message bus with new settings");
+                self.bus = bus;
                 if let Transport::Nats(old) = std::mem::replace(&mut self.current, new) {
                     self.old.push(old);
+                }
+                if let Transport::Https(_) = &self.current {
+                    // It listens already.
+                    self.retire_old();
                 }
             }
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the new settings of the message bus are not usable; keeping the old ones");
+                if let Transport::Https(None) = &self.current {
+                    self.current = Transport::start(agent, &self.bus, self.blobs.clone()).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Closes the connections with earlier settings, because the current one is established. They close in the background and do not
+    /// connect again.
+    fn retire_old(&mut self) {
+        for old in self.old.drain(..) {
+            old.retire();
+            self.retiring.push(runtime::spawn("old bus", retire(old)));
+        }
     }
 
     /// Sends a message of this kind to the health monitor.
@@ -148,6 +164,7 @@ impl BusConnection {
 async fn retire(old: Nats) {
     tokio::time::sleep(OVERLAP).await;
     old.stop().await;
+    tracing::info!("closed the connection to the message bus with earlier settings");
 }
 
 /// Passes a heartbeat to `sender` in each interval.
@@ -165,17 +182,20 @@ async fn collect_heartbeats(agent: Agent, sender: mpsc::Sender<Vec<u8>>) {
 }
 
 impl Transport {
-    async fn start(agent: &Agent, blobs: PathBuf) -> Result<Self, TransportError> {
-        let live = agent.live();
-        let bus = bus(&live);
+    async fn start(
+        agent: &Agent,
+        bus: &BusOptions,
+        blobs: PathBuf,
+    ) -> Result<Self, TransportError> {
         Ok(match bus.scheme()? {
             Scheme::Nats => {
+                let live = agent.live();
                 let id = live.settings.agent_id.as_str();
-                Self::Nats(Nats::start(&bus, id, handle(agent, true)).await?)
+                Self::Nats(Nats::start(bus, id, handle(agent, true)).await?)
             }
             Scheme::Https => {
                 let handle = handle(agent, false);
-                Self::Https(Some(Https::start(&bus, blobs, handle).await?))
+                Self::Https(Some(Https::start(bus, blobs, handle).await?))
             }
         })
     }
@@ -193,6 +213,15 @@ impl Transport {
             Self::Nats(_) | Self::Https(None) => std::future::pending().await,
         }
     }
+}
+
+/// Checks the URLs of a message bus.
+pub(super) fn check_urls(urls: Vec<Secret>) -> Result<(), String> {
+    let bus = BusOptions {
+        urls,
+        ..BusOptions::default()
+    };
+    bus.check_urls().map_err(|error| Chain(&error).to_string())
 }
 
 fn bus(live: &Live) -> BusOptions {

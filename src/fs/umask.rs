@@ -22,6 +22,13 @@ pub(crate) fn forbid_writing_by_others() {
     let _ = INHERITED.set(inherited);
 }
 
+/// Sets the umask that this process inherited, before it executes another program.
+pub(crate) fn restore_umask() {
+    if let Some(inherited) = INHERITED.get() {
+        umask(*inherited);
+    }
+}
+
 /// The mode for result files: 0666 without the bits of the inherited umask. The mode may let others
 /// write.
 pub(crate) fn mode_of_results() -> u32 {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sources::{NoSource, SourceError, Sources};
 use crate::config::json::JsonError;
-use crate::config::{AgentConfig, Hidden, Settings, UpdateSettings, Vcap};
+use crate::config::{AgentConfig, Environment, Hidden, Settings, UpdateSettings, Vcap};
 use crate::diag::Chain;
 use crate::{fs, runtime};
 
@@ -105,14 +105,18 @@ impl fmt::Display for SourceErrors {
 }
 
 impl SettingsStore {
-    /// Creates a store with the sources in a configuration.
+    /// Creates a store with the sources in a configuration. `environment` is that of programs that mount disks.
     ///
     /// # Errors
     /// If the configuration contains no usable source.
-    pub fn new(vcap: &Vcap, config: &AgentConfig) -> Result<Self, NoSource> {
+    pub fn new(
+        vcap: &Vcap,
+        config: &AgentConfig,
+        environment: &Environment,
+    ) -> Result<Self, NoSource> {
         Ok(Self {
             vcap: vcap.clone(),
-            sources: Sources::new(&config.sources)?,
+            sources: Sources::new(&config.sources, environment)?,
             limits: RetryLimits::default(),
         })
     }
@@ -132,16 +136,16 @@ impl SettingsStore {
     /// if a source fails.
     ///
     /// # Errors
-    /// If all sources have unsupported types, settings stay invalid, `update_settings.json` is
+    /// If settings stay invalid, `update_settings.json` is
     /// invalid, or `cancel` is canceled.
     pub(crate) async fn load(
         &self,
         cancel: &CancellationToken,
     ) -> Result<LoadedSettings, LoadError> {
-        let (settings, origin) = cancel
-            .run_until_cancelled(self.load_or_wait())
-            .await
-            .unwrap_or(Err(LoadError::Stopped))?;
+        let (settings, origin) = self.find(cancel).await?;
+        if !self.is_saved(&origin) {
+            self.save(&settings).await?;
+        }
         Ok(LoadedSettings {
             settings,
             update: self.update()?,
@@ -149,15 +153,30 @@ impl SettingsStore {
         })
     }
 
-    async fn load_or_wait(&self) -> Result<(Settings, String), LoadError> {
+    /// Finds the CPI's settings as [`load`](Self::load) does, and saves nothing. Returns the settings, and the path or URL that has them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), except for `update_settings.json`.
+    pub(crate) async fn find(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<(Settings, String), LoadError> {
+        let finding = cancel.run_until_cancelled(self.find_or_wait());
+        finding.await.unwrap_or(Err(LoadError::Stopped))
+    }
+
+    /// Whether settings from this place were saved by an earlier load.
+    fn is_saved(&self, origin: &str) -> bool {
+        let places = [self.vcap.settings_in_memory(), self.vcap.settings()];
+        places.iter().any(|place| place.as_os_str() == origin)
+    }
+
+    async fn find_or_wait(&self) -> Result<(Settings, String), LoadError> {
         let start = Instant::now();
         let mut reminded: Option<Instant> = None;
         for round in 1_u32.. {
             let errors = match self.sources.load().await {
-                Ok((settings, origin)) => {
-                    self.save(&settings).await?;
-                    return Ok((settings, origin));
-                }
+                Ok(found) => return Ok(found),
                 Err(errors) => SourceErrors(errors),
             };
             let may_use_saved =
@@ -167,10 +186,9 @@ impl SettingsStore {
                 tracing::warn!(reason = %errors, path, "no settings could be loaded; using those of an earlier start");
                 return Ok((settings, path));
             }
-            let all_unsupported = !errors.0.iter().any(SourceError::may_change);
             let stays_invalid = errors.0.iter().any(SourceError::is_invalid)
                 && start.elapsed() >= self.limits.invalid;
-            if all_unsupported || stays_invalid {
+            if stays_invalid {
                 return Err(LoadError::Failed(errors));
             }
             if reminded.is_none_or(|reminded| reminded.elapsed() >= self.limits.reminder) {

@@ -1,19 +1,23 @@
-//! The sources of settings: files and metadata services (web servers of a cloud).
+//! The sources of settings: files, metadata services (web servers of a cloud), and disks.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::config::{HttpSource, Settings, SettingsError, Source};
+use crate::config::{DiskSource, Environment, HttpSource, Settings, SettingsError, Source};
 use crate::fs;
 
+mod disk;
 mod metadata;
 
+pub(crate) use disk::DiskError;
 pub(crate) use metadata::MetadataError;
 
 /// The sources in the configured order. The source that last provided settings is tried first.
 #[derive(Debug)]
 pub struct Sources {
     list: Vec<Source>,
+    /// The environment of programs that mount disks.
+    environment: Environment,
     /// The index of the source that is tried first.
     first: AtomicUsize,
 }
@@ -27,6 +31,22 @@ pub enum NoSource {
     /// A source of type `File` has no path.
     #[error("a settings source of type `File` has no `SettingsPath`")]
     Path,
+    /// A source of type `ConfigDrive` or `CDROM` names no disk or no file.
+    #[error("a settings source of type `{kind}` has no `{option}`")]
+    Disk {
+        /// The type.
+        kind: &'static str,
+        /// The missing member.
+        option: &'static str,
+    },
+    /// This agent supports none of the sources.
+    #[error(
+        "this agent cannot read settings from a source of type `{kinds}`, and the configuration names no other source"
+    )]
+    Unsupported {
+        /// The types of the sources, joined by commas.
+        kinds: String,
+    },
 }
 
 /// Why a source does not provide settings.
@@ -57,10 +77,18 @@ pub(crate) enum SourceError {
         /// Why the service failed.
         source: MetadataError,
     },
+    /// A disk could not be read.
+    #[error("failed to read the settings of the source `{kind}`")]
+    Disk {
+        /// The type: `ConfigDrive` or `CDROM`.
+        kind: &'static str,
+        /// Why the disk could not be read.
+        source: DiskError,
+    },
     /// The source has a type that only the Go agent supports.
     #[error("this agent cannot read settings from a source of type `{kind}`")]
     Unsupported {
-        /// The type: `ConfigDrive`, `CDROM` or `VsphereGuestInfo`.
+        /// The type: `VsphereGuestInfo`.
         kind: String,
     },
 }
@@ -70,7 +98,11 @@ impl SourceError {
     /// settings, the saved settings are used without further attempts.
     #[must_use]
     pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Unsupported { .. })
+        match self {
+            Self::Missing { .. } | Self::Unsupported { .. } => true,
+            Self::Disk { source, .. } => matches!(source, DiskError::Missing { .. }),
+            Self::Unreadable(_) | Self::Invalid { .. } | Self::Metadata { .. } => false,
+        }
     }
 
     /// Whether the source has invalid settings.
@@ -78,29 +110,30 @@ impl SourceError {
     pub(crate) fn is_invalid(&self) -> bool {
         matches!(self, Self::Invalid { .. })
     }
-
-    /// Whether a later attempt may succeed.
-    #[must_use]
-    pub(crate) fn may_change(&self) -> bool {
-        !matches!(self, Self::Unsupported { .. })
-    }
 }
 
 impl Sources {
     /// The sources in a configuration.
     ///
     /// # Errors
-    /// If there is no source, or a source of type `File` has no path.
-    pub fn new(list: &[Source]) -> Result<Self, NoSource> {
+    /// If there is no source, a source lacks a path, or this agent supports none of the sources.
+    pub fn new(list: &[Source], environment: &Environment) -> Result<Self, NoSource> {
         if list.is_empty() {
             return Err(NoSource::None);
         }
-        let lacks_path = |source: &Source| matches!(source, Source::File { path } if path.as_os_str().is_empty());
-        if list.iter().any(lacks_path) {
-            return Err(NoSource::Path);
+        list.iter().try_for_each(check)?;
+        let kind = |source: &Source| match source {
+            Source::Unsupported { kind } => Some(kind.clone()),
+            Source::File { .. } | Source::Http(_) | Source::Disk(_) => None,
+        };
+        let unsupported: Vec<String> = list.iter().filter_map(kind).collect();
+        if unsupported.len() == list.len() {
+            let kinds = unsupported.join(", ");
+            return Err(NoSource::Unsupported { kinds });
         }
         Ok(Self {
             list: list.to_vec(),
+            environment: environment.clone(),
             first: AtomicUsize::new(0),
         })
     }
@@ -118,6 +151,7 @@ impl Sources {
             let loaded = match &self.list[index] {
                 Source::File { path } => file(path),
                 Source::Http(source) => http(source).await,
+                Source::Disk(source) => disk(source, &self.environment).await,
                 Source::Unsupported { kind } => {
                     Err(SourceError::Unsupported { kind: kind.clone() })
                 }
@@ -131,6 +165,38 @@ impl Sources {
             }
         }
         Err(errors)
+    }
+}
+
+/// Checks that a source has the members that it needs.
+fn check(source: &Source) -> Result<(), NoSource> {
+    match source {
+        Source::File { path } if path.as_os_str().is_empty() => Err(NoSource::Path),
+        Source::Disk(DiskSource { kind, disks, file }) => {
+            let option = match (disks.is_empty(), file.as_os_str().is_empty()) {
+                (true, _) => "DiskPaths",
+                (false, true) if *kind == "CDROM" => "FileName",
+                (false, true) => "UserDataPath",
+                (false, false) => return Ok(()),
+            };
+            Err(NoSource::Disk { kind, option })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn disk(
+    source: &DiskSource,
+    environment: &Environment,
+) -> Result<(Settings, String), SourceError> {
+    let kind = source.kind;
+    let (text, place) = match disk::read(source, environment).await {
+        Ok(read) => read,
+        Err(source) => return Err(SourceError::Disk { kind, source }),
+    };
+    match Settings::parse(&text) {
+        Ok(settings) => Ok((settings, place)),
+        Err(source) => Err(SourceError::Invalid { place, source }),
     }
 }
 
@@ -182,12 +248,12 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| scratch.path().join(name));
         let list = [
             Source::Unsupported {
-                kind: "CDROM".to_owned(),
+                kind: "VsphereGuestInfo".to_owned(),
             },
             Source::File { path: a.clone() },
             Source::File { path: b.clone() },
         ];
-        let sources = Sources::new(&list).unwrap();
+        let sources = Sources::new(&list, &Environment::default()).unwrap();
         let failures = sources.load().await.unwrap_err();
         assert!(failures.iter().all(SourceError::is_missing));
         assert_eq!(failures.len(), 3);
@@ -202,15 +268,54 @@ mod tests {
         assert_eq!(sources.load().await.unwrap().0.agent_id.as_str(), "b");
     }
 
+    fn problem(list: &[Source]) -> String {
+        let sources = Sources::new(list, &Environment::default());
+        sources.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unsupported_source_is_refused_by_name_if_there_is_no_other() {
+        let guest_info = Source::Unsupported {
+            kind: "VsphereGuestInfo".to_owned(),
+        };
+        assert_eq!(
+            problem(std::slice::from_ref(&guest_info)),
+            "this agent cannot read settings from a source of type `VsphereGuestInfo`, and the configuration names no other source"
+        );
+        let path = PathBuf::from("/settings");
+        Sources::new(
+            &[guest_info, Source::File { path }],
+            &Environment::default(),
+        )
+        .unwrap();
+    }
+
     #[test]
     fn configuration_needs_a_source_and_files_a_path() {
         assert_eq!(
-            Sources::new(&[]).unwrap_err().to_string(),
+            problem(&[]),
             "MultiSettingsSource requires to have at least one source"
         );
         let nameless = Source::File {
             path: PathBuf::new(),
         };
-        assert_eq!(Sources::new(&[nameless]).unwrap_err(), NoSource::Path);
+        assert_eq!(
+            problem(&[nameless]),
+            "a settings source of type `File` has no `SettingsPath`"
+        );
+        for (kind, disks, option) in [
+            ("CDROM", vec![PathBuf::from("/dev/sr0")], "FileName"),
+            ("ConfigDrive", vec![], "DiskPaths"),
+            (
+                "ConfigDrive",
+                vec![PathBuf::from("/dev/vdb")],
+                "UserDataPath",
+            ),
+        ] {
+            let file = PathBuf::new();
+            let disk = Source::Disk(DiskSource { kind, disks, file });
+            let text = format!("a settings source of type `{kind}` has no `{option}`");
+            assert_eq!(problem(&[disk]), text);
+        }
     }
 }

@@ -163,6 +163,11 @@ fn execute(arguments: &[OsString]) -> (u8, io::Error) {
     (PROGRAM_FAILED, error.into())
 }
 
+/// Restores the inherited soft limit, before this process executes another program.
+pub(crate) fn restore_inherited_limit_of_open_files() {
+    restore_limit_of_open_files(inherited_limit_of_open_files().as_ref());
+}
+
 /// Restores the inherited soft limit in the fork server. `argument` is from
 /// [`inherited_limit_of_open_files`].
 pub(crate) fn restore_limit_of_open_files(argument: Option<&OsString>) {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -23,6 +24,34 @@ pub enum LogFormat {
     /// The format of the Go agent, which operators' tools parse: `[tag] 2006/01/02 15:04:05 INFO -
     /// message`, in local time.
     GoAgent,
+}
+
+/// Why a value of `BOSH_AGENT_LOG` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "BOSH_AGENT_LOG: `{0}` is not a level: use `error`, `warn`, `info`, `debug`, `trace` or `off`, or MODULE=LEVEL"
+)]
+pub struct InvalidLevel(String);
+
+/// Checks a value of `BOSH_AGENT_LOG`: levels, or pairs of a module and a level, separated by commas.
+///
+/// # Errors
+/// The first part that names no level. The library would take a misspelled level as a module, and log nothing.
+pub fn check_level(level: &OsStr) -> Result<(), InvalidLevel> {
+    let shown = level.to_string_lossy();
+    for part in shown
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let is_module = part.contains("::") || part == env!("CARGO_CRATE_NAME");
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        let has_level = level.parse::<LevelFilter>().is_ok();
+        if !(has_level || is_module && !part.contains('=')) || part.parse::<Directive>().is_err() {
+            return Err(InvalidLevel(part.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Sends log lines to stderr. `level` is the value of `BOSH_AGENT_LOG`, such as `debug` or
@@ -141,6 +170,30 @@ pub(super) mod tests {
         tracing::subscriber::with_default(subscriber, traced);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn misspelled_level_is_refused() {
+        for level in [
+            "debug",
+            "INFO",
+            "off",
+            "",
+            "warn,bosh_agent::compile=trace",
+            "bosh_agent=debug,hyper=off",
+            "bosh_agent::compile",
+        ] {
+            assert_eq!(check_level(level.as_ref()), Ok(()), "{level}");
+        }
+        for (level, named) in [
+            ("loud", "loud"),
+            ("info,debgu", "debgu"),
+            ("bosh_agent::compile=all", "bosh_agent::compile=all"),
+            ("a=b=c", "a=b=c"),
+        ] {
+            let error = check_level(level.as_ref()).unwrap_err();
+            assert_eq!(error, InvalidLevel(named.to_owned()));
+        }
     }
 
     #[test]

@@ -7,12 +7,13 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::{io, ptr};
 
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::ForkResult;
 
 use crate::config::Environment;
@@ -55,14 +56,39 @@ pub(crate) fn default_signals(keep: &[Signal]) {
     let is_kept = |number| {
         number == libc::SIGPIPE || keep.iter().any(|signal| *signal as libc::c_int == number)
     };
+    let mut ignored = Vec::new();
     for number in (1..=SIGNALS).filter(|number| !is_kept(*number)) {
         let mut current = KernelAction::default();
         if sigaction(number, None, Some(&mut current)) && current.handler == libc::SIG_IGN {
             sigaction(number, Some(&KernelAction::default()), None);
+            ignored.push(number);
         }
     }
     // Cannot fail: the mask is valid.
-    let _ = SigSet::empty().thread_set_mask();
+    let blocked = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    // Keep the first value: a second call finds what the first one has set.
+    let _ = INHERITED.set((ignored, blocked.unwrap_or(SigSet::empty())));
+}
+
+/// The signals that this process inherited as ignored, except those that are still ignored, and the blocked ones.
+static INHERITED: OnceLock<(Vec<libc::c_int>, SigSet)> = OnceLock::new();
+
+/// Undoes [`default_signals`] before this process executes another program, which the calling thread does.
+pub(super) fn restore_signals() {
+    // The Rust runtime ignores it.
+    sigaction(libc::SIGPIPE, Some(&KernelAction::default()), None);
+    let Some((ignored, blocked)) = INHERITED.get() else {
+        return;
+    };
+    let ignore = KernelAction {
+        handler: libc::SIG_IGN,
+        ..KernelAction::default()
+    };
+    for number in ignored {
+        sigaction(*number, Some(&ignore), None);
+    }
+    // Cannot fail: the mask is valid.
+    let _ = blocked.thread_set_mask();
 }
 
 /// Signals are numbered from 1 to this.
@@ -85,8 +111,8 @@ fn sigaction(
     let new = new.map_or(ptr::null(), ptr::from_ref);
     let old = old.map_or(ptr::null_mut(), ptr::from_mut);
     let mask_size: libc::size_t = 8;
-    // SAFETY: both are null or large enough, and live until the call returns. Callers set only the default disposition, which runs no
-    // handler.
+    // SAFETY: both are null or large enough, and live until the call returns. Callers set only the default disposition or ignore the
+    // signal, which both run no handler.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, number, new, old, mask_size) == 0 }
 }
 

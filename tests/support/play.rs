@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bosh_agent::agent::{self, AgentOptions, CompilerOptions};
-use bosh_agent::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
+use bosh_agent::config::{
+    AgentConfig, CompilationConfig, Environment, Settings, Source, UpdateSettings, Vcap,
+};
 use bosh_agent::machine::bootstrap::{self, Platform};
 use bosh_agent::machine::settings::SettingsStore;
 use bosh_agent::sandbox::{Isolation, UserNamespace};
@@ -197,11 +199,14 @@ impl Play {
                 secrets: vec![world.path("agent.json"), world.path("keys")],
                 isolation,
                 user_namespace: UserNamespace::Outside,
+                config: CompilationConfig::default(),
+                program: env!("CARGO_BIN_EXE_bosh-agent").into(),
             },
+            check_urls: |_| Ok(()),
+            store: SettingsStore::new(&vcap, &config, &environment).unwrap(),
             environment,
             platform,
             root: world.path("root"),
-            store: SettingsStore::new(&vcap, &config).unwrap(),
             settings: Settings::from_json(settings).unwrap(),
             update: UpdateSettings::default(),
         });

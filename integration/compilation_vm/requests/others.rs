@@ -302,6 +302,70 @@ async fn new_bus_credentials_are_used_without_losing_a_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_rotated_while_a_package_compiles() {
+    if !is_possible() {
+        return;
+    }
+    let (blobs, others) = (Blobstore::local(), Blobstore::local());
+    let server = NatsServer::start("server", &[BOOTSTRAP, AGENT]);
+    let mut vm = HostVm::create(nats_machine(&server, "bootstrap", &blobs));
+    let director = director(&server).await;
+    director.prepare(&spec()).await.unwrap();
+    let gate = vm.path("gate");
+    let script = format!(
+        "echo run >>{0}.runs\nwhile [ ! -e {0} ]; do sleep 0.02; done\n{SMALL}",
+        gate.display()
+    );
+    let release = source_of_script(&script);
+    let package = release.package("app");
+    let (order, task) = director.start_compile(package, &NOTHING, &blobs).await;
+    wait_for("the script", LIMIT, || {
+        fs::metadata(gate.with_extension("runs")).map_err(|error| error.to_string())
+    });
+    let bus = json!({ "cert": certificate("agent") });
+    vm.confide(&bus);
+    let settings = json!({
+        "trusted_certs": "", "disk_associations": [], "mbus": bus, "blobstores": [others.settings()],
+    });
+    assert_eq!(director.update_settings(settings).await, Ok(json!("ok")));
+    wait_for("the old connection's end", LIMIT, || {
+        // Polls are answered during the change.
+        let log = vm.log();
+        match log.contains("closed the connection to the message bus with earlier settings") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    });
+    // The old certificate is refused, and no connection uses it.
+    server.allow(&[AGENT]);
+    let before = server
+        .log()
+        .to_lowercase()
+        .matches("authentication error")
+        .count();
+    assert!(director.status(&task).await.unwrap().is_running());
+    fs::write(&gate, "").unwrap();
+    let value = director.wait_for_task(&task).await.unwrap();
+    let compiled = result(package, &order, &value).unwrap();
+    others.check(&compiled);
+    let runs = fs::read_to_string(gate.with_extension("runs")).unwrap();
+    assert_eq!(runs, "run\n");
+    vm.stays_up_for(Duration::from_millis(1));
+    let after = server
+        .log()
+        .to_lowercase()
+        .matches("authentication error")
+        .count();
+    assert_eq!(before, after, "{}", server.log());
+    for exchange in director.exchanges() {
+        assert!(
+            exchange.method == "ping" || exchange.elapsed < PROMPT,
+            "{exchange}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shutdown_without_waiting_for_a_reply_is_handled() {
     if !is_possible() {
         return;

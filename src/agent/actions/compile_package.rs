@@ -21,7 +21,7 @@ pub(in crate::agent) const ACTION: Action = Action::Task {
 };
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CompilePackageError {
+pub(in crate::agent) enum CompilePackageError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
     #[error(transparent)]
@@ -33,6 +33,8 @@ pub(super) async fn compile(
     request: Result<CompileRequest, ArgumentError>,
     task: &TaskContext,
 ) -> Result<Value, CompilePackageError> {
-    let compiling = agent.compiler().compile(request?, agent.blobs(), task);
+    let compiling = agent
+        .compiler()
+        .compile(request?, agent.changing_blobs(), task);
     Ok(compiling.await?)
 }

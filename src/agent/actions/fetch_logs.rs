@@ -12,7 +12,7 @@ use crate::agent::arguments::ArgumentError;
 use crate::agent::logs_archive::{LogSelection, LogsError};
 use crate::agent::logs_request::LogsRequest;
 use crate::agent::tasks::{Cancellation, TaskContext};
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, Persistence};
 use crate::fs::{self, LeasedFile};
 use crate::machine::bootstrap::LOGS_ARCHIVE;
 use crate::release::digest::Algorithm;
@@ -52,7 +52,10 @@ async fn fetch_logs(
     task.progress.enter("packing");
     let (archive, digest) = pack(agent, &request, &[Algorithm::Sha1], &task.cancel).await?;
     task.progress.enter("uploading");
-    let id = agent.blobs().create(archive.path(), &task.cancel).await?;
+    let id = agent
+        .blobs()
+        .create(archive.path(), Persistence::Brief, &task.cancel)
+        .await?;
     Ok(json!({ "blobstore_id": id.to_string(), "sha1": digest }))
 }
 

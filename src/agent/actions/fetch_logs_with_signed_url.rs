@@ -8,6 +8,7 @@ use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::logs_request::LogsRequest;
 use crate::agent::tasks::{Cancellation, TaskContext};
+use crate::blobs::Persistence;
 use crate::release::digest::Algorithm;
 
 pub(in crate::agent) const ACTION: Action = Action::Task {
@@ -32,7 +33,13 @@ async fn fetch_logs(
     task.progress.enter("uploading");
     let blobs = agent.blobs();
     blobs
-        .put_signed(&url, &headers, archive.path(), &task.cancel)
+        .put_signed(
+            &url,
+            &headers,
+            archive.path(),
+            Persistence::Brief,
+            &task.cancel,
+        )
         .await?;
     Ok(json!({ "sha1": digest }))
 }

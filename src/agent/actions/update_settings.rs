@@ -12,7 +12,7 @@ use crate::agent::tasks::Cancellation;
 use crate::agent::{Agent, Live};
 use crate::blobs::BlobsError;
 use crate::config::json::JsonError;
-use crate::config::{Environment, UpdateSettings};
+use crate::config::{Environment, MissingSetting, UpdateSettings};
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::LoadError;
 use crate::machine::trusted_certs::{self, TrustError, UpdateProgram};
@@ -40,6 +40,10 @@ enum UpdateSettingsError {
     Blobstore(#[from] BlobsError),
     #[error("Getting mbus handler")]
     Bus(#[from] TlsError),
+    #[error("Getting mbus handler")]
+    Missing(#[from] MissingSetting),
+    #[error("Getting mbus handler: {0}")]
+    Urls(String),
     #[error("Updating certificates")]
     Certificates(#[from] TrustError<UpdateProgramError>),
     #[error("Saving update settings")]
@@ -62,12 +66,20 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
         settings: live.settings.clone(),
         update: merged.settings,
     };
-    // Check the certificates before saving them. With invalid ones, the agent could not reach its
+    // Check the settings before saving them. With invalid ones, the agent could not reach its
     // Director after a restart.
-    let (own, bus_changed) = (agent.clone(), merged.bus_changed);
+    let own = agent.clone();
+    let (bus_changed, blobstores_changed) = (merged.bus_changed, merged.blobstores_changed);
     let checking = runtime::spawn_blocking("settings", move || {
-        let blobs = own.blobs_of(&new)?;
+        let blobs = match blobstores_changed {
+            true => Some(own.blobs_of(&new)?),
+            false => None,
+        };
         if bus_changed {
+            new.settings.check_bus(&new.update)?;
+            let urls = new.settings.bus_urls(&new.update);
+            let urls = urls.into_iter().cloned().collect();
+            (own.state.check_urls)(urls).map_err(UpdateSettingsError::Urls)?;
             let bus = new.settings.bus_certificate(&new.update);
             tls::check(&bus.certificate, &bus.private_key, &bus.ca)?;
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::archive::UnpackError;
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, BlobId};
 use crate::compile::{CompileError, PrintedLine, ScriptFailure};
 use crate::diag::Bytes;
 use crate::process::{ENDING_LIMIT, Ending, Status};
@@ -26,6 +26,8 @@ pub(crate) struct CompileFailure {
     pub package: Name,
     /// Why it was not compiled.
     pub source: Reason,
+    /// The blob with the log of the failed script, if it was uploaded.
+    pub log: Option<BlobId>,
 }
 
 /// Why a package was not compiled.
@@ -222,6 +224,7 @@ mod tests {
                 failure: Box::new(failure),
                 error: error.map(|line| (PathBuf::from("/logs/redis.stderr.log"), line)),
             }),
+            log: None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::release::Name;
 const KEPT: u64 = 512 << 20;
 
 /// The logs of one package.
+#[derive(Debug, Clone)]
 pub(super) struct Logs {
     pub stdout: PathBuf,
     pub stderr: PathBuf,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Environment, Vcap};
+use crate::config::{CompilationConfig, Environment, Vcap};
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, UserNamespace};
 
@@ -31,4 +31,8 @@ pub struct CompilerOptions {
     pub isolation: Isolation,
     /// The user namespace that this process has entered for isolation, if any.
     pub user_namespace: UserNamespace,
+    /// What is uploaded and kept in addition to compiled packages.
+    pub config: CompilationConfig,
+    /// The path of this program, which opens a shell in the kept directories of a failed package.
+    pub program: PathBuf,
 }

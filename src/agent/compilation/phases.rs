@@ -47,6 +47,11 @@ impl Phases {
         }
     }
 
+    /// Shows a text as the last line of the task's progress.
+    pub(super) fn report(&self, text: &str) {
+        self.progress.printed(text);
+    }
+
     /// Handles an event of the compile core.
     pub(super) fn handle_event(&self, event: &Event) {
         match event {
@@ -93,8 +98,10 @@ impl Phases {
                 changed,
                 ..
             } => self.log_changed(dependency, changed, COPY_IN_USE),
+            Event::Kept { directory, .. } => {
+                tracing::info!(directory = %directory.display(), "keeping the directories of the failed package until the next compile");
+            }
             Event::SecondRunStarted { .. }
-            | Event::Kept { .. }
             | Event::ShellOpened { .. }
             | Event::ShellEnded { .. }
             | Event::ScriptEnded { .. } => {}

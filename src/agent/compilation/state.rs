@@ -13,7 +13,9 @@ use super::failure::Reason;
 use super::on_disk::on_disk;
 use super::options::CompilerOptions;
 use super::phases::Phases;
-use crate::compile::{Context, Event, SecondRun, SourceDates, Store, WorkDirectory};
+use crate::compile::{
+    Context, Event, Keep, KeptSettings, SecondRun, SourceDates, Store, WorkDirectory,
+};
 use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
@@ -75,7 +77,7 @@ impl CompilerState {
             nice: 0,
             limits: TimeLimits::default(),
             second_run: SecondRun::AUTO,
-            keep: None,
+            keep: keep(options).await?,
             shells: None,
             log_lines: TAIL_LINES,
             script_lines: None,
@@ -117,6 +119,26 @@ impl CompilerState {
     /// The path of the compiled package.
     pub(super) fn result(&self) -> PathBuf {
         self.work.path().join("result.tgz")
+    }
+
+    /// The path for the log of the package, while it is uploaded.
+    pub(super) fn log(&self) -> PathBuf {
+        self.work.path().join("log.txt")
+    }
+
+    /// Removes the directories of the package that failed last.
+    pub(super) async fn remove_kept(&self) -> Result<(), Reason> {
+        let Some(keep) = &self.context.keep else {
+            return Ok(());
+        };
+        let directory = keep.directory.clone();
+        on_disk("kept", move || {
+            for entry in fs::list(&directory)? {
+                fs::remove_tree(&entry.path())?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Frees space: removes the least recently used package or, if the request needs all packages,
@@ -166,10 +188,12 @@ impl CompilerState {
 
     /// Removes the files of the last request.
     pub(super) async fn clear(&mut self) -> Result<(), Reason> {
-        let (result, fetched) = (self.result(), self.work.path().join(FETCHED));
+        let (result, log) = (self.result(), self.log());
+        let fetched = self.work.path().join(FETCHED);
         let (context, cached) = (Arc::clone(&self.context), self.cache.end());
         let clearing = runtime::spawn_blocking("clear", move || {
             fs::remove_file_if_there(&result)?;
+            fs::remove_file_if_there(&log)?;
             for entry in fs::list(&fetched)? {
                 fs::remove_file_if_there(&entry.path())?;
             }
@@ -185,6 +209,28 @@ impl CompilerState {
         Context::close(self.context).map_err(Reason::Sandbox)?;
         self.work.remove().map_err(Reason::Files)
     }
+}
+
+/// How the directories of failed packages are kept, if the configuration demands it.
+async fn keep(options: &CompilerOptions) -> Result<Option<Keep>, Reason> {
+    if !options.config.keep_failed {
+        return Ok(None);
+    }
+    let directory = options.vcap.kept_failed();
+    let own = directory.clone();
+    on_disk("kept", move || fs::create_dir_all_with_mode(&own, 0o700)).await?;
+    Ok(Some(Keep {
+        directory,
+        settings: KeptSettings {
+            base: options.vcap.base().display().to_string(),
+            readonly_dependencies: false,
+            protect_host: false,
+            network: true,
+            nice: 0,
+            grace: options.grace,
+        },
+        program: options.program.clone(),
+    }))
 }
 
 /// Chooses the first isolation tier that works on this machine.
@@ -220,7 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Environment, Vcap};
+    use crate::config::{CompilationConfig, Environment, Vcap};
     use crate::sandbox::{Isolation, SharedTree, UserNamespace};
 
     fn options(vcap: Vcap, isolation: Isolation) -> CompilerOptions {
@@ -235,6 +281,8 @@ mod tests {
             secrets: Vec::new(),
             isolation,
             user_namespace: UserNamespace::Outside,
+            config: CompilationConfig::default(),
+            program: PathBuf::new(),
         }
     }
 

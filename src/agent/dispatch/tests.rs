@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::*;
 use crate::agent::{AgentOptions, CompilerOptions};
-use crate::config::{AgentConfig, Environment, Settings, Source, UpdateSettings, Vcap};
+use crate::config::{
+    AgentConfig, CompilationConfig, Environment, Settings, Source, UpdateSettings, Vcap,
+};
 use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::settings::SettingsStore;
@@ -35,12 +37,21 @@ fn agent(base: &std::path::Path) -> Agent {
             secrets: Vec::new(),
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
+            config: CompilationConfig::default(),
+            program: "/none".into(),
         },
+        check_urls: |urls| match urls[0].expose() {
+            "nats://invalid" => Err("an invalid URL".to_owned()),
+            _ => Ok(()),
+        },
+        store: SettingsStore::new(&vcap, &config, &environment).unwrap(),
         environment,
         platform: Platform::Dummy,
         root: base.join("root"),
-        store: SettingsStore::new(&vcap, &config).unwrap(),
-        settings: Settings::from_json(json!({"agent_id": "a-1", "vm": {"name": "c-1"}})).unwrap(),
+        settings: Settings::from_json(
+            json!({"agent_id": "a-1", "vm": {"name": "c-1"}, "mbus": "nats://10.0.0.6"}),
+        )
+        .unwrap(),
         update: UpdateSettings::default(),
     })
     .unwrap()
@@ -459,13 +470,25 @@ async fn invalid_settings_are_refused_and_not_saved() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let none = "no certificate";
-    for update in [
-        json!({"mbus": {"cert": {"ca": none, "certificate": none, "private_key": "hunter2"}}}),
-        json!({"blobstores": [{"provider": "dav", "options": {"tls": {"cert": {"ca": none}}}}]}),
+    let bus = json!({"ca": none, "certificate": none, "private_key": "hunter2"});
+    for (update, problem) in [
+        (json!({"mbus": {"cert": bus}}), "CA certificate"),
+        (
+            json!({"mbus": {"cert": bus, "urls": ["nats://invalid"]}}),
+            "Getting mbus handler: an invalid URL",
+        ),
+        (
+            json!({"mbus": {"cert": {"ca": none, "certificate": none}}}),
+            "`mbus.cert.private_key` is empty in the updated settings",
+        ),
+        (
+            json!({"blobstores": [{"provider": "dav", "options": {"tls": {"cert": {"ca": none}}}}]}),
+            "CA certificate",
+        ),
     ] {
         let (_, reply) = task(&agent, "update_settings", json!([update])).await;
         let message = exception(&reply);
-        assert!(message.contains("CA certificate"), "{message}");
+        assert!(message.contains(problem), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
         assert!(!Vcap::new(scratch.path()).update_settings().exists());
         assert_eq!(agent.live().update, UpdateSettings::default());

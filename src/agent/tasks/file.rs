@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::TaskOutcome;
+use super::{TaskFailure, TaskOutcome};
 use crate::config::Hidden;
 use crate::diag::Chain;
 use crate::fs::Context as _;
@@ -77,7 +77,7 @@ impl TaskFile {
     pub(super) fn note_end(&self, id: &str, outcome: &TaskOutcome) {
         let size = match outcome {
             Ok(value) => value.to_string().len(),
-            Err(error) => error.len(),
+            Err(failure) => failure.message.len(),
         };
         if size > MAX_RESULT {
             return;
@@ -115,7 +115,7 @@ impl TaskFile {
         for (id, outcome) in self.ended().iter() {
             let outcome = match outcome {
                 Ok(value) => json!({ "value": value }),
-                Err(error) => json!({ "error": error }),
+                Err(failure) => json!({ "error": failure.message, "log": failure.log }),
             };
             tasks.insert(
                 id.clone(),
@@ -160,7 +160,10 @@ fn read(path: &Path) -> Result<Vec<SavedTask>, String> {
         let text = |key: &str| task[key].as_str().unwrap_or_default();
         let error = task["Outcome"]["error"].as_str();
         let outcome = match (error, task["Outcome"].get("value")) {
-            (Some(error), _) => Some(Err(error.to_owned())),
+            (Some(error), _) => Some(Err(TaskFailure {
+                message: error.to_owned(),
+                log: task["Outcome"]["log"].as_str().map(str::to_owned),
+            })),
             (None, Some(value)) => Some(Ok(value.clone())),
             (None, None) => None,
         };

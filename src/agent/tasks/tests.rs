@@ -69,7 +69,7 @@ async fn errors_have_the_texts_of_the_go_agent() {
         tasks.get("x").unwrap_err().to_string(),
         "Task with id x could not be found"
     );
-    let work = |_| async { Err("Something: went wrong".to_owned()) };
+    let work = |_| async { Err("Something: went wrong".to_owned().into()) };
     let started = tasks.start(options("apply", Cancellation::Unsupported), work);
     let id = id_of(&started.await.unwrap());
     assert_eq!(
@@ -85,7 +85,7 @@ async fn task_that_supports_it_is_canceled() {
     let start = async |cancellation| {
         let work = |context: TaskContext| async move {
             context.cancel.cancelled().await;
-            Err("canceled".to_owned())
+            Err("canceled".to_owned().into())
         };
         id_of(
             &tasks

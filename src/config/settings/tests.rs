@@ -301,6 +301,46 @@ proptest! {
 }
 
 #[test]
+fn missing_parts_of_the_message_bus_are_named() {
+    let none = UpdateSettings::default();
+    assert_eq!(parse(sample()).check_bus(&none), Ok(()));
+    for (pointer, message) in [
+        (
+            "/env/bosh/mbus/cert/certificate",
+            "`env.bosh.mbus.cert.certificate` is empty in the settings",
+        ),
+        (
+            "/env/bosh/mbus/cert/private_key",
+            "`env.bosh.mbus.cert.private_key` is empty in the settings",
+        ),
+        (
+            "/env/bosh/mbus/cert",
+            "`env.bosh.mbus.cert.certificate` is empty in the settings",
+        ),
+    ] {
+        let mut document = sample();
+        *document.pointer_mut(pointer).unwrap() = Value::Null;
+        let error = parse(document).check_bus(&none).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+    let mut document = sample();
+    document["mbus"] = json!("");
+    document["env"]["bosh"]["mbus"]["urls"] = Value::Null;
+    let error = parse(document).check_bus(&none).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the settings have no mbus: neither `mbus` nor `env.bosh.mbus.urls`"
+    );
+    let update = json!({"mbus": {"cert": {"ca": "CA", "certificate": "C"}}});
+    let update = UpdateSettings::from_json(&update).unwrap();
+    let error = parse(sample()).check_bus(&update).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`mbus.cert.private_key` is empty in the updated settings"
+    );
+}
+
+#[test]
 fn incomplete_documents_are_rejected_without_their_text() {
     let text = sample().to_string();
     for end in 0..text.len() {

@@ -30,7 +30,7 @@ impl Machine {
             sources,
             ..AgentConfig::default()
         };
-        let store = SettingsStore::new(&self.vcap, &config).unwrap();
+        let store = SettingsStore::new(&self.vcap, &config, &Environment::default()).unwrap();
         store.with_limits(RetryLimits {
             interval: Duration::from_millis(5),
             tries: 3,
@@ -132,18 +132,29 @@ async fn saved_settings_are_used_when_a_source_fails() {
 async fn unsupported_source_is_an_error_without_another_source() {
     let machine = machine();
     let kind = || Source::Unsupported {
-        kind: "CDROM".to_owned(),
+        kind: "VsphereGuestInfo".to_owned(),
     };
-    let store = machine.store_of(vec![kind()]);
-    let error = store.load(&CancellationToken::new()).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "no settings can be loaded: this agent cannot read settings from a source of type `CDROM`"
-    );
+    let config = AgentConfig {
+        sources: vec![kind()],
+        ..AgentConfig::default()
+    };
+    let error = SettingsStore::new(&machine.vcap, &config, &Environment::default()).unwrap_err();
+    assert!(matches!(error, NoSource::Unsupported { .. }), "{error}");
     fs::write(&machine.file, SETTINGS.as_bytes()).unwrap();
     let path = machine.file.clone();
     let store = machine.store_of(vec![kind(), Source::File { path }]);
     assert!(store.load(&CancellationToken::new()).await.is_ok());
+}
+
+#[tokio::test]
+async fn settings_are_found_without_changing_a_file() {
+    let machine = machine();
+    fs::write(&machine.file, SETTINGS.as_bytes()).unwrap();
+    let cancel = CancellationToken::new();
+    let (settings, origin) = machine.store().find(&cancel).await.unwrap();
+    assert_eq!(settings.agent_id.as_str(), "a");
+    assert_eq!(origin, machine.file.to_str().unwrap());
+    assert!(!machine.vcap.base().exists());
 }
 
 #[tokio::test]

@@ -125,6 +125,7 @@ fn usage_errors_of_the_daemon() {
         &["-P", "windows"],
         &["-P", "ubuntu", "-b", "vcap"],
         &["-P", "ubuntu", "-C"],
+        &["-P", "ubuntu"],
     ])
     .is("usage_errors_of_the_daemon");
 }

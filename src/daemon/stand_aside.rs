@@ -1,0 +1,205 @@
+//! Decides whether this agent serves a VM, or leaves it to the Go agent. The VMs of a deployment and the compilation VMs are made from
+//! one stemcell, in which the Go agent is kept next to this one.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{DaemonError, check_directories, read_config};
+use crate::config::{Environment, Vcap};
+use crate::fs;
+use crate::machine::settings::{LoadError, SettingsStore};
+use crate::machine::sources::NoSource;
+use crate::process::ForkServer;
+use crate::sandbox::Isolation;
+
+/// The name of the Go agent's program in a stemcell with this agent.
+pub(crate) const GO_AGENT: &str = "bosh-agent-go";
+
+/// Which agent serves the VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    /// This one.
+    ThisAgent,
+    /// The Go agent, for this reason.
+    GoAgent {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// None: the daemon was stopped.
+    Stopped,
+}
+
+/// What is needed to decide.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The path of `agent.json`.
+    pub config: &'a Path,
+    /// The base directory.
+    pub vcap: &'a Vcap,
+    /// The daemon's environment.
+    pub environment: &'a Environment,
+    /// The fork server, a helper process that examines mounted file systems.
+    pub agent: &'a ForkServer,
+    /// How packages would be isolated.
+    pub isolation: Isolation,
+}
+
+/// Finds the Go agent's program: next to this program, or in the base directory.
+#[must_use]
+pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
+    let own = fs::metadata(this_program).ok();
+    let directories = [
+        this_program.parent().map(Path::to_owned),
+        Some(vcap.bosh().join("bin")),
+    ];
+    let programs = directories
+        .into_iter()
+        .flatten()
+        .map(|it| it.join(GO_AGENT));
+    programs.into_iter().find(|program| {
+        fs::metadata(program).is_ok_and(|found| {
+            // A program that is this one would execute itself forever.
+            let is_own = own
+                .as_ref()
+                .is_some_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
+            found.is_file() && found.permissions().mode() & 0o111 != 0 && !is_own
+        })
+    })
+}
+
+/// Reads the settings, waiting for them if necessary, and decides which agent serves the VM. Changes no file.
+///
+/// # Errors
+/// The configuration or the settings cannot be read, or are invalid.
+pub async fn serves(
+    question: &Question<'_>,
+    stop: &CancellationToken,
+) -> Result<Serves, DaemonError> {
+    let (vcap, agent) = (question.vcap, question.agent);
+    let checked = check_directories(vcap, agent, question.isolation, stop).await;
+    if stop.is_cancelled() {
+        return Ok(Serves::Stopped);
+    }
+    checked?;
+    let config = read_config(question.config)?;
+    if !config.compilation.stand_aside {
+        return Ok(Serves::ThisAgent);
+    }
+    let store = match SettingsStore::new(vcap, &config, question.environment) {
+        Err(error @ NoSource::Unsupported { .. }) => {
+            let reason = error.to_string();
+            return Ok(Serves::GoAgent { reason });
+        }
+        store => store?,
+    };
+    match store.find(stop).await {
+        Err(LoadError::Stopped) => Ok(Serves::Stopped),
+        Err(error) => Err(error.into()),
+        Ok((settings, _)) if settings.is_for_compilation() => Ok(Serves::ThisAgent),
+        Ok(_) => Ok(Serves::GoAgent {
+            reason: "the settings are not those of a compilation VM: no group in `env.bosh.groups` starts with `compilation-`"
+                .to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    struct Machine {
+        scratch: tempfile::TempDir,
+        vcap: Vcap,
+    }
+
+    fn machine() -> Machine {
+        let scratch = tempfile::tempdir().unwrap();
+        Machine {
+            vcap: Vcap::new(&scratch.path().join("vcap")),
+            scratch,
+        }
+    }
+
+    fn program(path: &Path, mode: u32) {
+        fs::create_dir_all(fs::parent(path)).unwrap();
+        fs::write(path, b"").unwrap();
+        fs::set_mode(path, mode).unwrap();
+    }
+
+    #[test]
+    fn go_agent_is_next_to_this_program_or_in_the_base_directory() {
+        let machine = machine();
+        let own = machine.scratch.path().join("bin/bosh-agent");
+        program(&own, 0o755);
+        let find = || find_go_agent(&own, &machine.vcap);
+        assert_eq!(find(), None);
+        let in_base = machine.vcap.bosh().join("bin").join(GO_AGENT);
+        program(&in_base, 0o755);
+        assert_eq!(find(), Some(in_base.clone()));
+        let next = own.with_file_name(GO_AGENT);
+        program(&next, 0o644);
+        assert_eq!(find(), Some(in_base.clone()));
+        fs::set_mode(&next, 0o755).unwrap();
+        assert_eq!(find(), Some(next.clone()));
+        // The program itself under the other name.
+        fs::remove_file(&next).unwrap();
+        fs::symlink(&own, &next).unwrap();
+        assert_eq!(find(), Some(in_base));
+    }
+
+    impl Machine {
+        async fn serves(
+            &self,
+            compilation: &str,
+            sources: serde_json::Value,
+        ) -> Result<Serves, DaemonError> {
+            let config = self.scratch.path().join("agent.json");
+            let sources = json!({"Settings": {"Sources": sources}});
+            let text = format!("{{\"Compilation\": {compilation}, \"Infrastructure\": {sources}}}");
+            fs::write(&config, text.as_bytes()).unwrap();
+            let question = Question {
+                config: &config,
+                vcap: &self.vcap,
+                environment: &Environment::default(),
+                agent: &self.scratch.path().join("none").into(),
+                isolation: Isolation::None,
+            };
+            let serves = serves(&question, &CancellationToken::new()).await;
+            assert!(!self.vcap.base().exists(), "it has changed files");
+            serves
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_groups_of_compilation_vms_are_served() {
+        let machine = machine();
+        let file = machine.scratch.path().join("settings.json");
+        let sources = json!([{"Type": "File", "SettingsPath": file}]);
+        for (groups, is_served) in [
+            (json!(["director", "dep", "compilation-0f3c"]), true),
+            (json!(["director", "dep", "web"]), false),
+            (json!(["not-compilation-1"]), false),
+            (json!(null), false),
+        ] {
+            let settings = json!({"agent_id": "a", "env": {"bosh": {"groups": groups}}});
+            fs::write(&file, settings.to_string().as_bytes()).unwrap();
+            let serves = machine.serves("{}", sources.clone()).await.unwrap();
+            assert_eq!(
+                serves == Serves::ThisAgent,
+                is_served,
+                "{groups} {serves:?}"
+            );
+        }
+        let off = "{\"StandAside\": false}";
+        let serves = machine.serves(off, sources.clone()).await.unwrap();
+        assert_eq!(serves, Serves::ThisAgent);
+        let guest_info = json!([{"Type": "VsphereGuestInfo"}]);
+        let serves = machine.serves("{}", guest_info).await.unwrap();
+        assert!(matches!(serves, Serves::GoAgent { .. }), "{serves:?}");
+        machine.serves("{}", json!([])).await.unwrap_err();
+    }
+}

@@ -1,0 +1,215 @@
+//! Reads settings from a disk that a cloud attaches to a virtual machine: a config drive or a CD. The disk is mounted for the time of the
+//! read.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{DiskSource, Environment};
+use crate::diag::Chain;
+use crate::process::{self, Program, RunError, Status};
+use crate::runtime::{self, TaskFailed};
+use crate::{fs, fs::Context as _};
+
+/// The time limit of `mount` and `umount`. A CD drive needs some seconds to spin up.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The maximum size of the settings in bytes.
+const SIZE_LIMIT: u64 = 4 << 20;
+
+/// The directories for mount points, in the order in which they are tried.
+const MOUNT_POINTS: [&str; 2] = ["/run", "/tmp"];
+
+/// Why a disk has no settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    /// No disk is attached.
+    #[error("none of these disks exists: {}", paths(disks))]
+    Missing {
+        /// The paths of the devices.
+        disks: Vec<PathBuf>,
+    },
+    /// The program `mount` failed.
+    #[error("`mount {}` {status}: {}", disk.display(), tail.join("\\n"))]
+    Mount {
+        /// The disk.
+        disk: PathBuf,
+        /// The status of the program.
+        status: Status,
+        /// The last lines of the program's output.
+        tail: Vec<String>,
+    },
+    /// A program could not be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The program `mount` or `umount` is not installed.
+    #[error("there is no program `{0}` in PATH")]
+    NoProgram(&'static str),
+    /// A program did not end in time.
+    #[error("`{0}` takes too long")]
+    Slow(&'static str),
+    /// The file system of the disk, or a directory for it, cannot be used.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// The file is not one for settings.
+    #[error("`{}` has {size} bytes; the limit is {SIZE_LIMIT}", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The size in bytes.
+        size: u64,
+    },
+    /// A task panicked.
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+fn paths(disks: &[PathBuf]) -> String {
+    let shown: Vec<String> = disks
+        .iter()
+        .map(|it| format!("`{}`", it.display()))
+        .collect();
+    shown.join(", ")
+}
+
+/// Reads the file from the first disk that has it. Returns its contents, and the disk and the file for messages.
+pub(super) async fn read(
+    source: &DiskSource,
+    environment: &Environment,
+) -> Result<(Vec<u8>, String), DiskError> {
+    let mut first_error = None;
+    for disk in &source.disks {
+        match read_one(disk, &source.file, environment).await {
+            Ok(Some(text)) => {
+                return Ok((
+                    text,
+                    format!("{}:{}", disk.display(), source.file.display()),
+                ));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    let disks = source.disks.clone();
+    Err(first_error.unwrap_or(DiskError::Missing { disks }))
+}
+
+/// Reads the file from a disk; `None` if the disk does not exist.
+async fn read_one(
+    disk: &Path,
+    file: &Path,
+    environment: &Environment,
+) -> Result<Option<Vec<u8>>, DiskError> {
+    let (own, path) = (disk.to_owned(), below(file));
+    let found = runtime::spawn_blocking("disk", move || fs::metadata(&own).ok());
+    match found.await? {
+        None => Ok(None),
+        // Another program has mounted the disk.
+        Some(found) if found.is_dir() => read_file(disk.join(path)).await.map(Some),
+        Some(_) => {
+            let mounted = Mounted::new(disk, environment).await?;
+            let text = read_file(mounted.directory().join(path)).await;
+            mounted.unmount(environment).await;
+            text.map(Some)
+        }
+    }
+}
+
+/// The path below the root of the disk.
+fn below(file: &Path) -> PathBuf {
+    file.strip_prefix("/").unwrap_or(file).to_owned()
+}
+
+async fn read_file(path: PathBuf) -> Result<Vec<u8>, DiskError> {
+    let reading = runtime::spawn_blocking("settings", move || {
+        let size = fs::metadata(&path)?.len();
+        if size > SIZE_LIMIT {
+            return Err(DiskError::TooLong { path, size });
+        }
+        Ok(fs::read(&path)?)
+    });
+    reading.await?
+}
+
+/// A mounted disk.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    async fn new(disk: &Path, environment: &Environment) -> Result<Self, DiskError> {
+        let directory = runtime::spawn_blocking("mount point", mount_point).await??;
+        // The cloud controls the disk. A regular file is mounted by a loop device.
+        let arguments = [
+            "-o".into(),
+            "ro,nosuid,nodev,noexec".into(),
+            disk.into(),
+            directory.path().into(),
+        ];
+        let (status, tail) = run("mount", arguments.into(), environment).await?;
+        let disk = disk.to_owned();
+        match status.is_success() {
+            true => Ok(Self(directory)),
+            false => Err(DiskError::Mount { disk, status, tail }),
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A failure is logged, because the settings were read.
+    async fn unmount(self, environment: &Environment) {
+        let path = self.0.keep();
+        let ended = run("umount", vec![path.clone().into()], environment).await;
+        let reason = match ended {
+            Ok((status, _)) if status.is_success() => {
+                let removing =
+                    runtime::spawn_blocking("mount point", move || fs::remove_dir(&path));
+                match removing.await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => Chain(&error).to_string(),
+                    Err(error) => Chain(&error).to_string(),
+                }
+            }
+            Ok((status, tail)) => format!("`umount` {status}: {}", tail.join("\\n")),
+            Err(error) => Chain(&error).to_string(),
+        };
+        tracing::warn!(reason, "failed to unmount the disk with the settings");
+    }
+}
+
+/// A new directory, in a directory that is not on the data disk.
+fn mount_point() -> fs::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix(".bosh-agent-disk-");
+    let [first, second] = MOUNT_POINTS;
+    let made = builder
+        .tempdir_in(first)
+        .or_else(|_| builder.tempdir_in(second));
+    made.at("make a directory in", Path::new(second))
+}
+
+async fn run(
+    name: &'static str,
+    arguments: Vec<OsString>,
+    environment: &Environment,
+) -> Result<(Status, Vec<String>), DiskError> {
+    let file = process::find_program(name, environment).ok_or(DiskError::NoProgram(name))?;
+    let program = Program {
+        file,
+        arguments,
+        environment: environment.clone(),
+    };
+    let cancel = CancellationToken::new();
+    let running = process::run_to_end(&program, &cancel);
+    let ended = tokio::time::timeout(LIMIT, running)
+        .await
+        .map_err(|_| DiskError::Slow(name))??;
+    Ok((ended.status, ended.tail))
+}
+
+#[cfg(test)]
+mod tests;
