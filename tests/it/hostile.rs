@@ -9,6 +9,7 @@ mod file_handles;
 mod kills;
 mod left_mounts;
 mod message_queues;
+mod odd_files;
 mod screen;
 mod signals;
 mod silent_mounts;

@@ -12,10 +12,10 @@ use crate::support::{
 };
 
 /// A file system in memory. It can open files by inode, and not every file system can.
-struct InMemory(PathBuf);
+pub(super) struct InMemory(PathBuf);
 
 impl InMemory {
-    fn mount(at: &Path, who: Who) -> Self {
+    pub(super) fn mount(at: &Path, who: Who) -> Self {
         std::fs::create_dir(at).unwrap();
         let user = if who == Who::User { USER } else { 0 };
         let options = format!("mode=755,uid={user},gid={user}");
