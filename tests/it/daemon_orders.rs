@@ -271,7 +271,7 @@ mod bodies {
             .lines()
             .find(|line| line.contains(message))
             .unwrap_or_else(|| panic!("{log}"));
-        for part in [" package=lib ", "`found`", "evil"] {
+        for part in [" dependency=lib ", "`found`", "evil"] {
             assert!(line.contains(part), "{line}");
         }
         assert!(play.stop().await);
