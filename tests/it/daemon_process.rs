@@ -156,6 +156,26 @@ fn daemon_with_inherited_ignored_signals_can_be_stopped() {
 }
 
 #[test]
+fn idle_connection_does_not_delay_the_end() {
+    if !require_tools(&["openssl"]) {
+        return;
+    }
+    let world = machine();
+    let daemon = daemon(&world).start();
+    Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
+    Daemon::wait_for_message(&daemon, "isolation: ");
+    let settings: serde_json::Value = serde_json::from_str(&world.read("settings.json")).unwrap();
+    let (_, address) = settings["mbus"].as_str().unwrap().split_once('@').unwrap();
+    let idle = std::net::TcpStream::connect(address).unwrap();
+    daemon.signal(Signal::SIGTERM);
+    let ended = daemon.end_within(SOON);
+    drop(idle);
+    assert_eq!(ended.code, Some(1));
+    let waited = "stopped before every request had a reply";
+    assert!(!ended.stderr.contains(waited), "{}", ended.stderr);
+}
+
+#[test]
 fn scripts_keep_the_limit_of_open_files() {
     if !require_root() || !require_tools(&["openssl", "curl", "prlimit"]) {
         return;

@@ -410,7 +410,7 @@ async fn failed_tasks_have_the_texts_of_the_go_agent() {
         (
             "fetch_logs",
             json!(["job", []]),
-            "failed to make a file in `",
+            "Create file on blobstore: Creating blob in inner blobstore: ",
         ),
         (
             "update_settings",
