@@ -68,7 +68,10 @@ impl Agent {
                 let started = self.tasks().start(options, move |task| async move {
                     agent.run_task(method, run, &arguments, &task).await
                 });
-                started.await.map_err(|error| error.to_string().into())
+                started.await.map_err(|error| {
+                    tracing::warn!(method = method.name(), %error, "refused to start a task");
+                    error.to_string().into()
+                })
             }
         };
         match result {

@@ -1,6 +1,7 @@
 //! Creates the archive of logs that `fetch_logs` uploads.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -96,18 +97,19 @@ impl LogSelection {
         })
     }
 
-    /// Packs the logs into a new file at `to`. A log that grows meanwhile is cut at the length that
+    /// Packs the logs into an empty file, whose path is `to`. Another file may be at the path by now. A log that grows meanwhile is cut at the length that
     /// it had when it was opened. A log that is removed meanwhile is left out.
     ///
     /// # Errors
     /// If `to` cannot be written, or an open log cannot be read.
     pub(crate) fn pack(
         &self,
+        file: &File,
         to: &Path,
         algorithms: &[Algorithm],
         cancel: &CancellationToken,
     ) -> Result<Digests, LogsError> {
-        let file = Cancellable::new(BufWriter::new(fs::create(to)?), cancel);
+        let file = Cancellable::new(BufWriter::new(file), cancel);
         let hashing = HashingWriter::new(file, Hasher::new(algorithms));
         let gzip = GzipWriter::new(hashing, LEVEL).at("write", to)?;
         let mut archive = EntryWriter::new(gzip);
@@ -213,7 +215,9 @@ mod tests {
         let selection = LogSelection::new(vcap, "job,agent", &filters).unwrap();
         let to = vcap.base().join("logs.tgz");
         let cancel = CancellationToken::new();
-        let digests = selection.pack(&to, &[Algorithm::Sha1], &cancel).unwrap();
+        let file = fs::create(&to).unwrap();
+        let algorithms = [Algorithm::Sha1];
+        let digests = selection.pack(&file, &to, &algorithms, &cancel).unwrap();
         assert_eq!(
             digests,
             Digests::of(&fs::read(&to).unwrap(), &[Algorithm::Sha1])

@@ -12,6 +12,7 @@ use regex::Regex;
 
 use super::program::{ProgramError, run_program};
 use crate::config::{Environment, Vcap};
+use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, TaskFailed};
 
@@ -55,7 +56,7 @@ pub(crate) enum AccountError {
         name: String,
     },
     /// There is a file at the place of the home directory, or of the directory for them.
-    #[error("`{}` already exists", path.display())]
+    #[error("there is something else at `{}`", path.display())]
     Occupied {
         /// The path.
         path: PathBuf,
@@ -141,16 +142,33 @@ impl Accounts {
             arguments.extend(["-G".into(), groups.join(",").into()]);
         }
         arguments.extend(["--".into(), name.into()]);
-        run_program("useradd", arguments, &self.environment, LIMIT).await?;
+        if let Err(error) = run_program("useradd", arguments, &self.environment, LIMIT).await {
+            // The program may have been stopped after it had created the account.
+            self.undo(name).await;
+            return Err(error.into());
+        }
         let (own, owned) = (self.clone(), name.to_owned());
         let allowing = runtime::spawn_blocking("accounts", move || own.allow(&owned, &key));
         let allowed = allowing.await.map_err(AccountError::Task).flatten();
-        if allowed.is_err()
-            && let Err(error) = self.remove(name).await
-        {
-            tracing::warn!(user = name, %error, "failed to remove an incomplete account");
+        if allowed.is_err() {
+            self.undo(name).await;
         }
         allowed
+    }
+
+    /// Removes an incomplete account, if there is one.
+    async fn undo(&self, name: &str) {
+        let (own, owned) = (self.clone(), name.to_owned());
+        let looking = runtime::spawn_blocking("accounts", move || {
+            let accounts = own.read().unwrap_or_default();
+            accounts.iter().any(|account| account.name == owned)
+        });
+        if looking.await.unwrap_or(true)
+            && let Err(error) = self.remove(name).await
+        {
+            let error = Chain(&error);
+            tracing::warn!(user = name, %error, "failed to remove an incomplete account");
+        }
     }
 
     /// Removes the accounts that [`create`](Self::create) created and whose names match a regular

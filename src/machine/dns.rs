@@ -1,7 +1,10 @@
 //! DNS records that a Director sends: names of instances for BOSH DNS and for `/etc/hosts`.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::{PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, geteuid};
@@ -9,11 +12,15 @@ use serde_json::Value;
 
 use crate::config::Vcap;
 use crate::config::json::Object;
-use crate::fs;
+use crate::fs::{self, Context as _};
+use crate::machine::bootstrap::Platform;
 
 /// The lines around the records in `/etc/hosts`. The other lines stay as they are.
 const BEGIN: &str = "# Begin of the DNS records of the BOSH Director";
 const END: &str = "# End of the DNS records of the BOSH Director";
+
+/// The longest text of records, in bytes.
+pub(crate) const LONGEST: u64 = 64 << 20;
 
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 253;
@@ -82,15 +89,21 @@ impl DnsRecords {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(crate) fn save(&self, vcap: &Vcap) -> fs::Result<()> {
+    pub(crate) fn save(&self, vcap: &Vcap, platform: Platform) -> fs::Result<()> {
         let path = vcap.dns_records();
         fs::create_dir_all(fs::parent(&path))?;
-        fs::write_atomic(&path, &self.text, 0o640)?;
-        if let Some(group) = geteuid().is_root().then(|| Group::from_name("vcap")) {
-            let group = group.ok().flatten().map(|group| group.gid.as_raw());
-            return group.map_or(Ok(()), |group| fs::set_owner_if_allowed(&path, 0, group));
+        let (mut file, temporary) = fs::temporary_next_to(&path)?.into_parts();
+        file.write_all(&self.text).at("write", &path)?;
+        if platform == Platform::Linux && geteuid().is_root() {
+            // Jobs that read the records belong to this group.
+            let group = Group::from_name("vcap").ok().flatten();
+            let group = group.map(|group| group.gid.as_raw());
+            fchown(&file, None, group).at("set the owner of", &path)?;
         }
-        Ok(())
+        let mode = Permissions::from_mode(0o640);
+        file.set_permissions(mode).at("set the mode of", &path)?;
+        file.sync_all().at("sync", &path)?;
+        fs::persist(temporary, &path)
     }
 
     /// Replaces the records in the `hosts` file of the system. Blocks.
@@ -111,7 +124,15 @@ impl DnsRecords {
     fn merged_into(&self, old: &str) -> String {
         let mut text = String::new();
         let mut is_record = false;
+        let is_whole = old
+            .lines()
+            .skip_while(|line| *line != BEGIN)
+            .any(|line| line == END);
         for line in old.lines() {
+            // Without the last line, it is unknown which lines are the agent's.
+            if !is_whole && line == BEGIN {
+                continue;
+            }
             is_record |= line == BEGIN;
             if !is_record {
                 text += line;
@@ -136,8 +157,22 @@ fn hosts(root: &Path) -> PathBuf {
 
 /// The version of the saved records; `None` if there are none, or if they are not valid. Blocks.
 pub(crate) fn saved_version(vcap: &Vcap) -> Option<u64> {
-    let text = fs::read(&vcap.dns_records()).ok()?;
+    let (text, _) = beginning(&vcap.dns_records(), LONGEST).ok()?;
     version_of(&serde_json::from_slice(&text).ok()?).ok()
+}
+
+/// The beginning of a file, and whether that is the whole file. Anything but a file is an error.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn beginning(path: &Path, limit: u64) -> fs::Result<(Vec<u8>, bool)> {
+    let mut text = Vec::new();
+    let file = fs::open_file(path)?;
+    file.take(limit + 1)
+        .read_to_end(&mut text)
+        .at("read", path)?;
+    let is_whole = text.len() as u64 <= limit;
+    Ok((text, is_whole))
 }
 
 fn version_of(document: &Value) -> Result<u64, DnsError> {
@@ -161,8 +196,6 @@ fn record_of(record: &Value) -> Option<(IpAddr, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn parsed(text: &str) -> Result<DnsRecords, DnsError> {
@@ -192,11 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_an_edited_hosts_file_are_kept() {
+        let records = parsed(r#"{"version": 7}"#).unwrap();
+        let old = format!("{BEGIN}\n10.0.0.1 a\n");
+        let new = records.merged_into(&old);
+        assert_eq!(new, format!("10.0.0.1 a\n{BEGIN}\n{END}\n"));
+    }
+
+    #[test]
+    fn records_that_are_a_fifo_are_ignored() {
+        let scratch = tempfile::tempdir().unwrap();
+        let vcap = Vcap::new(scratch.path());
+        fs::create_dir_all(fs::parent(&vcap.dns_records())).unwrap();
+        fs::make_fifo(&vcap.dns_records()).unwrap();
+        assert_eq!(saved_version(&vcap), None);
+    }
+
+    #[test]
     fn version_is_that_of_the_saved_file() {
         let scratch = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(scratch.path());
         assert_eq!(saved_version(&vcap), None);
-        parsed(r#"{"Version": 7}"#).unwrap().save(&vcap).unwrap();
+        parsed(r#"{"Version": 7}"#)
+            .unwrap()
+            .save(&vcap, Platform::Dummy)
+            .unwrap();
         assert_eq!(saved_version(&vcap), Some(7));
         let mode = fs::metadata(&vcap.dns_records())
             .unwrap()

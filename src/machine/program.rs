@@ -10,7 +10,7 @@ use crate::config::Environment;
 use crate::process::{self, Program, RunError, Status};
 use crate::runtime::{self, TaskFailed};
 
-/// Directories of programs for administrators. The `PATH` of a supervisor may lack them.
+/// Directories of the system's programs, which are searched before `PATH`.
 const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// Why a program did not do its work.
@@ -26,7 +26,7 @@ pub(crate) enum ProgramError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// The program failed.
-    #[error("`{program}` {status}: {}", tail.join("\n"))]
+    #[error("`{program}` {status}{}{}", if tail.is_empty() { "" } else { ": " }, tail.join("\n"))]
     Failed {
         /// The program's name.
         program: &'static str,
@@ -78,12 +78,13 @@ pub(crate) async fn run_program(
 }
 
 fn find(program: &str, environment: &Environment) -> Option<PathBuf> {
-    process::find_program(program, environment).or_else(|| {
-        let system = SYSTEM_DIRECTORIES
-            .iter()
-            .map(|it| Path::new(it).join(program));
-        system.into_iter().find(|path| path.is_file())
-    })
+    // Scripts may write to directories of `PATH`, such as that of the stemcell's programs.
+    let mut system = SYSTEM_DIRECTORIES
+        .iter()
+        .map(|it| Path::new(it).join(program));
+    system
+        .find(|path| path.is_file())
+        .or_else(|| process::find_program(program, environment))
 }
 
 #[cfg(test)]

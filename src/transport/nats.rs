@@ -12,7 +12,7 @@ mod subject;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, ServerError, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
@@ -263,6 +263,10 @@ impl EventLog {
             }
             // The pool logs why attempts failed.
             Event::ClientError(_) => tracing::debug!(%event, "message bus"),
+            // After this event, the connection is lost, and the next attempt has the same reason.
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                tracing::debug!(%event, "message bus");
+            }
             // While a connection is being established or replaced, these are no news either.
             Event::ServerError(_) if !*self.connected.borrow() || self.pool.is_retired() => {
                 tracing::debug!(%event, "message bus");

@@ -1,10 +1,11 @@
 //! `bundle_logs`: packs logs into an archive on this machine, from which a client copies it, for
 //! example with `scp`. The client removes it with `remove_file`.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::fchown;
+use std::path::PathBuf;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
-use nix::unistd::{User, chown};
+use nix::unistd::User;
 use serde_json::{Value, json};
 
 use super::fetch_logs::{FetchLogsError, pack};
@@ -30,6 +31,11 @@ enum BundleLogsError {
     Pack(#[from] FetchLogsError),
     #[error("there is no user {name:?} on this machine")]
     NoUser { name: String },
+    #[error("failed to look up the user {name:?}")]
+    Lookup {
+        name: String,
+        source: nix::errno::Errno,
+    },
     #[error(transparent)]
     File(#[from] fs::Error),
     #[error(transparent)]
@@ -38,12 +44,15 @@ enum BundleLogsError {
 
 async fn bundle_logs(agent: &Agent, arguments: &[Value]) -> Result<Value, BundleLogsError> {
     let (request, owner) = LogsRequest::of_bundle(arguments)?;
+    let finding = runtime::spawn_blocking("user", move || user(&owner));
+    let owner = finding.await??;
     let stopping = agent.tasks().stopping();
     let (archive, digest) = pack(agent, &request, &[Algorithm::Sha512], stopping).await?;
+    let directory = agent.vcap().temporary();
     let keeping = runtime::spawn_blocking("logs", move || {
-        give_to(archive.path(), &owner)?;
-        let name = format!("logs-{}.tgz", uuid::Uuid::new_v4());
-        let path = fs::parent(archive.path()).join(name);
+        // The descriptor leads to the archive, whatever is at its path.
+        fchown(archive.file(), owner, None).at("set the owner of", archive.path())?;
+        let path = directory.join(format!("logs-{}.tgz", uuid::Uuid::new_v4()));
         archive.persist(&path)?;
         Ok::<PathBuf, BundleLogsError>(path)
     });
@@ -51,15 +60,17 @@ async fn bundle_logs(agent: &Agent, arguments: &[Value]) -> Result<Value, Bundle
     Ok(json!({ "logs_tar_path": path, "sha512": digest }))
 }
 
-/// Makes a user the owner of the archive, who alone can read it.
-fn give_to(archive: &Path, owner: &str) -> Result<(), BundleLogsError> {
-    if owner.is_empty() {
-        return Ok(());
+/// The ID of a user, who alone will be able to read the archive; `None` for the user of this process.
+fn user(name: &str) -> Result<Option<u32>, BundleLogsError> {
+    if name.is_empty() {
+        return Ok(None);
     }
-    let user = User::from_name(owner).ok().flatten();
-    let user = user.ok_or_else(|| BundleLogsError::NoUser {
-        name: owner.to_owned(),
+    let found = User::from_name(name).map_err(|source| BundleLogsError::Lookup {
+        name: name.to_owned(),
+        source,
     })?;
-    chown(archive, Some(user.uid), None).at("set the owner of", archive)?;
-    Ok(())
+    let user = found.ok_or_else(|| BundleLogsError::NoUser {
+        name: name.to_owned(),
+    })?;
+    Ok(Some(user.uid.as_raw()))
 }

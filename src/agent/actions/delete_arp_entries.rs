@@ -1,6 +1,7 @@
 //! `delete_arp_entries`: makes this machine forget the hardware addresses of IP addresses that now
 //! belong to other machines.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,13 +13,16 @@ use crate::agent::Agent;
 use crate::agent::arguments::{first, get, object, texts};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
-use crate::machine::program::run_program;
+use crate::machine::program::{ProgramError, run_program};
 
 pub(in crate::agent) const ACTION: Action =
     Action::Immediate(|agent, arguments| delete_arp_entries(agent, arguments).boxed());
 
 /// The time limit of the program `ip` for one address.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// The time limit of a request.
+const TOTAL: Duration = Duration::from_secs(30);
 
 /// Failures are only logged: without the program `ip`, the entries expire later.
 async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult {
@@ -29,17 +33,26 @@ async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult 
     if agent.platform() == Platform::Dummy {
         return Ok(json!({}));
     }
-    for address in addresses {
-        let Ok(address) = address.parse::<IpAddr>() else {
-            tracing::warn!("an address in `ips` is not an IP address");
-            continue;
-        };
-        let arguments = ["neigh", "flush", "to", &address.to_string()].map(Into::into);
-        let environment = &agent.state.environment;
-        if let Err(error) = run_program("ip", arguments.into(), environment, LIMIT).await {
-            let error = Chain(&error);
-            tracing::warn!(%address, %error, "failed to delete ARP entries");
-        }
+    let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(|it| it.parse().ok()).collect();
+    let deleting = tokio::time::timeout(TOTAL, delete(agent, addresses));
+    let stopping = agent.tasks().stopping();
+    if let Some(Err(_)) = stopping.run_until_cancelled(deleting).await {
+        tracing::warn!("deleting ARP entries takes too long");
     }
     Ok(json!({}))
+}
+
+async fn delete(agent: &Agent, addresses: BTreeSet<IpAddr>) {
+    for address in addresses {
+        let arguments = ["neigh", "flush", "to", &address.to_string()].map(Into::into);
+        let environment = &agent.state.environment;
+        let deleted = run_program("ip", arguments.into(), environment, LIMIT).await;
+        if let Err(error) = &deleted {
+            let error = Chain(error);
+            tracing::warn!(%address, %error, "failed to delete ARP entries");
+        }
+        if matches!(deleted, Err(ProgramError::Missing { .. })) {
+            return;
+        }
+    }
 }

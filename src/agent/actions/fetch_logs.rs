@@ -1,5 +1,7 @@
 //! `fetch_logs`: packs logs into an archive and stores it in the blobstore that the settings name.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
@@ -13,7 +15,7 @@ use crate::agent::logs_archive::{LogSelection, LogsError};
 use crate::agent::logs_request::LogsRequest;
 use crate::agent::tasks::{Cancellation, TaskContext};
 use crate::blobs::{BlobError, Persistence};
-use crate::fs::{self, LeasedFile};
+use crate::fs::{self, Context as _, LeasedFile};
 use crate::machine::bootstrap::LOGS_ARCHIVE;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, MultiDigest};
@@ -67,11 +69,12 @@ pub(super) async fn pack(
     cancel: &CancellationToken,
 ) -> Result<(LeasedFile, String), FetchLogsError> {
     let selection = LogSelection::new(agent.vcap(), &request.kinds, &request.filters)?;
-    let directory = agent.vcap().temporary();
+    // Scripts cannot access this directory in any tier that isolates them.
+    let directory = agent.vcap().blobs().join("tmp");
     let (own, cancel) = (algorithms.to_vec(), cancel.clone());
     let packing = runtime::spawn_blocking("logs", move || {
         let archive = temporary(&directory)?;
-        let digests = selection.pack(archive.path(), &own, &cancel)?;
+        let digests = selection.pack(archive.file(), archive.path(), &own, &cancel)?;
         Ok::<(LeasedFile, Digests), FetchLogsError>((archive, digests))
     });
     let (archive, digests) = packing.await??;
@@ -87,6 +90,8 @@ fn temporary(directory: &Path) -> fs::Result<LeasedFile> {
         Err(error) if error.is_not_found() => create(Path::new("/tmp"))?,
         created => created?,
     };
-    fs::set_mode(archive.path(), 0o600)?;
+    let private = Permissions::from_mode(0o600);
+    let set = archive.file().set_permissions(private);
+    set.at("set the mode of", archive.path())?;
     Ok(archive)
 }

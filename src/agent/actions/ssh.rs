@@ -30,6 +30,8 @@ enum SshError {
     NoAddress,
     #[error("Creating user")]
     Create(#[source] AccountError),
+    #[error("SSH Cleanup: `user_regex` is missing")]
+    NoPattern,
     #[error("SSH Cleanup: Deleting Ephemeral Users")]
     Remove(#[source] AccountError),
     #[error(transparent)]
@@ -78,6 +80,10 @@ async fn setup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, 
 /// Removes the users that `setup` created and whose names match a regular expression.
 async fn cleanup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, SshError> {
     let pattern = text(get(parameters, "user_regex"), "user_regex")?;
+    // An empty pattern matches every name.
+    if pattern.is_empty() {
+        return Err(SshError::NoPattern);
+    }
     // On the platform `dummy`, `setup` creates no user.
     if agent.platform() == Platform::Linux {
         let _changing = agent.state.changing_system.lock().await;

@@ -12,7 +12,7 @@ use crate::agent::arguments::{ArgumentError, first, text};
 use crate::blobs::{BlobError, BlobId, Headers, SignedUrl};
 use crate::fs::{self, Context as _};
 use crate::machine::bootstrap::Platform;
-use crate::machine::dns::{DnsError, DnsRecords, saved_version};
+use crate::machine::dns::{DnsError, DnsRecords, LONGEST, beginning, saved_version};
 use crate::release::MultiDigest;
 use crate::runtime::{self, TaskFailed};
 
@@ -20,17 +20,14 @@ pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments|
     sync_dns(agent, arguments).map_err(ActionError::new).boxed()
 });
 
-/// The longest text of records, in bytes.
-const LONGEST: u64 = 64 << 20;
-
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncDnsError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
     #[error("fetching new DNS records")]
     Fetch(#[from] BlobError),
-    #[error("the DNS records have {0} bytes, which is too much")]
-    TooLong(u64),
+    #[error("the DNS records have more than {LONGEST} bytes")]
+    TooLong,
     #[error(transparent)]
     Records(#[from] DnsError),
     #[error("saving DNS records")]
@@ -68,7 +65,8 @@ pub(super) async fn sync(
     if !is_new(agent, version).await? {
         return Ok(json!("synced"));
     }
-    let directory = agent.vcap().temporary();
+    // Scripts cannot access this directory in any tier that isolates them.
+    let directory = agent.vcap().blobs().join("tmp");
     let making = runtime::spawn_blocking("dns", move || temporary(&directory));
     let file = making.await??;
     let (blobs, stopping) = (agent.blobs(), agent.tasks().stopping());
@@ -79,6 +77,14 @@ pub(super) async fn sync(
             fetching.await?;
         }
     }
+    let reading = runtime::spawn_blocking("dns", move || {
+        let (text, is_whole) = beginning(&file, LONGEST)?;
+        match is_whole {
+            true => Ok(DnsRecords::parse(text, version)?),
+            false => Err(SyncDnsError::TooLong),
+        }
+    });
+    let records = reading.await??;
     let _changing = agent.state.changing_system.lock().await;
     // Another request may have saved newer records meanwhile.
     if !is_new(agent, version).await? {
@@ -87,15 +93,10 @@ pub(super) async fn sync(
     let (vcap, root) = (agent.vcap().clone(), agent.state.root.clone());
     let platform = agent.platform();
     let saving = runtime::spawn_blocking("dns", move || {
-        let length = fs::metadata(&file)?.len();
-        if length > LONGEST {
-            return Err(SyncDnsError::TooLong(length));
-        }
-        let records = DnsRecords::parse(fs::read(&file)?, version)?;
         if platform == Platform::Linux {
             records.write_hosts(&root)?;
         }
-        Ok(records.save(&vcap)?)
+        Ok::<_, SyncDnsError>(records.save(&vcap, platform)?)
     });
     saving.await??;
     Ok(json!("synced"))

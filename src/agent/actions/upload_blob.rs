@@ -59,7 +59,7 @@ async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, Upload
             expected: digest.as_str().to_owned(),
             source,
         })?;
-        fs::create_dir_all_with_mode(&directory, 0o700)?;
+        // The directory is not created: it is missing if the data directory was replaced.
         Ok::<_, UploadBlobError>(fs::write_atomic(&directory.join(name), &payload, 0o600)?)
     });
     storing.await??;

@@ -189,7 +189,7 @@ async fn list_disk_replies_at_once_to_old_directors() {
 }
 
 /// The first poll for a short task returns its result: with another one, a Director would wait a second.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn first_poll_for_a_short_task_has_its_result() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
@@ -212,9 +212,13 @@ async fn uploaded_blob_is_verified_and_stored() {
     let blob = |id: &str, digest: &str| json!([{"blob_id": id, "checksum": digest, "payload": "aHVudGVyMg=="}]);
     // printf hunter2 | sha1sum
     let sha1 = "f3bbbd66a63d4bf1747940578ec3d0103530e21d";
+    let directory = Vcap::new(scratch.path()).sensitive_blobs();
+    // The directory is not created.
+    let (_, refused) = task(&agent, "upload_blob", blob("id-1", sha1)).await;
+    assert!(exception(&refused).contains("No such file"), "{refused}");
+    fs::create_dir_all(&directory).unwrap();
     let (_, stored) = task(&agent, "upload_blob", blob("id-1", sha1)).await;
     assert_eq!(stored, json!({"value": "id-1"}));
-    let directory = Vcap::new(scratch.path()).sensitive_blobs();
     assert_eq!(fs::read(&directory.join("id-1")).unwrap(), b"hunter2");
     for (id, digest) in [
         ("id-2", "0".repeat(40)),
@@ -233,6 +237,7 @@ async fn bundled_logs_are_removed_on_request() {
     let agent = agent(scratch.path());
     let vcap = Vcap::new(scratch.path());
     fs::create_dir_all(&vcap.temporary()).unwrap();
+    fs::create_dir_all(&vcap.blobs().join("tmp")).unwrap();
     let request = json!([{"owning_user": "", "log_type": "job", "filters": null}]);
     let bundled = ask(&agent, "bundle_logs", request).await;
     let path = bundled["value"]["logs_tar_path"].as_str().unwrap();
@@ -265,9 +270,7 @@ async fn newer_dns_records_are_saved() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
     let vcap = Vcap::new(scratch.path());
-    for directory in [vcap.temporary(), vcap.blobs()] {
-        fs::create_dir_all(&directory).unwrap();
-    }
+    fs::create_dir_all(&vcap.blobs().join("tmp")).unwrap();
     let records = |version: u64| {
         let text = json!({"version": version, "records": [["10.0.0.1", "a.bosh"]]}).to_string();
         fs::write(&vcap.blobs().join("dns"), text.as_bytes()).unwrap();
