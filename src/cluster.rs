@@ -42,7 +42,7 @@ mod uploads;
 pub(crate) use attempt::{Built, Cluster};
 pub(crate) use common::{Common, KnownFile};
 pub(crate) use error::RemoteFailure;
-pub(crate) use lookup::LookedUp;
+pub(crate) use lookup::{LookedUp, SEARCH_LIMIT};
 pub(crate) use machine::Machine;
 pub(crate) use plan::{Plan, PlannedPackage, Supply};
 pub(crate) use schedule::{ClusterCaller, ClusterEvent, Limits};

@@ -27,6 +27,9 @@ const LONGEST_OUTPUT: usize = 1 << 20;
 /// How long a server may take to confirm that it has stopped an execution.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a stopped run reads the result of an execution that has ended.
+const EXAMINE_LIMIT: Duration = Duration::from_secs(5);
+
 /// How much longer than its time limit an execution may take until this program stops it. The server's
 /// limit does not include the transfers of inputs and results.
 const LATE: Duration = Duration::from_secs(60);
@@ -110,14 +113,14 @@ impl Cluster {
         &self.uploads
     }
 
-    /// Compiles a package. `files` are those input files that are on this machine. `heard` receives
+    /// Compiles a package. `all` stops everything, `stop` the execution and what precedes it. `files` are those input files that are on this machine. `heard` receives
     /// the stages.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
         files: &[KnownFile],
         mut skip_cache_lookup: bool,
-        stop: &CancellationToken,
+        (stop, all): (&CancellationToken, &CancellationToken),
         heard: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Built, AttemptError> {
         let action = action::action(&self.common, inputs)?;
@@ -126,7 +129,13 @@ impl Cluster {
         loop {
             self.store(&action, files, stop).await?;
             let executing = self.execute(&action.digest, skip_cache_lookup, stop, heard);
-            let ended = self.examine(executing.await?, inputs, stop).await?;
+            let outcome = executing.await?;
+            // The package may complete a release after the failure of another one.
+            let ended = tokio::select! {
+                biased;
+                ended = self.examine(outcome, inputs, all) => ended?,
+                () = long_after(stop) => return Err(RemoteFailure::Stopped.into()),
+            };
             match ended.verdict() {
                 Verdict::Unusable if losses < ATTEMPTS => {
                     losses += 1;
@@ -412,6 +421,12 @@ impl Cluster {
         let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
         crate::diag::printable(&line)
     }
+}
+
+/// Waits until a stopped run has had time to read the result of an execution.
+async fn long_after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(EXAMINE_LIMIT).await;
 }
 
 /// Waits for a deadline, if there is one.

@@ -67,6 +67,10 @@ pub(super) async fn repeat<T, F: Future<Output = Result<T, Failed>>>(
         called.unwrap_or(Err(CallError::Silent { limit }.into()))
     });
     repeating.await.map_err(|given_up| match given_up {
+        GivenUp::Failed {
+            error: Failed::Call(error),
+            ..
+        } if error.is_passing() => RemoteFailure::outage(error),
         GivenUp::Failed { error, .. } => error.into(),
         GivenUp::Stopped { .. } => RemoteFailure::Stopped,
     })
@@ -87,7 +91,7 @@ mod tests {
             count.set(count.get() + 1);
             std::future::pending::<Result<(), Failed>>()
         });
-        assert!(matches!(silent.await, Err(RemoteFailure::Call { .. })));
+        assert!(silent.await.unwrap_err().is_outage());
         assert!(pauses.after(count.get() - 1).is_some());
         assert!(pauses.after(count.get()).is_none());
     }

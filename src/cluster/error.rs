@@ -52,12 +52,6 @@ pub enum RemoteFailure {
         /// How long they have waited.
         limit: Duration,
     },
-    /// The searches for results of earlier runs took too long.
-    #[error("the searches for results took longer than {}", Elapsed(*limit))]
-    SlowSearches {
-        /// The limit for all searches together.
-        limit: Duration,
-    },
     /// The server does not execute actions.
     #[error("the server executes no actions: it is only a cache")]
     NoExecution,
@@ -108,6 +102,8 @@ pub enum RemoteFailure {
     Call {
         /// The server, unless the caller mentions it.
         server: Option<String>,
+        /// Whether the last attempt of a repeated call failed in a way that may pass.
+        is_outage: bool,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -131,6 +127,7 @@ impl From<CallError> for RemoteFailure {
             CallError::Damaged { .. } => Self::Damaged,
             error => Self::Call {
                 server: None,
+                is_outage: false,
                 source: Box::new(error),
             },
         }
@@ -155,12 +152,24 @@ impl RemoteFailure {
         self
     }
 
+    /// The failure of the last attempt of a call that was repeated for as long as calls are repeated.
+    pub(super) fn outage(error: CallError) -> Self {
+        Self::Call {
+            server: None,
+            is_outage: true,
+            source: Box::new(error),
+        }
+    }
+
     /// Whether the server did not serve a call for as long as calls are repeated. It would not serve other packages, either.
-    pub(super) fn is_outage(&self) -> bool {
-        let Self::Call { source, .. } = self else {
-            return false;
-        };
-        source.downcast_ref().is_some_and(CallError::is_passing)
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                is_outage: true,
+                ..
+            }
+        )
     }
 
     /// Whether a result cannot be used, although the server has answered.
@@ -188,7 +197,6 @@ impl RemoteFailure {
             Self::NoReport { .. }
             | Self::Arguments { .. }
             | Self::NoMachine { .. }
-            | Self::SlowSearches { .. }
             | Self::NoExecution
             | Self::Refused { .. }
             | Self::Lost

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::action::{self, Inputs};
@@ -18,8 +19,8 @@ use crate::runtime::TaskSet;
 /// How many packages are searched concurrently.
 const SEARCHES: usize = 16;
 
-/// How long all searches together may take. Without the server, the packages are compiled here.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long all searches together may take. Packages without an answer are then compiled.
+pub(crate) const SEARCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// The result of the search for a package.
 #[derive(Debug, Clone)]
@@ -30,31 +31,25 @@ pub(crate) enum LookedUp {
     Found(Box<Built>),
     /// The server has no result that can be used.
     Missing,
+    /// The server has not said within [`SEARCH_LIMIT`] whether it has a result.
+    Unanswered,
     /// A dependency has no result. The action names the blobs of all dependencies, so it is not known.
     Behind,
 }
 
 impl Plan {
-    /// Searches the results of all packages, dependencies first. Also returns what is needed to store
+    /// Searches the results of all packages, dependencies first, for a limited time. Also returns what is needed to store
     /// the results of other packages.
     ///
     /// # Errors
-    /// If the server cannot be used or is too slow, or the search is stopped.
+    /// If the server cannot be used, or the search is stopped.
     pub(crate) async fn look_up(
         self,
         cluster: &Arc<Cluster>,
         stop: &CancellationToken,
     ) -> Result<(Vec<LookedUp>, Storing), RemoteFailure> {
-        let searched = tokio::time::timeout(LIMIT, self.search(cluster, stop)).await;
-        searched.unwrap_or(Err(RemoteFailure::SlowSearches { limit: LIMIT }))
-    }
-
-    async fn search(
-        self,
-        cluster: &Arc<Cluster>,
-        stop: &CancellationToken,
-    ) -> Result<(Vec<LookedUp>, Storing), RemoteFailure> {
-        let (graph, shared, _) = self.into_shared(cluster, stop);
+        let (end, mut is_late) = (Instant::now() + SEARCH_LIMIT, false);
+        let (graph, shared, _) = self.into_shared(cluster, (stop, stop));
         let mut queue = Queue::new(graph);
         let is_compiled = |it: &Supply| matches!(it, Supply::Compiled(_));
         let supplies = shared.packages.iter().map(|it| &it.supply);
@@ -66,19 +61,32 @@ impl Plan {
             .collect();
         let mut searching = TaskSet::new("look up");
         loop {
-            while searching.len() < SEARCHES
+            while (is_late || searching.len() < SEARCHES)
                 && let Some(id) = queue.next()
             {
                 if shared.provide(id) {
                     queue.done(id);
                     continue;
                 }
+                if is_late {
+                    found[id.index()] = LookedUp::Unanswered;
+                    continue;
+                }
                 let shared = Arc::clone(&shared);
                 searching.spawn(id, async move { shared.find(id).await });
             }
-            let Some((id, searched)) = searching.next().await else {
-                break;
+            let next = match tokio::time::timeout_at(end, searching.next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    for id in searching.keys() {
+                        found[id.index()] = LookedUp::Unanswered;
+                    }
+                    searching = TaskSet::new("look up");
+                    is_late = true;
+                    continue;
+                }
             };
+            let Some((id, searched)) = next else { break };
             match searched?? {
                 Some(built) => {
                     queue.done(id);
@@ -144,43 +152,56 @@ impl Cluster {
 mod tests {
     use std::path::PathBuf;
 
-    use tokio::time::Instant;
-
     use super::*;
     use crate::cluster::action::tests::common;
     use crate::cluster::{Common, KnownFile, PlannedPackage};
-    use crate::reapi::Digest;
     use crate::reapi::testing::{Reply, TestServer};
+    use crate::reapi::{Code, Digest};
     use crate::release::{Name, Version};
 
+    fn package(number: usize) -> PlannedPackage {
+        PlannedPackage {
+            name: Name::parse(&format!("package-{number}")).unwrap(),
+            version: Version::parse("1").unwrap(),
+            supply: Supply::Source {
+                source: KnownFile {
+                    path: PathBuf::new(),
+                    digest: Digest::of(b"source"),
+                },
+                blob: PathBuf::new(),
+                log: PathBuf::new(),
+            },
+            dependencies: Vec::new(),
+            expected: Duration::ZERO,
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn silent_server_costs_one_time_limit_for_all_packages() {
-        let server = TestServer::start(|_, _| Reply::messages(&[(); 0]).silent()).await;
+    async fn silent_server_costs_one_time_limit_and_no_answer() {
+        let is_first = std::sync::atomic::AtomicBool::new(true);
+        let server = TestServer::start(move |_, _| {
+            match is_first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                true => Reply::status(Code::NotFound),
+                false => Reply::messages(&[(); 0]).silent(),
+            }
+        })
+        .await;
         let cluster = Arc::new(Cluster::new(Common {
             server: Arc::new(server.client()),
             ..common()
         }));
         let mut plan = Plan::default();
         for number in 0..2 * SEARCHES {
-            plan.add(PlannedPackage {
-                name: Name::parse(&format!("package-{number}")).unwrap(),
-                version: Version::parse("1").unwrap(),
-                supply: Supply::Source {
-                    source: KnownFile {
-                        path: PathBuf::new(),
-                        digest: Digest::of(b"source"),
-                    },
-                    blob: PathBuf::new(),
-                    log: PathBuf::new(),
-                },
-                dependencies: Vec::new(),
-                expected: Duration::ZERO,
-            });
+            plan.add(package(number));
         }
         let start = Instant::now();
         let searched = plan.look_up(&cluster, &CancellationToken::new()).await;
-        assert!(matches!(searched, Err(RemoteFailure::SlowSearches { .. })));
-        assert_eq!(start.elapsed(), LIMIT);
-        assert_eq!(server.calls_of("GetActionResult").len(), SEARCHES);
+        let (found, _) = searched.unwrap();
+        assert_eq!(start.elapsed(), SEARCH_LIMIT);
+        let count = |is: fn(&LookedUp) -> bool| found.iter().filter(|it| is(it)).count();
+        assert_eq!(count(|it| matches!(it, LookedUp::Missing)), 1);
+        let unanswered = count(|it| matches!(it, LookedUp::Unanswered));
+        assert_eq!(unanswered, 2 * SEARCHES - 1);
+        assert_eq!(server.calls_of("GetActionResult").len(), SEARCHES + 1);
     }
 }

@@ -70,7 +70,7 @@ impl Plan {
     ) {
         let all = stop.child_token();
         let stopping = Stopping::new(&all, limits.keep_going);
-        let (graph, shared, stages) = self.into_shared(cluster, stopping.builds());
+        let (graph, shared, stages) = self.into_shared(cluster, (stopping.builds(), &all));
         let run = Run {
             queue: Queue::new(graph),
             building: TaskSet::new("build"),
@@ -234,7 +234,14 @@ impl Run<'_> {
         }
         match fetched {
             Ok(fetched) => caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
-            Err(failure) => self.failed(id, failure, caller),
+            Err(failure) => {
+                // Each of the other downloads would take as long.
+                let is_outage = failure.is_outage();
+                self.failed(id, failure, caller);
+                if is_outage {
+                    self.stopping.stop_all();
+                }
+            }
         }
     }
 

@@ -44,8 +44,10 @@ pub(super) struct Shared {
     /// The compiled packages that the server has.
     available: Mutex<HashMap<Id, Available>>,
     transfers: Semaphore,
-    /// Stops everything but the downloads of packages.
+    /// Stops everything but the downloads of results.
     pub(super) stop: CancellationToken,
+    /// Stops everything.
+    all: CancellationToken,
     stages: mpsc::UnboundedSender<TaskStage>,
 }
 
@@ -69,11 +71,11 @@ pub(super) struct TaskStage {
 }
 
 impl Plan {
-    /// The graph, the state that tasks share, and the stages that they report. `stop` stops everything but downloads.
+    /// The graph, the state that tasks share, and the stages that they report. `all` stops everything, `stop` everything but downloads.
     pub(super) fn into_shared(
         self,
         cluster: &Arc<Cluster>,
-        stop: &CancellationToken,
+        (stop, all): (&CancellationToken, &CancellationToken),
     ) -> (Graph, Arc<Shared>, mpsc::UnboundedReceiver<TaskStage>) {
         let (sender, stages) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -82,6 +84,7 @@ impl Plan {
             packages: self.packages,
             transfers: Semaphore::new(TRANSFERS),
             stop: stop.clone(),
+            all: all.clone(),
             stages: sender,
         };
         (self.graph, Arc::new(shared), stages)
@@ -132,8 +135,8 @@ impl Shared {
             for _ in 0..ATTEMPTS {
                 let (inputs, files) = self.inputs(id)?;
                 let cluster = &self.cluster;
-                let building =
-                    cluster.build(&inputs, &files, skip_cache_lookup, &self.stop, &heard);
+                let stops = (&self.stop, &self.all);
+                let building = cluster.build(&inputs, &files, skip_cache_lookup, stops, &heard);
                 let built = building.await;
                 heard(Stage::Ended);
                 match built {
@@ -217,9 +220,9 @@ impl Shared {
             );
             return;
         }
-        // Another package may have stopped the run.
-        let stop = CancellationToken::new();
-        let downloading = results::download(&self.cluster.common().server, digest, log, &stop);
+        // Another package may have stopped the others.
+        let server = &self.cluster.common().server;
+        let downloading = results::download(server, digest, log, &self.all);
         let downloaded = tokio::time::timeout(LOG_LIMIT, downloading).await;
         if !matches!(downloaded, Ok(Ok(Some(_)))) {
             let package = &self.package(id).name;

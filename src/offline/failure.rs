@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cluster::RemoteFailure;
 use crate::compile::{CompileError, PrintedLine, ScriptFailure, first_log};
+use crate::fs;
 use crate::package_job::PackageFailureReport;
 use crate::release::{Name, Version};
 
@@ -42,6 +43,14 @@ impl FailureCause {
         match self {
             Self::Local(CompileError::Script(script)) => Some(script),
             Self::Local(_) | Self::Remote(_) => None,
+        }
+    }
+
+    /// Whether no other package can be compiled, either, because a disk is full or the server does not serve any call.
+    pub(super) fn ends_run(&self) -> bool {
+        match self {
+            Self::Local(error) => error.is_no_space(),
+            Self::Remote(failure) => failure.is_outage() || fs::is_no_space_behind(failure),
         }
     }
 

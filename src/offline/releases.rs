@@ -355,7 +355,8 @@ impl Run<'_> {
         let (name, version) = &failure.package;
         let running = self.ledger.running();
         let running = running.filter(|it| !self.is_fetchable(*it)).count();
-        let next = if self.keep_going && !self.stop.is_cancelled() {
+        let ends_run = self.stop.is_cancelled() || failure.source.ends_run();
+        let next = if self.keep_going && !ends_run {
             "Continuing with packages that do not depend on it".to_owned()
         } else if running > 0 && self.failures.is_empty() {
             let plural = if running == 1 { "" } else { "s" };

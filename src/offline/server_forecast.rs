@@ -9,9 +9,9 @@ use super::error::OfflineError;
 use super::graph::PackageNode;
 use super::options::{Options, RemoteOptions};
 use super::remote;
-use crate::cluster::{LookedUp, Plan, PlannedPackage, RemoteFailure, Supply};
+use crate::cluster::{LookedUp, Plan, PlannedPackage, RemoteFailure, SEARCH_LIMIT, Supply};
 use crate::compile::Id;
-use crate::diag::Chain;
+use crate::diag::{Chain, Elapsed};
 use crate::release::Slug;
 
 /// What a run would do with each package, in the order of `nodes`.
@@ -41,6 +41,10 @@ pub(super) async fn expectations(
     let expectations = found.into_iter().map(|found| match found {
         LookedUp::Provided => Expectation::Nothing,
         LookedUp::Found(_) => Expectation::Shared(name.clone()),
+        LookedUp::Unanswered => Expectation::Compile(Some(format!(
+            "{name} has not said within {} whether it has a result of it",
+            Elapsed(SEARCH_LIMIT)
+        ))),
         LookedUp::Missing => Expectation::Compile(Some(format!("{name} has no result of it"))),
         LookedUp::Behind => Expectation::Compile(Some(
             "its dependencies would be compiled, and its action, which names their digests, is unknown until then"

@@ -46,6 +46,8 @@ pub(crate) struct Execution<'a> {
     failures: u32,
     /// How many executions were lost: the server forgot them, or the connection failed before the first update.
     lost: u32,
+    /// When the execution is continued or repeated after an error.
+    paused_until: Option<Instant>,
     stage: Stage,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Execution<'a> {
             has_updates: false,
             failures: 0,
             lost: 0,
+            paused_until: None,
             stage: Stage::Unknown,
         }
     }
@@ -82,6 +85,10 @@ impl<'a> Execution<'a> {
     /// Waits for the next stage or the end. Retries after errors that may pass. Must not be called after the end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Event, CallError> {
         loop {
+            if let Some(end) = self.paused_until {
+                tokio::time::sleep_until(end).await;
+                self.paused_until = None;
+            }
             let error = match self.update_in_time().await {
                 Ok(Some(update)) => match update.outcome {
                     Some(outcome) => return Ok(Event::Ended(outcome)),
@@ -99,7 +106,7 @@ impl<'a> Execution<'a> {
             };
             let lost = self.lost;
             let pause = self.after(error)?;
-            tokio::time::sleep(pause).await;
+            self.paused_until = Some(Instant::now() + pause);
             if self.lost > lost {
                 self.stage = Stage::Unknown;
                 return Ok(Event::Repeated);

@@ -160,7 +160,8 @@ async fn build_with(
     };
     let stop = CancellationToken::new();
     let cluster = Cluster::new(common);
-    cluster.build(inputs, &[], false, &stop, &|_| {}).await
+    let stops = (&stop, &stop);
+    cluster.build(inputs, &[], false, stops, &|_| {}).await
 }
 
 /// For each execution, whether results of earlier runs were refused.

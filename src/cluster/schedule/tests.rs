@@ -108,6 +108,10 @@ async fn run_until_failed(
 }
 
 fn queued() -> Reply {
+    in_queue().silent()
+}
+
+fn in_queue() -> Reply {
     let metadata = api::ExecuteOperationMetadata {
         stage: api::execution_stage::Value::Queued as i32,
         ..Default::default()
@@ -120,7 +124,7 @@ fn queued() -> Reply {
         }),
         ..Default::default()
     };
-    Reply::messages(&[operation]).silent()
+    Reply::messages(&[operation])
 }
 
 /// The answers that all tests share.
@@ -317,6 +321,57 @@ async fn server_without_space_for_inputs_ends_the_run() {
     assert!(heard[1].starts_with(reason), "{heard:?}");
     assert!(server.calls_of("BatchUpdateBlobs").len() > 1);
     assert!(server.calls_of("Execute").is_empty());
+}
+
+#[tokio::test]
+async fn outage_ends_all_downloads() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(|method, request| match method {
+        "Execute" => ended(0, false),
+        "Read" => report_in(request).unwrap_or_else(|| Reply::status(Code::Unavailable)),
+        other => usual(other),
+    });
+    let server = server.await;
+    let mut plan = Plan::default();
+    // All of them have the report of `app`.
+    for _ in 0..12 {
+        plan.add(package("app", directory.path(), &[]));
+    }
+    let limits = Limits {
+        keep_going: true,
+        ..limits(false, None)
+    };
+    let heard = run(&server, plan, limits).await;
+    let ends = |text: &str| heard.iter().filter(|it| it.contains(text)).count();
+    let failed = ends(": the server cannot be used");
+    assert!((1..=4).contains(&failed), "{heard:?}");
+    assert_eq!(ends(": stopped"), 12 - failed, "{heard:?}");
+}
+
+#[tokio::test]
+async fn lost_executions_of_one_package_do_not_end_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = action_of("app");
+    let server = TestServer::start(move |method, request| match method {
+        "Execute" if String::from_utf8_lossy(&request[0]).contains(&app) => ended(0, false),
+        "Execute" => in_queue().lost(),
+        "WaitExecution" => Reply::status(Code::NotFound),
+        "Read" => report_in(request).unwrap_or_else(package_blob),
+        other => usual(other),
+    });
+    let server = server.await;
+    let mut plan = Plan::default();
+    plan.add(package("bad", directory.path(), &[]));
+    plan.add(package("app", directory.path(), &[]));
+    let limits = Limits {
+        jobs: NonZeroUsize::MIN,
+        keep_going: true,
+        ..limits(false, None)
+    };
+    let heard = run(&server, plan, limits).await;
+    let is_failure = |it: &String| it.starts_with("0: the server");
+    assert!(heard.iter().any(is_failure), "{heard:?}");
+    assert_eq!(heard.last().unwrap(), "1 downloaded", "{heard:?}");
 }
 
 #[tokio::test]

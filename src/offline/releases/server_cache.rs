@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Run;
-use crate::cluster::{LookedUp, RemoteFailure};
+use crate::cluster::{LookedUp, RemoteFailure, SEARCH_LIMIT};
 use crate::compile::Compiled;
-use crate::diag::Chain;
+use crate::diag::{Chain, Elapsed};
 use crate::offline::compiled_release::CompiledBlob;
 use crate::offline::ids::NodeId;
 use crate::offline::local_result::Made;
@@ -31,6 +31,15 @@ impl Run<'_> {
                 return;
             }
         };
+        let is_unanswered = |it: &LookedUp| matches!(it, LookedUp::Unanswered);
+        let is_late = found.iter().any(is_unanswered);
+        if is_late {
+            progress.warn(&format!(
+                "Warning: {} has not answered all searches for results within {}: packages without an answer are compiled",
+                server.server,
+                Elapsed(SEARCH_LIMIT)
+            ));
+        }
         let downloads = Downloads::new(&server.cluster);
         let mut count = 0;
         for (index, found) in found.into_iter().enumerate() {
@@ -47,7 +56,9 @@ impl Run<'_> {
             server.server
         ));
         self.elsewhere.ids = ids;
-        self.elsewhere.storing = server.stores.then_some(storing);
+        // A server that has answered nothing would only delay the end of the run.
+        let stores = server.stores && (count > 0 || !is_late);
+        self.elsewhere.storing = stores.then_some(storing);
     }
 
     /// Starts to store a package that this machine has compiled.

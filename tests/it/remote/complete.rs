@@ -54,9 +54,10 @@ fn release_is_written_although_another_one_fails_elsewhere() {
     server.state().downloads.close();
     server.state().failures.close();
     let running = agent(&world, &server, &[]).args(&releases).start();
-    // All other packages are compiled, and four of them are downloaded at a time.
+    // The reports of all other packages are read, and four packages and logs are downloaded at a time.
     wait_until("the downloads", || server.state().downloads.waiting() >= 4);
-    wait_until("the executions", || server.state().running() == 1);
+    let reads = || server.state().counts().get("Read").map(|it| it.calls);
+    wait_until("the reports", || reads() == Some(6 + 4 + 4));
     server.state().failures.open();
     assert_complete(&world, &server, running);
 }
