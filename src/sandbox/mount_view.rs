@@ -66,7 +66,7 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     if let Some(host) = host {
         host.leave(view)?;
     }
-    separate_queues();
+    separate_queues()?;
     // Protect the host before the flags of mounts are locked.
     if let Some(protection) = &view.protection {
         protect::make_read_only(protection)?;
@@ -79,10 +79,10 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
 }
 
 /// Gives the script POSIX message queues of its own: those in the host's directory belong to the host's IPC namespace.
-fn separate_queues() {
+fn separate_queues() -> Result<(), StepError> {
     let queues = Path::new("/dev/mqueue");
     if !queues.is_dir() {
-        return;
+        return Ok(());
     }
     // A script could undo a mount over it. This fails in a user namespace, where it could not.
     let _ = umount2(queues, MntFlags::MNT_DETACH);
@@ -90,9 +90,10 @@ fn separate_queues() {
         Some("mqueue"),
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
     );
-    if nix::mount::mount(kind, queues, kind, flags, None::<&str>).is_err() {
+    match nix::mount::mount(kind, queues, kind, flags, None::<&str>) {
+        Ok(()) => Ok(()),
         // The kernel has no queues, or a system call filter refuses the mount.
-        let _ = hide_directory(queues);
+        Err(_) => hide_directory(queues),
     }
 }
 

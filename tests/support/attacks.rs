@@ -192,7 +192,7 @@ impl Site {
         }
     }
 
-    /// Whether objects of all kinds of IPC with the key are on the machine. Removes them.
+    /// Whether objects of all kinds of IPC with the key are on the machine. Removes them. Panics if there are only some of them.
     fn has_left_ipc(&self) -> bool {
         let key = self.key.to_string();
         let is_listed = |kind: &&str| {
@@ -208,7 +208,11 @@ impl Site {
             "my $unlink = `uname -m` =~ /x86_64/ ? 241 : 181; my $name = qq{{bosh-agent-{key}}}; print syscall($unlink, $name)"
         );
         let is_queue_left = run_tool("perl", &["-e", &unlink]) == "0";
-        left == 3 && is_queue_left
+        match (left, is_queue_left) {
+            (3, true) => true,
+            (0, false) => false,
+            _ => panic!("{left} of 3 System V objects are left, POSIX queue: {is_queue_left}"),
+        }
     }
 
     fn filled(&self, script: &str) -> String {

@@ -32,7 +32,11 @@ impl Landlocked {
         let (work, agent) = (work.to_owned(), agent.clone());
         let (place, script, output) = blocking("probe", move || prepare(&work, agent)).await?;
         let own = script.spec.directory.clone();
-        let end = script::run(script, output, cancel).await?;
+        let end = match script::run(script, output, cancel).await {
+            // A script that was stopped early has no report. This does not mean that Landlock does not work.
+            Err(_) if cancel.is_cancelled() => return Err(SandboxError::Stopped),
+            end => end?,
+        };
         blocking("probe", move || Ok(fs::remove_tree(&place)?)).await?;
         let is_full = |line: &String| line.contains("No space left on device");
         match end.status {

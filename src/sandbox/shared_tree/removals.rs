@@ -36,9 +36,18 @@ impl Pending {
     }
 
     fn remove(&self, tree: Doomed) {
+        let _ended = Ended(self);
         tree.remove();
-        *self.count() -= 1;
-        self.removed.notify_all();
+    }
+}
+
+/// Counts a removal as ended when dropped: also after a panic, so that nothing waits for it.
+struct Ended<'a>(&'a Pending);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.count() -= 1;
+        self.0.removed.notify_all();
     }
 }
 
