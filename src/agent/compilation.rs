@@ -193,7 +193,7 @@ impl CompileRun<'_> {
 
     async fn compile_on(&self, state: &mut CompilerState) -> Result<Value, Reason> {
         self.phases.enter("fetching");
-        state.remove_kept().await?;
+        state.remove_kept().await;
         let needed: Vec<(&Name, &MultiDigest)> = self
             .request
             .dependencies

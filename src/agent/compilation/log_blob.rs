@@ -1,6 +1,7 @@
 //! Uploads the log of a package for the Director, which appends the log of a failed package to the task's error.
 
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::on_disk::on_disk;
 use super::request::Destination;
 use super::state::CompilerState;
 use crate::blobs::{BlobId, Persistence};
-use crate::diag::Chain;
+use crate::diag::{Chain, printable_lines};
 use crate::fs::{self, Context as _};
 
 /// The time limit of the upload of a log. A failure must not be reported minutes later because the log cannot be uploaded.
@@ -95,32 +96,83 @@ fn is_of_script(reason: &Reason) -> bool {
 
 /// Writes both streams to one file of about `limit` bytes. Of a longer stream, the middle is left out.
 fn write(logs: &Logs, limit: u64, to: &Path) -> fs::Result<()> {
-    let size = |path: &PathBuf| Ok(fs::metadata(path)?.len());
-    let (stdout, stderr) = (size(&logs.stdout)?, size(&logs.stderr)?);
-    let of_stdout = stdout.min((limit / 2).max(limit.saturating_sub(stderr)));
-    let of_stderr = stderr.min(limit - of_stdout.min(limit));
-    let mut out = fs::create(to)?;
-    for (name, from, size, kept) in [
-        ("stdout", &logs.stdout, stdout, of_stdout),
-        ("stderr", &logs.stderr, stderr, of_stderr),
-    ] {
-        writeln!(out, "--- {name} of the packaging script ({size} bytes) ---").at("write", to)?;
-        copy(from, size, kept, &mut out).at("copy", from)?;
+    let [stdout, stderr] = [&logs.stdout, &logs.stderr].map(|path| Stream::open(path));
+    let (stdout, stderr) = (stdout?, stderr?);
+    let of_stdout = stdout
+        .size
+        .min((limit / 2).max(limit.saturating_sub(stderr.size)));
+    let of_stderr = stderr.size.min(limit - of_stdout.min(limit));
+    let mut text = String::new();
+    for (name, stream, kept) in [("stdout", stdout, of_stdout), ("stderr", stderr, of_stderr)] {
+        let size = stream.size;
+        let header = format!("--- {name} of the packaging script ({size} bytes) ---\n");
+        text.extend([header, stream.excerpt(kept)?, "\n".to_owned()]);
     }
-    Ok(())
+    fs::write(to, text.as_bytes())
 }
 
-/// Copies `kept` of the `size` bytes of a file: a quarter from its start, the rest from its end.
-fn copy(from: &Path, size: u64, kept: u64, out: &mut std::fs::File) -> std::io::Result<()> {
-    let mut file = fs::open(from).map_err(std::io::Error::other)?;
-    let head = if kept < size { kept / 4 } else { size };
-    std::io::copy(&mut Read::by_ref(&mut file).take(head), out)?;
-    if kept < size {
-        writeln!(out, "\n[... {} bytes left out ...]", size - kept)?;
-        file.seek(SeekFrom::Start(size - (kept - head)))?;
-        std::io::copy(&mut file.take(kept - head), out)?;
+/// A stream's log, opened without following links: isolated scripts can put a link to a secret or a FIFO at its path.
+struct Stream {
+    path: PathBuf,
+    /// `None` if there is something other than a file at the path.
+    file: Option<File>,
+    /// In bytes.
+    size: u64,
+}
+
+impl Stream {
+    fn open(path: &Path) -> fs::Result<Self> {
+        let file = fs::open_regular_to_read(path)?;
+        let size = match &file {
+            Some(file) => file.metadata().at("read", path)?.len(),
+            None => 0,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+        })
     }
-    writeln!(out)
+
+    /// About `kept` bytes as text: the lines in the first quarter of them from the start of the file, the others from its end. The Director
+    /// stores the text as JSON and in a database, and prints it, so it is valid UTF-8 without control characters.
+    fn excerpt(self, kept: u64) -> fs::Result<String> {
+        let Some(mut file) = self.file else {
+            return Ok("[it is not a file]\n".to_owned());
+        };
+        let mut read = |from: u64, length: u64| {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(from)).at("read", &self.path)?;
+            let mut part = Read::by_ref(&mut file).take(length);
+            part.read_to_end(&mut bytes).at("read", &self.path)?;
+            Ok::<_, fs::Error>(bytes)
+        };
+        if kept >= self.size {
+            return Ok(shown(&read(0, self.size)?));
+        }
+        let (head, tail) = (kept / 4, kept - kept / 4);
+        let (head, tail) = (read(0, head)?, read(self.size - tail, tail)?);
+        let (head, tail) = (whole_lines_at_start(&head), whole_lines_at_end(&tail));
+        let left_out = self.size - (head.len() + tail.len()) as u64;
+        let (head, tail) = (shown(head), shown(tail));
+        Ok(format!(
+            "{head}\n[... {left_out} bytes left out ...]\n{tail}"
+        ))
+    }
+}
+
+/// The bytes up to the last end of a line, or all if there is none.
+fn whole_lines_at_start(bytes: &[u8]) -> &[u8] {
+    memchr::memrchr(b'\n', bytes).map_or(bytes, |end| &bytes[..end])
+}
+
+/// The bytes after the first end of a line, or all if there is none.
+fn whole_lines_at_end(bytes: &[u8]) -> &[u8] {
+    memchr::memchr(b'\n', bytes).map_or(bytes, |end| &bytes[end + 1..])
+}
+
+fn shown(bytes: &[u8]) -> String {
+    printable_lines(&String::from_utf8_lossy(bytes)).into_owned()
 }
 
 #[cfg(test)]
@@ -160,5 +212,36 @@ mod tests {
             "{both}"
         );
         assert!(!written(&long, &long, 0).contains('z'));
+        let lines = "first\nsecond\nthird\nfourth\n";
+        let cut = written("", lines, 16);
+        assert!(
+            cut.ends_with("firs\n[... 15 bytes left out ...]\nfourth\n\n"),
+            "{cut}"
+        );
+    }
+
+    #[test]
+    fn excerpt_is_text_without_control_characters() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("stream");
+        fs::write(&path, b"\xff\0\x1b[31mred\n\xc3\xa4").unwrap();
+        let excerpt = |kept| Stream::open(&path).unwrap().excerpt(kept).unwrap();
+        assert_eq!(excerpt(100), "\u{fffd}\\0\\u{1b}[31mred\n\u{e4}");
+        // The last character is cut in two.
+        assert!(excerpt(1).ends_with("\u{fffd}"));
+    }
+
+    #[test]
+    fn planted_links_and_pipes_are_not_read() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (secret, link) = (scratch.path().join("secret"), scratch.path().join("link"));
+        fs::write(&secret, b"secret").unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let pipe = scratch.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for path in [&link, &pipe] {
+            let excerpt = Stream::open(path).and_then(|stream| stream.excerpt(100));
+            assert!(excerpt.is_err() || excerpt.unwrap() == "[it is not a file]\n");
+        }
     }
 }

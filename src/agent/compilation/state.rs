@@ -16,6 +16,7 @@ use super::phases::Phases;
 use crate::compile::{
     Context, Event, Keep, KeptSettings, SecondRun, SourceDates, Store, WorkDirectory,
 };
+use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
@@ -126,19 +127,15 @@ impl CompilerState {
         self.work.path().join("log.txt")
     }
 
-    /// Removes the directories of the package that failed last.
-    pub(super) async fn remove_kept(&self) -> Result<(), Reason> {
+    /// Removes the directories of the package that failed last. A failure is logged, because compiling does not need them.
+    pub(super) async fn remove_kept(&self) {
         let Some(keep) = &self.context.keep else {
-            return Ok(());
+            return;
         };
         let directory = keep.directory.clone();
-        on_disk("kept", move || {
-            for entry in fs::list(&directory)? {
-                fs::remove_tree(&entry.path())?;
-            }
-            Ok(())
-        })
-        .await
+        if let Err(error) = on_disk("kept", move || make_empty(&directory)).await {
+            tracing::warn!(error = %Chain(&error), "failed to remove the directories of the package that failed last");
+        }
     }
 
     /// Frees space: removes the least recently used package or, if the request needs all packages,
@@ -218,7 +215,7 @@ async fn keep(options: &CompilerOptions) -> Result<Option<Keep>, Reason> {
     }
     let directory = options.vcap.kept_failed();
     let own = directory.clone();
-    on_disk("kept", move || fs::create_dir_all_with_mode(&own, 0o700)).await?;
+    on_disk("kept", move || make_empty(&own)).await?;
     Ok(Some(Keep {
         directory,
         settings: KeptSettings {
@@ -231,6 +228,13 @@ async fn keep(options: &CompilerOptions) -> Result<Option<Keep>, Reason> {
         },
         program: options.program.clone(),
     }))
+}
+
+/// Removes what is at the path and creates an empty directory there. Scripts that run without rules can replace the directory with a link to one of
+/// the host, whose files must stay.
+fn make_empty(directory: &Path) -> fs::Result<()> {
+    fs::remove_tree(directory)?;
+    fs::create_dir_all_with_mode(directory, 0o700)
 }
 
 /// Chooses the first isolation tier that works on this machine.
