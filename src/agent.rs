@@ -115,7 +115,7 @@ struct AgentState {
 }
 
 /// The settings in use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Live {
     /// The settings from the CPI.
     pub settings: Settings,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, AgentOptions, CompilerOptions};
 use crate::blobs::BlobsError;
 use crate::config::{
-    AgentConfig, AgentConfigError, Environment, MissingSetting, Settings, Source, Vcap,
+    AgentConfig, AgentConfigError, DiskSource, Environment, MissingSetting, Settings, Source, Vcap,
 };
 use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
@@ -142,10 +142,12 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
             runtime::spawn_blocking("bootstrap", move || bootstrap::bootstrap(&vcap, platform));
         making.await??;
     }
-    let environment =
-        bootstrap::script_environment(&options.vcap, options.platform, &options.environment);
+    let compiler = CompilerOptions {
+        skipped_bootstrap: (!is_data_usable).then_some(options.platform),
+        ..compiler(&options, secrets, &loaded.settings, config)
+    };
     let agent = Agent::start(AgentOptions {
-        compiler: compiler(&options, environment, secrets, &loaded.settings, config),
+        compiler,
         environment: options.environment.clone(),
         platform: options.platform,
         root: "/".into(),
@@ -214,15 +216,28 @@ fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
 /// The files that may contain secrets: `agent.json`, which may contain passwords of metadata
 /// services, and the settings files.
 fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
-    let sources = config.sources.iter().filter_map(|source| match source {
-        Source::File { path } => Some(path.as_path()),
-        // Hiding a device would hide the directory of all devices.
-        Source::Http(_) | Source::Disk(_) | Source::Unsupported { .. } => None,
+    let sources = config.sources.iter().flat_map(|source| match source {
+        Source::File { path } => vec![path.clone()],
+        Source::Disk(source) => secrets_on_disks(source),
+        Source::Http(_) | Source::Unsupported { .. } => Vec::new(),
     });
-    std::iter::once(path)
+    std::iter::once(path.to_owned())
         .chain(sources)
         .filter_map(|path| std::path::absolute(path).ok())
         .collect()
+}
+
+/// The files with settings on disks that another program has mounted, and images of disks. Devices are not among them: hiding one would
+/// hide the directory of all devices.
+fn secrets_on_disks(source: &DiskSource) -> Vec<PathBuf> {
+    let disks = source.disks.iter().filter_map(|disk| {
+        let found = fs::metadata(disk).ok()?;
+        match found.is_dir() {
+            true => Some(disk.join(source.file.strip_prefix("/").unwrap_or(&source.file))),
+            false => found.is_file().then(|| disk.clone()),
+        }
+    });
+    disks.collect()
 }
 
 /// Checks that the settings are complete, and logs if they are those of a VM that needs another agent.
@@ -236,17 +251,20 @@ fn check_settings(loaded: &LoadedSettings, config: &AgentConfig) -> Result<(), M
     Ok(())
 }
 
-/// How the agent compiles. `environment` is that of scripts.
+/// How the agent compiles.
 fn compiler(
     options: &DaemonOptions,
-    environment: Environment,
     secrets: Vec<PathBuf>,
     settings: &Settings,
     config: AgentConfig,
 ) -> CompilerOptions {
     CompilerOptions {
         vcap: options.vcap.clone(),
-        environment,
+        environment: bootstrap::script_environment(
+            &options.vcap,
+            options.platform,
+            &options.environment,
+        ),
         agent: options.agent.clone(),
         who: options.who.clone(),
         force: settings.is_for_compilation(),
@@ -255,6 +273,7 @@ fn compiler(
         isolation: options.isolation,
         user_namespace: options.user_namespace.clone(),
         config: config.compilation,
+        skipped_bootstrap: None,
         program: options.program.clone(),
     }
 }
@@ -265,4 +284,34 @@ fn read_config(path: &Path) -> Result<AgentConfig, DaemonError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_in_mounted_disks_and_images_are_secrets() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (mounted, image) = (scratch.path().join("mounted"), scratch.path().join("image"));
+        fs::create_dir(&mounted).unwrap();
+        fs::write(&image, b"").unwrap();
+        let disks = vec![
+            mounted.clone(),
+            image.clone(),
+            "/dev/null".into(),
+            scratch.path().join("missing"),
+        ];
+        let config = AgentConfig {
+            sources: vec![Source::Disk(DiskSource {
+                kind: "ConfigDrive",
+                disks,
+                file: "/ec2/user-data".into(),
+            })],
+            ..AgentConfig::default()
+        };
+        let agent_json = scratch.path().join("agent.json");
+        let expected = [agent_json.clone(), mounted.join("ec2/user-data"), image];
+        assert_eq!(secrets(&agent_json, &config), expected);
+    }
 }

@@ -561,6 +561,7 @@ mod tests {
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
+            skipped_bootstrap: None,
             program: temporary.path().join("none"),
         });
         let cancel = CancellationToken::new();

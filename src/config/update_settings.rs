@@ -39,6 +39,8 @@ pub struct Merged {
     pub bus_changed: bool,
     /// Whether the blobstore or its options have changed.
     pub(crate) blobstores_changed: bool,
+    /// Whether the machine must trust other certificates.
+    pub(crate) certificates_changed: bool,
 }
 
 /// The names of the known members.
@@ -127,6 +129,7 @@ impl UpdateSettings {
         Merged {
             bus_changed: settings.mbus != self.mbus,
             blobstores_changed: settings.blobstores != self.blobstores,
+            certificates_changed: settings.trusted_certs != self.trusted_certs,
             settings,
         }
     }
@@ -170,12 +173,15 @@ mod tests {
         let merged = old.merge(&update(&json!({"trusted_certs": null, "mbus": {}})));
         assert!(!merged.bus_changed && !merged.blobstores_changed);
         assert_eq!(merged.settings.trusted_certs, "");
+        assert!(merged.certificates_changed);
         assert!(merged.settings.disk_associations.is_empty());
         assert_eq!(merged.settings.mbus, old.mbus);
         assert_eq!(merged.settings.blobstores, old.blobstores);
 
-        let same = old.merge(&update(&json!({"mbus": bus("one")})));
-        assert!(!same.bus_changed);
+        let same = old.merge(&update(
+            &json!({"mbus": bus("one"), "trusted_certs": "old"}),
+        ));
+        assert!(!same.bus_changed && !same.certificates_changed);
         let merged = old.merge(&update(&json!({"mbus": bus("two"), "blobstores": []})));
         assert!(merged.bus_changed && merged.blobstores_changed);
         assert_eq!(merged.settings.mbus.certificate.ca, "two");

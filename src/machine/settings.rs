@@ -161,8 +161,11 @@ impl SettingsStore {
         &self,
         cancel: &CancellationToken,
     ) -> Result<(Settings, String), LoadError> {
-        let finding = cancel.run_until_cancelled(self.find_or_wait());
-        finding.await.unwrap_or(Err(LoadError::Stopped))
+        let found = self.find_or_wait(cancel).await;
+        match cancel.is_cancelled() {
+            true => Err(LoadError::Stopped),
+            false => found,
+        }
     }
 
     /// Whether settings from this place were saved by an earlier load.
@@ -171,14 +174,21 @@ impl SettingsStore {
         places.iter().any(|place| place.as_os_str() == origin)
     }
 
-    async fn find_or_wait(&self) -> Result<(Settings, String), LoadError> {
+    /// Returns soon after `cancel`. It is not dropped then, because a disk must be unmounted.
+    async fn find_or_wait(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<(Settings, String), LoadError> {
         let start = Instant::now();
         let mut reminded: Option<Instant> = None;
         for round in 1_u32.. {
-            let errors = match self.sources.load().await {
+            let errors = match self.sources.load(cancel).await {
                 Ok(found) => return Ok(found),
                 Err(errors) => SourceErrors(errors),
             };
+            if cancel.is_cancelled() {
+                break;
+            }
             let may_use_saved =
                 round >= self.limits.tries || errors.0.iter().all(SourceError::is_missing);
             if may_use_saved && let Some((settings, path)) = self.saved() {
@@ -195,7 +205,8 @@ impl SettingsStore {
                 tracing::warn!(reason = %errors, "waiting for settings");
                 reminded = Some(Instant::now());
             }
-            tokio::time::sleep(self.limits.interval).await;
+            let waiting = tokio::time::sleep(self.limits.interval);
+            cancel.run_until_cancelled(waiting).await;
         }
         Err(LoadError::Stopped)
     }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{DiskSource, Environment, HttpSource, Settings, SettingsError, Source};
 use crate::fs;
 
@@ -142,16 +144,22 @@ impl Sources {
     /// the source.
     ///
     /// # Errors
-    /// The errors of all sources.
-    pub(crate) async fn load(&self) -> Result<(Settings, String), Vec<SourceError>> {
+    /// The errors of all sources that were tried before `cancel`.
+    pub(crate) async fn load(
+        &self,
+        cancel: &CancellationToken,
+    ) -> Result<(Settings, String), Vec<SourceError>> {
         let mut errors = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
         let others = (0..self.list.len()).filter(|index| *index != first);
         for index in std::iter::once(first).chain(others) {
             let loaded = match &self.list[index] {
                 Source::File { path } => file(path),
-                Source::Http(source) => http(source).await,
-                Source::Disk(source) => disk(source, &self.environment).await,
+                Source::Http(source) => match cancel.run_until_cancelled(http(source)).await {
+                    Some(loaded) => loaded,
+                    None => break,
+                },
+                Source::Disk(source) => disk(source, &self.environment, cancel).await,
                 Source::Unsupported { kind } => {
                     Err(SourceError::Unsupported { kind: kind.clone() })
                 }
@@ -188,9 +196,10 @@ fn check(source: &Source) -> Result<(), NoSource> {
 async fn disk(
     source: &DiskSource,
     environment: &Environment,
+    cancel: &CancellationToken,
 ) -> Result<(Settings, String), SourceError> {
     let kind = source.kind;
-    let (text, place) = match disk::read(source, environment).await {
+    let (text, place) = match disk::read(source, environment, cancel).await {
         Ok(read) => read,
         Err(source) => return Err(SourceError::Disk { kind, source }),
     };
@@ -254,18 +263,27 @@ mod tests {
             Source::File { path: b.clone() },
         ];
         let sources = Sources::new(&list, &Environment::default()).unwrap();
-        let failures = sources.load().await.unwrap_err();
+        let failures = sources.load(&CancellationToken::new()).await.unwrap_err();
         assert!(failures.iter().all(SourceError::is_missing));
         assert_eq!(failures.len(), 3);
 
         fs::write(&b, br#"{"agent_id":"b"}"#).unwrap();
-        let (settings, place) = sources.load().await.unwrap();
+        let (settings, place) = sources.load(&CancellationToken::new()).await.unwrap();
         assert_eq!(
             (settings.agent_id.as_str(), place.as_str()),
             ("b", b.to_str().unwrap())
         );
         fs::write(&a, br#"{"agent_id":"a"}"#).unwrap();
-        assert_eq!(sources.load().await.unwrap().0.agent_id.as_str(), "b");
+        assert_eq!(
+            sources
+                .load(&CancellationToken::new())
+                .await
+                .unwrap()
+                .0
+                .agent_id
+                .as_str(),
+            "b"
+        );
     }
 
     fn problem(list: &[Source]) -> String {

@@ -200,6 +200,7 @@ impl Play {
                 isolation,
                 user_namespace: UserNamespace::Outside,
                 config: CompilationConfig::default(),
+                skipped_bootstrap: None,
                 program: env!("CARGO_BIN_EXE_bosh-agent").into(),
             },
             check_urls: |_| Ok(()),

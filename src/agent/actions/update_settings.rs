@@ -71,10 +71,9 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
     let own = agent.clone();
     let (bus_changed, blobstores_changed) = (merged.bus_changed, merged.blobstores_changed);
     let checking = runtime::spawn_blocking("settings", move || {
-        let blobs = match blobstores_changed {
-            true => Some(own.blobs_of(&new)?),
-            false => None,
-        };
+        if blobstores_changed {
+            own.blobs_of(&new)?;
+        }
         if bus_changed {
             new.settings.check_bus(&new.update)?;
             let urls = new.settings.bus_urls(&new.update);
@@ -83,21 +82,30 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
             let bus = new.settings.bus_certificate(&new.update);
             tls::check(&bus.certificate, &bus.private_key, &bus.ca)?;
         }
-        Ok::<_, UpdateSettingsError>((new, blobs))
+        Ok::<_, UpdateSettingsError>(new)
     });
-    let (new, blobs) = checking.await??;
+    let new = checking.await??;
     if agent.platform() == Platform::Linux {
         trust(&update.trusted_certs, &agent.state.environment).await?;
     }
+    // The client trusts the system's certificates of the time at which it was built.
+    let blobs = match blobstores_changed || merged.certificates_changed {
+        true => {
+            let (own, live) = (agent.clone(), new.clone());
+            Some(runtime::spawn_blocking("blobs", move || own.blobs_of(&live)).await??)
+        }
+        false => None,
+    };
     agent.state.store.save_update(&new.update).await?;
-    if merged.bus_changed || merged.blobstores_changed {
+    if bus_changed || blobs.is_some() {
         tracing::info!(
-            bus = merged.bus_changed,
-            blobstores = merged.blobstores_changed,
+            bus = bus_changed,
+            blobstores = blobstores_changed,
+            certificates = merged.certificates_changed,
             "settings changed"
         );
     }
-    agent.adopt(new, blobs, merged.bus_changed);
+    agent.adopt(new, blobs, bus_changed);
     Ok(json!("ok"))
 }
 

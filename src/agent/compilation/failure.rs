@@ -8,6 +8,7 @@ use crate::archive::UnpackError;
 use crate::blobs::{BlobError, BlobId};
 use crate::compile::{CompileError, PrintedLine, ScriptFailure};
 use crate::diag::Bytes;
+use crate::machine::bootstrap::BootstrapError;
 use crate::process::{ENDING_LIMIT, Ending, Status};
 use crate::release::Name;
 use crate::sandbox::SandboxError;
@@ -104,6 +105,9 @@ pub(crate) enum Reason {
     /// The isolation tier could not be prepared, or another agent uses the base directory.
     #[error("Preparing to compile")]
     Sandbox(#[source] SandboxError),
+    /// The directories of the machine could not be created.
+    #[error("Preparing to compile")]
+    Machine(#[source] BootstrapError),
     /// A file operation failed.
     #[error("Preparing to compile")]
     Files(#[source] fs::Error),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{CompilationConfig, Environment, Vcap};
+use crate::machine::bootstrap::Platform;
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, UserNamespace};
 
@@ -33,6 +34,9 @@ pub struct CompilerOptions {
     pub user_namespace: UserNamespace,
     /// What is uploaded and kept in addition to compiled packages.
     pub config: CompilationConfig,
+    /// The platform for [`bootstrap`](crate::machine::bootstrap::bootstrap), if it was skipped because the data directory was not usable.
+    /// It is done when the data directory is usable again.
+    pub skipped_bootstrap: Option<Platform>,
     /// The path of this program, which opens a shell in the kept directories of a failed package.
     pub program: PathBuf,
 }

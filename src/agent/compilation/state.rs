@@ -18,6 +18,7 @@ use crate::compile::{
 };
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
+use crate::machine::bootstrap::bootstrap;
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
@@ -56,6 +57,12 @@ impl CompilerState {
         });
         let checked = checking.await.map_err(Reason::Task)?;
         let silent = checked.map_err(Reason::Sandbox)?;
+        if let Some(platform) = options.skipped_bootstrap {
+            let vcap = options.vcap.clone();
+            let making = runtime::spawn_blocking("bootstrap", move || bootstrap(&vcap, platform));
+            let made = making.await.map_err(Reason::Task)?;
+            made.map_err(Reason::Machine)?;
+        }
         let (data, own) = (options.vcap.data(), cancel.clone());
         let making = on_disk("work directory", move || {
             fs::create_dir_all(&data)?;
@@ -286,6 +293,7 @@ mod tests {
             isolation,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
+            skipped_bootstrap: None,
             program: PathBuf::new(),
         }
     }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -38,6 +39,7 @@ fn agent(base: &std::path::Path) -> Agent {
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
+            skipped_bootstrap: None,
             program: "/none".into(),
         },
         check_urls: |urls| match urls[0].expose() {
@@ -496,6 +498,22 @@ async fn invalid_settings_are_refused_and_not_saved() {
         assert!(!Vcap::new(scratch.path()).update_settings().exists());
         assert_eq!(agent.live().update, UpdateSettings::default());
         assert!(!agent.bus_changes().has_changed().unwrap());
+    }
+}
+
+/// A client trusts the certificates of the time at which it was built.
+#[tokio::test]
+async fn new_trusted_certificates_reach_the_blob_client() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let mut before = agent.blobs();
+    for (certificates, is_new) in [("PEM", true), ("PEM", false), ("", true)] {
+        let update = json!([{"trusted_certs": certificates, "disk_associations": []}]);
+        let (_, updated) = task(&agent, "update_settings", update).await;
+        assert_eq!(updated, json!({"value": "ok"}));
+        let after = agent.blobs();
+        assert_eq!(!Arc::ptr_eq(&before, &after), is_new, "`{certificates}`");
+        before = after;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,9 @@ pub(crate) enum DiskError {
         /// The size in bytes.
         size: u64,
     },
+    /// The agent was stopped.
+    #[error("the agent was stopped")]
+    Stopped,
     /// A task panicked.
     #[error(transparent)]
     Task(#[from] TaskFailed),
@@ -75,13 +79,19 @@ fn paths(disks: &[PathBuf]) -> String {
 }
 
 /// Reads the file from the first disk that has it. Returns its contents, and the disk and the file for messages.
+///
+/// A mounted disk is unmounted also after `cancel`; the caller must not drop the future.
 pub(super) async fn read(
     source: &DiskSource,
     environment: &Environment,
+    cancel: &CancellationToken,
 ) -> Result<(Vec<u8>, String), DiskError> {
     let mut first_error = None;
     for disk in &source.disks {
-        match read_one(disk, &source.file, environment).await {
+        if cancel.is_cancelled() {
+            return Err(DiskError::Stopped);
+        }
+        match read_one(disk, &source.file, environment, cancel).await {
             Ok(Some(text)) => {
                 return Ok((
                     text,
@@ -103,19 +113,23 @@ async fn read_one(
     disk: &Path,
     file: &Path,
     environment: &Environment,
+    cancel: &CancellationToken,
 ) -> Result<Option<Vec<u8>>, DiskError> {
     let (own, path) = (disk.to_owned(), below(file));
     let found = runtime::spawn_blocking("disk", move || fs::metadata(&own).ok());
-    match found.await? {
-        None => Ok(None),
-        // Another program has mounted the disk.
-        Some(found) if found.is_dir() => read_file(disk.join(path)).await.map(Some),
-        Some(_) => {
-            let mounted = Mounted::new(disk, environment).await?;
-            let text = read_file(mounted.directory().join(path)).await;
-            mounted.unmount(environment).await;
-            text.map(Some)
-        }
+    match cancel.run_until_cancelled(found).await {
+        None => Err(DiskError::Stopped),
+        Some(found) => match found? {
+            None => Ok(None),
+            // Another program has mounted the disk.
+            Some(found) if found.is_dir() => read_file(disk.join(path), cancel).await.map(Some),
+            Some(_) => {
+                let mounted = Mounted::new(disk, environment, cancel).await?;
+                let text = read_file(mounted.directory().join(path), cancel).await;
+                mounted.unmount(environment).await;
+                text.map(Some)
+            }
+        },
     }
 }
 
@@ -124,7 +138,7 @@ fn below(file: &Path) -> PathBuf {
     file.strip_prefix("/").unwrap_or(file).to_owned()
 }
 
-async fn read_file(path: PathBuf) -> Result<Vec<u8>, DiskError> {
+async fn read_file(path: PathBuf, cancel: &CancellationToken) -> Result<Vec<u8>, DiskError> {
     let reading = runtime::spawn_blocking("settings", move || {
         let size = fs::metadata(&path)?.len();
         if size > SIZE_LIMIT {
@@ -132,70 +146,109 @@ async fn read_file(path: PathBuf) -> Result<Vec<u8>, DiskError> {
         }
         Ok(fs::read(&path)?)
     });
-    reading.await?
+    match cancel.run_until_cancelled(reading).await {
+        Some(read) => read?,
+        None => Err(DiskError::Stopped),
+    }
 }
 
-/// A mounted disk.
-struct Mounted(tempfile::TempDir);
+/// A mounted disk, or one that a stopped `mount` may have mounted. Its mount point is never removed with its contents, which could be those
+/// of the disk.
+struct Mounted(PathBuf);
 
 impl Mounted {
-    async fn new(disk: &Path, environment: &Environment) -> Result<Self, DiskError> {
-        let directory = runtime::spawn_blocking("mount point", mount_point).await??;
+    async fn new(
+        disk: &Path,
+        environment: &Environment,
+        cancel: &CancellationToken,
+    ) -> Result<Self, DiskError> {
+        let mounted = Self(runtime::spawn_blocking("mount point", mount_point).await??);
         // The cloud controls the disk. A regular file is mounted by a loop device.
         let arguments = [
             "-o".into(),
             "ro,nosuid,nodev,noexec".into(),
             disk.into(),
-            directory.path().into(),
+            mounted.directory().into(),
         ];
-        let (status, tail) = run("mount", arguments.into(), environment).await?;
         let disk = disk.to_owned();
-        match status.is_success() {
-            true => Ok(Self(directory)),
-            false => Err(DiskError::Mount { disk, status, tail }),
-        }
+        let error = match run("mount", arguments.into(), environment, cancel).await {
+            Ok((status, _)) if status.is_success() => return Ok(mounted),
+            Ok((status, tail)) => DiskError::Mount { disk, status, tail },
+            // The program may have mounted the disk before it was killed.
+            Err(error @ (DiskError::Slow(_) | DiskError::Run(RunError::Stopped))) => {
+                if let Err(reason) = mounted.detach(environment).await {
+                    tracing::debug!(reason, "a stopped `mount` seems to have mounted nothing");
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        mounted.remove().await;
+        Err(error)
     }
 
     fn directory(&self) -> &Path {
-        self.0.path()
+        &self.0
     }
 
     /// A failure is logged, because the settings were read.
     async fn unmount(self, environment: &Environment) {
-        let path = self.0.keep();
-        let ended = run("umount", vec![path.clone().into()], environment).await;
-        let reason = match ended {
-            Ok((status, _)) if status.is_success() => {
-                let removing =
-                    runtime::spawn_blocking("mount point", move || fs::remove_dir(&path));
-                match removing.await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => Chain(&error).to_string(),
-                    Err(error) => Chain(&error).to_string(),
-                }
-            }
-            Ok((status, tail)) => format!("`umount` {status}: {}", tail.join("\\n")),
+        if let Err(reason) = self.detach(environment).await {
+            tracing::warn!(reason, "failed to unmount the disk with the settings");
+        }
+        self.remove().await;
+    }
+
+    /// Unmounts the disk. A disk that is still being read disappears from the directory, and is released after the read.
+    async fn detach(&self, environment: &Environment) -> Result<(), String> {
+        let mut reason = String::new();
+        for options in [&[][..], &["-l"]] {
+            let arguments = options.iter().map(OsString::from);
+            let arguments = arguments.chain([self.directory().into()]).collect();
+            // Unmounting continues while the agent stops.
+            let ignored = CancellationToken::new();
+            reason = match run("umount", arguments, environment, &ignored).await {
+                Ok((status, _)) if status.is_success() => return Ok(()),
+                Ok((status, tail)) => format!("`umount` {status}: {}", tail.join("\\n")),
+                Err(error) => Chain(&error).to_string(),
+            };
+        }
+        Err(reason)
+    }
+
+    /// Removes the mount point, which is empty unless the disk is still mounted.
+    async fn remove(self) {
+        let removing = runtime::spawn_blocking("mount point", move || fs::remove_dir(&self.0));
+        let reason = match removing.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Chain(&error).to_string(),
             Err(error) => Chain(&error).to_string(),
         };
-        tracing::warn!(reason, "failed to unmount the disk with the settings");
+        tracing::warn!(
+            reason,
+            "failed to remove the mount point of the disk with the settings"
+        );
     }
 }
 
 /// A new directory, in a directory that is not on the data disk.
-fn mount_point() -> fs::Result<tempfile::TempDir> {
+fn mount_point() -> fs::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
     let builder = builder.prefix(".bosh-agent-disk-");
     let [first, second] = MOUNT_POINTS;
     let made = builder
         .tempdir_in(first)
         .or_else(|_| builder.tempdir_in(second));
-    made.at("make a directory in", Path::new(second))
+    let made = made.at("make a directory in", Path::new(second))?;
+    Ok(made.keep())
 }
 
+/// Runs a program to its end. If it takes too long, or at `cancel`, kills it and waits for its end.
 async fn run(
     name: &'static str,
     arguments: Vec<OsString>,
     environment: &Environment,
+    cancel: &CancellationToken,
 ) -> Result<(Status, Vec<String>), DiskError> {
     let file = process::find_program(name, environment).ok_or(DiskError::NoProgram(name))?;
     let program = Program {
@@ -203,11 +256,16 @@ async fn run(
         arguments,
         environment: environment.clone(),
     };
-    let cancel = CancellationToken::new();
-    let running = process::run_to_end(&program, &cancel);
-    let ended = tokio::time::timeout(LIMIT, running)
-        .await
-        .map_err(|_| DiskError::Slow(name))??;
+    let killing = cancel.child_token();
+    let mut running = pin!(process::run_to_end(&program, &killing));
+    let ended = match tokio::time::timeout(LIMIT, &mut running).await {
+        Ok(ended) => ended?,
+        Err(_) => {
+            killing.cancel();
+            let _ = running.await;
+            return Err(DiskError::Slow(name));
+        }
+    };
     Ok((ended.status, ended.tail))
 }
 

@@ -299,6 +299,10 @@ mod bodies {
                 theirs.display()
             );
             let before = snapshot(&theirs);
+            // It makes the link `sys` to a directory in the data directory.
+            let first = Daemon::start_in(&place);
+            first.signal(Signal::SIGKILL);
+            first.end();
             let running = place.start(&script);
             running.signal(Signal::SIGKILL);
             running.end();
@@ -321,6 +325,7 @@ mod bodies {
             drop(undo);
             let end = compile();
             assert!(end["value"]["result"].is_object(), "{end}");
+            assert!(place.world.base().join("sys/log").is_dir());
             assert_eq!(snapshot(&theirs), before);
             daemon.signal(Signal::SIGTERM);
             daemon.end_within(SOON);

@@ -8,6 +8,7 @@ const UNMOUNT: &str =
 struct Machine {
     scratch: tempfile::TempDir,
     environment: Environment,
+    cancel: CancellationToken,
 }
 
 fn machine() -> Machine {
@@ -20,6 +21,7 @@ fn machine() -> Machine {
     let path = format!("{}:/usr/bin:/bin", scratch.path().display());
     Machine {
         environment: Environment::default().with(&[("PATH", path.into())]),
+        cancel: CancellationToken::new(),
         scratch,
     }
 }
@@ -42,7 +44,7 @@ impl Machine {
             disks: disks.iter().map(|disk| (*disk).to_owned()).collect(),
             file: file.into(),
         };
-        read(&source, &self.environment).await
+        read(&source, &self.environment, &self.cancel).await
     }
 }
 
@@ -111,4 +113,45 @@ async fn endless_file_is_refused() {
     fs::create(&file).unwrap().set_len(SIZE_LIMIT + 1).unwrap();
     let error = machine.read(&[&disk], "env").await.unwrap_err();
     assert!(matches!(error, DiskError::TooLong { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn disk_of_a_stopped_mount_is_unmounted() {
+    let machine = machine();
+    let disk = machine.disk("vdb", "env", b"{}");
+    let slow = format!("{MOUNT}echo \"$4\" >\"$3.mounted\"\nsleep 1000\n");
+    fs::write(&machine.scratch.path().join("mount"), slow.as_bytes()).unwrap();
+    let mounted = machine.scratch.path().join("vdb.mounted");
+    let stop = async {
+        while !fs::read_lossy(&mounted).is_ok_and(|text| text.ends_with('\n')) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        machine.cancel.cancel();
+    };
+    let disks = [disk.as_path()];
+    let (read, ()) = tokio::join!(machine.read(&disks, "env"), stop);
+    let error = read.unwrap_err();
+    assert!(
+        matches!(error, DiskError::Run(RunError::Stopped)),
+        "{error}"
+    );
+    let directory = fs::read_lossy(&mounted).unwrap();
+    let unmounted = fs::read_lossy(&machine.scratch.path().join("unmounted")).unwrap();
+    assert_eq!(unmounted, directory);
+    assert!(!Path::new(directory.trim_end()).exists());
+}
+
+#[tokio::test]
+async fn files_at_a_mount_point_are_not_removed() {
+    let machine = machine();
+    let disk = machine.disk("vdb", "env", b"{}");
+    let failing = "#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/unmounted\"\nexit 32\n";
+    fs::write(&machine.scratch.path().join("umount"), failing.as_bytes()).unwrap();
+    let (text, _) = machine.read(&[&disk], "env").await.unwrap();
+    assert_eq!(text, b"{}");
+    let calls = fs::read_lossy(&machine.scratch.path().join("unmounted")).unwrap();
+    let (first, second) = calls.trim_end().split_once('\n').unwrap();
+    assert_eq!(second, format!("-l {first}"));
+    assert_eq!(fs::read(&Path::new(first).join("env")).unwrap(), b"{}");
+    fs::remove_tree(Path::new(first)).unwrap();
 }

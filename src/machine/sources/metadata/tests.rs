@@ -9,6 +9,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Source;
@@ -75,7 +76,7 @@ async fn ec2_token_is_fetched_first() {
     ])
     .await;
     let sources = sources(source(&url, Some("/latest/api/token")));
-    let (settings, place) = sources.load().await.unwrap();
+    let (settings, place) = sources.load(&CancellationToken::new()).await.unwrap();
     assert_eq!(settings.agent_id.as_str(), "a");
     assert_eq!(place, format!("{url}/latest/user-data"));
     let seen = seen.lock().unwrap();
@@ -94,7 +95,10 @@ async fn base64_settings_are_decoded() {
         "\"eyJhZ2VudF9pZCI6ImItMSIsIngiOiI_Pz4-In0\"\n",
     )])
     .await;
-    let (settings, _) = sources(source(&url, None)).load().await.unwrap();
+    let (settings, _) = sources(source(&url, None))
+        .load(&CancellationToken::new())
+        .await
+        .unwrap();
     assert_eq!(settings.agent_id.as_str(), "b-1");
     assert_eq!(settings.document().expose()["x"], "??>>");
 }
@@ -102,7 +106,10 @@ async fn base64_settings_are_decoded() {
 #[tokio::test]
 async fn failures_are_reported_without_secrets() {
     let tell = async |source: HttpSource| {
-        let failures = sources(source).load().await.unwrap_err();
+        let failures = sources(source)
+            .load(&CancellationToken::new())
+            .await
+            .unwrap_err();
         let text = crate::diag::Chain(&failures[0]).to_string();
         assert!(!text.contains("hunter2"), "{text}");
         (text, failures.into_iter().next().unwrap())
