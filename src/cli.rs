@@ -30,7 +30,7 @@ use crate::config::Environment;
 use crate::diag::printable_lines;
 use crate::fs;
 use crate::process;
-use crate::runtime::{self, LogFormat};
+use crate::runtime::{self, InvalidLevel, LogFormat};
 use crate::sandbox;
 
 /// Exit code for success.
@@ -61,23 +61,19 @@ pub fn main() -> ExitCode {
     let level = environment.get("BOSH_AGENT_LOG");
     colors::set_for_errors(&arguments, &environment);
     let command = arguments::parse(&arguments);
-    if let Some(level) = level
-        && command.as_ref().is_ok_and(logs)
-        && let Err(error) = runtime::check_level(level)
-    {
-        print_error(&format!("Error: {error}"));
-        return ExitCode::from(USAGE);
-    }
-    match command {
-        Ok(arguments::Command::Daemon(_)) => {
+    let checked = level.map_or(Ok(()), runtime::check_level);
+    match (&command, &checked) {
+        (Ok(arguments::Command::Daemon(_)), _) => {
+            let level = level.filter(|_| checked.is_ok());
             runtime::init_telemetry(level, "info", LogFormat::GoAgent);
         }
+        (Ok(command), Err(error)) if logs(command) => return invalid_level(error).into(),
         // BOSH_AGENT_LOG asks for debug logging, with times and modules.
         _ if level.is_some() => runtime::init_telemetry(level, "warn", LogFormat::Plain),
         _ => runtime::init_telemetry(None, "warn", LogFormat::Warnings),
     }
     ExitCode::from(match command {
-        Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment),
+        Ok(arguments::Command::Daemon(flags)) => daemon::main(flags, environment, checked),
         Ok(arguments::Command::Compile(arguments)) => compile::main(*arguments, environment),
         Ok(arguments::Command::CompilePackage(command)) => {
             compile_package::main(*command, environment)
@@ -94,6 +90,12 @@ pub fn main() -> ExitCode {
             USAGE
         }
     })
+}
+
+/// Reports a wrong value of `BOSH_AGENT_LOG`.
+fn invalid_level(error: &InvalidLevel) -> u8 {
+    print_error(&format!("Error: {error}"));
+    USAGE
 }
 
 /// Runs this process as a helper of another process of this program, or under the name of another program.

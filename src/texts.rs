@@ -591,6 +591,7 @@ fn blobstores() {
     let program = |lines: &[&str]| blobs::AttemptError::Program {
         program: "bosh-blobstore-s3".to_owned(),
         status: Status::Exited(1),
+        is_upload: false,
         source: blobs::ProgramOutput {
             lines: lines.iter().map(|it| (*it).to_owned()).collect(),
         },

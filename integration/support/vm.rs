@@ -57,8 +57,8 @@ impl Machine {
                 "blobstores": [self.blobstore],
                 "password": "*",
                 "tags": { "director": "bosh" },
-                "group": "bosh-compiling-compilation-1",
-                "groups": ["bosh", "compiling", "compilation-1"],
+                "group": "bosh-compiling-compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4",
+                "groups": ["bosh", "compiling", "compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4"],
             }},
         })
     }

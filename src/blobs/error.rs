@@ -146,6 +146,8 @@ pub enum AttemptError {
         program: String,
         /// The program's exit code or signal.
         status: Status,
+        /// Whether the program stored a blob.
+        is_upload: bool,
         /// The program's output.
         source: ProgramOutput,
     },
@@ -168,13 +170,12 @@ pub struct ProgramOutput {
     pub lines: Vec<String>,
 }
 
-/// What the programs for S3, Google Cloud Storage and Azure print if a store refuses the credentials or does not exist. Another attempt
-/// does not help.
-const REFUSALS: [&str; 11] = [
+/// What the programs for S3, Google Cloud Storage and Azure print if a store refuses an upload or does not exist. Another attempt does not
+/// help. `ExpiredToken` is missing, because a machine gets new tokens.
+const REFUSALS: [&str; 10] = [
     "AccessDenied",
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
-    "ExpiredToken",
     "NoSuchBucket",
     "AuthenticationFailed",
     "AuthorizationFailure",
@@ -217,7 +218,10 @@ impl AttemptError {
                 may_change(*status)
             }
             Self::Digest { .. } => true,
-            Self::Program { source, .. } => !source.is_refusal(),
+            // S3 also denies access to an object that is not yet visible, so a download is tried again.
+            Self::Program {
+                is_upload, source, ..
+            } => !(*is_upload && source.is_refusal()),
             Self::Unusable(_) | Self::File(_) | Self::Run(_) | Self::Task(_) | Self::Stopped => {
                 false
             }

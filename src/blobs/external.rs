@@ -72,7 +72,7 @@ impl External {
     ) -> Result<(), AttemptError> {
         let temporary = download.temporary().await?;
         let to = temporary.to_path_buf().into();
-        self.run(["get".into(), id.as_str().into(), to], cancel)
+        self.run(["get".into(), id.as_str().into(), to], false, cancel)
             .await?;
         download.check(temporary, cancel).await
     }
@@ -83,13 +83,14 @@ impl External {
         id: &BlobId,
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
-        self.run(["put".into(), from.into(), id.as_str().into()], cancel)
-            .await
+        let call = ["put".into(), from.into(), id.as_str().into()];
+        self.run(call, true, cancel).await
     }
 
     async fn run(
         &self,
         call: [OsString; 3],
+        is_upload: bool,
         cancel: &CancellationToken,
     ) -> Result<(), AttemptError> {
         let configuration = ["-c".into(), self.configuration.clone().into()];
@@ -105,6 +106,7 @@ impl External {
         Err(AttemptError::Program {
             program: self.name.clone(),
             status: ended.status,
+            is_upload,
             source: ProgramOutput {
                 lines: ended.tail.iter().map(|line| self.redacted(line)).collect(),
             },

@@ -721,7 +721,7 @@ async fn failing_program_is_retried_and_reported_without_secrets() {
 }
 
 #[tokio::test]
-async fn refusal_by_a_program_is_not_retried() {
+async fn refusal_of_an_upload_by_a_program_is_not_retried() {
     let bucket = Bucket::new();
     fs::write(&bucket.store.join("failures"), b"9").unwrap();
     let refusal = b"api error AccessDenied: Access Denied";
@@ -739,6 +739,28 @@ async fn refusal_by_a_program_is_not_retried() {
         "{text}"
     );
     assert_eq!(bucket.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn denied_download_and_expired_token_are_retried() {
+    let bucket = Bucket::new();
+    fs::write(&bucket.store.join("blob-7ab1"), CONTENTS).unwrap();
+    let fail_once = |reason: &str| {
+        fs::write(&bucket.store.join("failures"), b"1").unwrap();
+        fs::write(&bucket.store.join("reason"), reason.as_bytes()).unwrap();
+    };
+    // An object that is not yet visible.
+    fail_once("api error AccessDenied: Access Denied");
+    let (id, digest, target, cancel) = (id(), digest(), bucket.base.target(), never());
+    let getting = bucket.blobs.get(&id, &digest, &target, &cancel);
+    getting.await.unwrap();
+    assert_eq!(bucket.calls().len(), 2);
+
+    fail_once("api error ExpiredToken: The provided token has expired");
+    let source = bucket.base.source();
+    let creating = bucket.blobs.create(&source, Persistence::Brief, &cancel);
+    creating.await.unwrap();
+    assert_eq!(bucket.calls().len(), 4);
 }
 
 #[tokio::test]

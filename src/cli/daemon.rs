@@ -12,13 +12,13 @@ use super::compile::{NO_PROC, NO_PROC_HINT};
 use super::daemon_flags::Daemon;
 use super::stopping::SignalHandler;
 use super::this_process::{program, who};
-use super::{DONE, FAILED, on_threads, run_on_threads};
+use super::{DONE, FAILED, invalid_level, on_threads, run_on_threads};
 use crate::config::{Environment, Vcap};
 use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, Question, Serves};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process::{self, ForkServer};
-use crate::runtime::{Signals, StopSignal};
+use crate::runtime::{InvalidLevel, Signals, StopSignal};
 use crate::sandbox::{self, Isolation, UserNamespace};
 use crate::tls::SystemCertificates;
 
@@ -57,7 +57,8 @@ fn become_go_agent(go_agent: &Path, environment: &Environment) -> io::Error {
     sandbox::replace_this_process(go_agent, &arguments, environment)
 }
 
-pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
+/// Runs the daemon. A wrong `level` of the log is an error only on a VM that this agent serves.
+pub(super) fn main(flags: Daemon, environment: Environment, level: Result<(), InvalidLevel>) -> u8 {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting agent");
     let vcap = Vcap::new(&flags.base);
     if sandbox::has_proc()
@@ -65,6 +66,9 @@ pub(super) fn main(flags: Daemon, environment: Environment) -> u8 {
         && let Err(code) = stand_aside(&go_agent, &flags, &vcap, &environment)
     {
         return code;
+    }
+    if let Err(error) = level {
+        return invalid_level(&error);
     }
     SystemCertificates::of(&environment).use_for_process();
     // The NATS client loads the system's certificates at every connect, even if the agent passes

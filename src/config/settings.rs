@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::json::{self, JsonError, Object};
 use super::{Secret, UpdateSettings};
@@ -176,14 +178,20 @@ impl Settings {
     }
 
     /// Whether a Director created this machine to compile packages. The instance group of such a
-    /// machine is named `compilation-UUID`, and that name is one of the machine's groups.
+    /// machine is named `compilation-UUID`, and that name is one of the machine's groups. The groups of other machines may also start
+    /// with `compilation-`: operators choose the names of deployments and instance groups.
     #[must_use]
     pub(crate) fn is_for_compilation(&self) -> bool {
-        self.bosh
-            .groups
-            .iter()
-            .any(|group| group.starts_with("compilation-"))
+        self.bosh.groups.iter().any(|group| {
+            let id = group.strip_prefix("compilation-");
+            id.is_some_and(is_uuid)
+        })
     }
+}
+
+/// Whether a text is a UUID in its usual form, with hyphens.
+fn is_uuid(text: &str) -> bool {
+    text.len() == Hyphenated::LENGTH && Uuid::try_parse(text).is_ok()
 }
 
 impl BoshEnv {

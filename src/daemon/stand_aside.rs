@@ -96,10 +96,13 @@ pub async fn serves(
     };
     match store.find(stop).await {
         Err(LoadError::Stopped) => Ok(Serves::Stopped),
+        Err(error @ LoadError::Unsupported(_)) => Ok(Serves::GoAgent {
+            reason: error.to_string(),
+        }),
         Err(error) => Err(error.into()),
         Ok((settings, _)) if settings.is_for_compilation() => Ok(Serves::ThisAgent),
         Ok(_) => Ok(Serves::GoAgent {
-            reason: "the settings are not those of a compilation VM: no group in `env.bosh.groups` starts with `compilation-`"
+            reason: "the settings are not those of a compilation VM: no group in `env.bosh.groups` is `compilation-` followed by a UUID"
                 .to_owned(),
         }),
     }
@@ -174,13 +177,48 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn go_agent_serves_if_only_its_source_is_left() {
+        let machine = machine();
+        let missing = machine.scratch.path().join("none");
+        let sources =
+            json!([{"Type": "VsphereGuestInfo"}, {"Type": "File", "SettingsPath": missing}]);
+        let serves = machine.serves("{}", sources).await.unwrap();
+        let Serves::GoAgent { reason } = serves else {
+            panic!("{serves:?}")
+        };
+        let facts = ["`VsphereGuestInfo`", "none` does not exist"];
+        assert!(facts.iter().all(|it| reason.contains(it)), "{reason}");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn only_groups_of_compilation_vms_are_served() {
         let machine = machine();
         let file = machine.scratch.path().join("settings.json");
         let sources = json!([{"Type": "File", "SettingsPath": file}]);
         for (groups, is_served) in [
-            (json!(["director", "dep", "compilation-0f3c"]), true),
+            (
+                json!([
+                    "director",
+                    "dep",
+                    "compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4"
+                ]),
+                true,
+            ),
+            // A deployment and an instance group of an operator.
+            (
+                json!(["director", "compilation-x", "compilation-x-web"]),
+                false,
+            ),
+            (json!(["compilation-0f3c"]), false),
+            (
+                json!(["compilation-4b7a5d0e9c1f4e588a362f60d1c7b9e4"]),
+                false,
+            ),
+            (
+                json!(["compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4-web"]),
+                false,
+            ),
             (json!(["director", "dep", "web"]), false),
             (json!(["not-compilation-1"]), false),
             (json!(null), false),

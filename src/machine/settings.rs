@@ -71,6 +71,9 @@ pub enum LoadError {
     /// No source provides settings.
     #[error("no settings can be loaded: {0}")]
     Failed(SourceErrors),
+    /// None of the sources that this agent supports has provided settings in some attempts, but another source exists.
+    #[error("no settings can be loaded: {0}")]
+    Unsupported(SourceErrors),
     /// `update_settings.json` cannot be read.
     #[error(transparent)]
     File(#[from] fs::Error),
@@ -131,12 +134,12 @@ impl SettingsStore {
     /// Loads the CPI's settings and the Director's changes to them.
     ///
     /// Waits without a time limit for a file that is missing (a container may start before its
-    /// settings are provided) and for a source that fails. If an earlier load has saved settings,
+    /// settings are provided) and for a source that fails, unless only the Go agent can read one of the sources. If an earlier load has saved settings,
     /// uses the saved settings instead: at once if no source has settings, and after some attempts
     /// if a source fails.
     ///
     /// # Errors
-    /// If settings stay invalid, `update_settings.json` is
+    /// If settings stay invalid, only sources that this agent does not support are left after some attempts, `update_settings.json` is
     /// invalid, or `cancel` is canceled.
     pub(crate) async fn load(
         &self,
@@ -200,6 +203,11 @@ impl SettingsStore {
                 && start.elapsed() >= self.limits.invalid;
             if stays_invalid {
                 return Err(LoadError::Failed(errors));
+            }
+            // The settings are probably in that source, where this agent would never find them.
+            let may_be_elsewhere = errors.0.iter().any(SourceError::is_unsupported);
+            if may_be_elsewhere && round >= self.limits.tries {
+                return Err(LoadError::Unsupported(errors));
             }
             if reminded.is_none_or(|reminded| reminded.elapsed() >= self.limits.reminder) {
                 tracing::warn!(reason = %errors, "waiting for settings");

@@ -107,6 +107,12 @@ impl SourceError {
         }
     }
 
+    /// Whether only the Go agent can read the source.
+    #[must_use]
+    pub(crate) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
+    }
+
     /// Whether the source has invalid settings.
     #[must_use]
     pub(crate) fn is_invalid(&self) -> bool {

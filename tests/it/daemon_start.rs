@@ -148,7 +148,14 @@ fn compilation_vm_and_disabled_option_keep_this_agent() {
     }
     let world = machine();
     install_go_agent(&world);
-    set_groups(&world, &["director", "dep", "compilation-0f3c"]);
+    set_groups(
+        &world,
+        &[
+            "director",
+            "dep",
+            "compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4",
+        ],
+    );
     let log = stop(Daemon::listening(daemon(&world)));
     assert!(!log.contains("serving compilation only"), "{log}");
 
@@ -263,12 +270,24 @@ fn misspelled_log_level_is_a_usage_error() {
     ] {
         let ran = run(arguments);
         assert_eq!(ran.code, Some(2));
-        assert_eq!(
-            ran.stderr,
-            "Error: BOSH_AGENT_LOG: `debgu` is not a level: use `error`, `warn`, `info`, `debug`, `trace` or `off`, or MODULE=LEVEL\n"
-        );
+        let message = "Error: BOSH_AGENT_LOG: `debgu` is not a level: use `error`, `warn`, `info`, `debug`, `trace` or `off`, or MODULE=LEVEL\n";
+        assert!(ran.stderr.ends_with(message), "{}", ran.stderr);
     }
     assert_eq!(run(&["-v"]).code, Some(0));
+}
+
+#[test]
+fn misspelled_log_level_still_leaves_a_vm_to_the_go_agent() {
+    if !require_tools(&["openssl", "ps"]) {
+        return;
+    }
+    let world = machine();
+    set_groups(&world, &["director", "dep", "web"]);
+    let program = install_go_agent(&world);
+    let ran = daemon(&world).env("BOSH_AGENT_LOG", "debgu").run();
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let line = format!("program {}\n", program.display());
+    assert!(ran.stdout.starts_with(&line), "{}", ran.stdout);
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn sample() -> Value {
             }}],
             "ntp": [], "password": "$6$hunter2", "keep_root_password": false, "authorized_keys": [], "swap_size": 0,
             "agent": {"settings": {"tmpfs": true}}, "tags": {"a": "b"},
-            "group": "director-dep-compilation-1", "groups": ["director", "dep", "compilation-1"],
+            "group": "director-dep-compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4",
+            "groups": ["director", "dep", "compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4", "director-dep"],
         }},
     })
 }

@@ -147,6 +147,21 @@ async fn unsupported_source_is_an_error_without_another_source() {
 }
 
 #[tokio::test]
+async fn unsupported_source_is_an_error_if_the_others_stay_empty() {
+    let machine = machine();
+    let kind = "VsphereGuestInfo".to_owned();
+    let path = machine.file.clone();
+    for other in [Source::File { path }, unreachable()] {
+        let kind = kind.clone();
+        let store = machine.store_of(vec![Source::Unsupported { kind }, other]);
+        let error = store.load(&CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(error, LoadError::Unsupported(_)), "{error}");
+        let start = "no settings can be loaded: this agent cannot read settings from a source of type `VsphereGuestInfo`; ";
+        assert!(error.to_string().starts_with(start), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn settings_are_found_without_changing_a_file() {
     let machine = machine();
     fs::write(&machine.file, SETTINGS.as_bytes()).unwrap();
