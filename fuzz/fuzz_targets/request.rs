@@ -19,10 +19,12 @@ const LIMIT: usize = 500;
 
 fuzz_target!(|data: &[u8]| {
     let reply = match Request::parse(data) {
-        Err(error) => Reply::Exception(error.to_string()),
+        Err(error) => Reply::Exception(error.to_string().into()),
         Ok(request) => match read_arguments(&request.method, &request.arguments) {
             Ok(()) => Reply::Value(Value::Array(request.arguments)),
-            Err(error) => Reply::Exception(format!("Action Failed {}: {error}", request.method)),
+            Err(error) => {
+                Reply::Exception(format!("Action Failed {}: {error}", request.method).into())
+            }
         },
     };
     let bytes = reply.to_bytes(Some(LIMIT));
