@@ -46,13 +46,20 @@ pub struct Question<'a> {
     pub isolation: Isolation,
 }
 
-/// Finds the Go agent's program: next to this program, or in the base directory.
+/// Finds the Go agent's program: next to this program, or in the base directory. Not on a file system that is mounted there, which may not
+/// respond.
 #[must_use]
 pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     let own = fs::metadata(this_program).ok();
+    let in_base = vcap.bosh().join("bin");
+    let above = [vcap.base().to_owned(), vcap.bosh(), in_base.clone()];
+    // From the top: looking at a path below a file system that does not respond would block.
+    let is_mounted = above
+        .iter()
+        .any(|it| fs::is_mount_point(it).unwrap_or(true));
     let directories = [
         this_program.parent().map(Path::to_owned),
-        Some(vcap.bosh().join("bin")),
+        (!is_mounted).then_some(in_base),
     ];
     let programs = directories
         .into_iter()

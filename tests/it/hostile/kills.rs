@@ -243,10 +243,10 @@ async fn kill_daemons(place: Place) {
             .await;
         let fact = world.path("facts/started");
         if round % 4 != 3 {
-            play.until(&task, |reply| {
-                fact.exists() || reply["value"]["state"] != "running"
-            })
-            .await;
+            // Not by asking for the task: replies wait for its end.
+            wait_for("the script", LIMIT, || {
+                fact.exists().then_some(()).ok_or_else(|| task.clone())
+            });
         }
         chance.wait();
         play = play.killed();
