@@ -65,6 +65,21 @@ pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, Argumen
     }
 }
 
+/// The value of a text argument.
+///
+/// # Errors
+/// The argument is no text, or `parse` refuses it.
+pub(crate) fn parsed<T, E: std::fmt::Display>(
+    value: &Value,
+    what: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ArgumentError> {
+    parse(text(value, what)?).map_err(|error| ArgumentError::Invalid {
+        what,
+        reason: error.to_string(),
+    })
+}
+
 /// Converts an object; `None` for `null`.
 ///
 /// # Errors

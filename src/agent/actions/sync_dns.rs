@@ -8,7 +8,7 @@ use tempfile::TempPath;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::{ArgumentError, first, text};
+use crate::agent::arguments::{ArgumentError, first, parsed};
 use crate::blobs::{BlobError, BlobId, Headers, SignedUrl};
 use crate::fs::{self, Context as _};
 use crate::machine::bootstrap::Platform;
@@ -121,16 +121,5 @@ pub(super) fn number(version: &Value) -> Result<u64, ArgumentError> {
     version.as_u64().ok_or_else(|| ArgumentError::Invalid {
         what: "version",
         reason: "it is not a number".to_owned(),
-    })
-}
-
-pub(super) fn parsed<T, E: std::fmt::Display>(
-    value: &Value,
-    what: &'static str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, ArgumentError> {
-    parse(text(value, what)?).map_err(|error| ArgumentError::Invalid {
-        what,
-        reason: error.to_string(),
     })
 }

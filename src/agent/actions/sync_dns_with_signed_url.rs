@@ -3,10 +3,10 @@
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Map, Value};
 
-use super::sync_dns::{RecordsBlob, SyncDnsError, number, parsed, sync};
+use super::sync_dns::{RecordsBlob, SyncDnsError, number, sync};
 use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::{ArgumentError, first, get, object};
+use crate::agent::arguments::{ArgumentError, first, get, object, parsed};
 use crate::blobs::{Headers, SignedUrl};
 use crate::release::MultiDigest;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::{ArgumentError, first, get, object, text};
+use crate::agent::arguments::{ArgumentError, first, get, object, parsed};
 use crate::agent::tasks::Cancellation;
 use crate::blobs::BlobId;
 use crate::fs;
@@ -44,10 +44,10 @@ async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, Upload
     let [argument] = first(arguments)?;
     let nothing = Map::new();
     let argument = object(argument, "upload_blob")?.unwrap_or(&nothing);
-    let id = parsed(argument, "blob_id", BlobId::parse)?;
-    let digest = parsed(argument, "checksum", MultiDigest::parse)?;
+    let id = parsed(get(argument, "blob_id"), "blob_id", BlobId::parse)?;
+    let digest = parsed(get(argument, "checksum"), "checksum", MultiDigest::parse)?;
     // The text of a decoding error may contain a part of the payload.
-    let payload = parsed(argument, "payload", |text| {
+    let payload = parsed(get(argument, "payload"), "payload", |text| {
         STANDARD.decode(text).map_err(|_| "it is not base64")
     })?;
     let directory = agent.vcap().sensitive_blobs();
@@ -64,15 +64,4 @@ async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, Upload
     });
     storing.await??;
     Ok(json!(id.to_string()))
-}
-
-fn parsed<T, E: std::fmt::Display>(
-    argument: &Map<String, Value>,
-    what: &'static str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, ArgumentError> {
-    parse(text(get(argument, what), what)?).map_err(|error| ArgumentError::Invalid {
-        what,
-        reason: error.to_string(),
-    })
 }

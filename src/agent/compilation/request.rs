@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::agent::arguments::{ArgumentError, first, get, object, text};
+use crate::agent::arguments::{ArgumentError, first, get, object, parsed, text};
 use crate::blobs::{BlobId, Headers, SignedUrl};
 use crate::release::{MultiDigest, Name, Version};
 
@@ -155,17 +155,6 @@ fn blob(id: &str) -> Result<Option<BlobSource>, ArgumentError> {
         reason: error.to_string(),
     })?;
     Ok(Some(BlobSource::Blobstore(id)))
-}
-
-fn parsed<T, E: std::fmt::Display>(
-    value: &Value,
-    what: &'static str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, ArgumentError> {
-    parse(text(value, what)?).map_err(|error| ArgumentError::Invalid {
-        what,
-        reason: error.to_string(),
-    })
 }
 
 #[cfg(test)]
