@@ -13,6 +13,9 @@ use bosh_agent::transport::nats::PublishError;
 use bosh_agent::transport::{Answer, Handle, InvalidRequest, Nats};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The time limit of everything that should succeed.
 const LONG: Duration = Duration::from_secs(30);
@@ -79,10 +82,12 @@ fn has_logged(server: &NatsServer, text: &str) -> bool {
 }
 
 fn can_run() -> bool {
+    let filter = Targets::new().with_target("bosh_agent", LevelFilter::INFO);
     let _ = tracing_subscriber::fmt()
-        .with_env_filter("bosh_agent=info")
         .with_ansi(false)
         .with_writer(|| Log)
+        .finish()
+        .with(filter)
         .try_init();
     require_tools(&["nats-server", "ruby"])
 }

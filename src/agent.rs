@@ -16,6 +16,7 @@ pub mod arguments;
 pub mod compilation;
 mod dispatch;
 mod heartbeat;
+pub mod log_filters;
 pub mod logs_archive;
 pub mod logs_request;
 mod method;

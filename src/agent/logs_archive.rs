@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::FileType;
 use tokio_util::sync::CancellationToken;
 
+use super::log_filters::{LogFilters, PatternError};
 use crate::archive::{AppendError, EntryHeader, EntryWriter, GzipWriter, Kind};
 use crate::config::Vcap;
 use crate::diag::Chain;
@@ -34,7 +34,7 @@ pub enum LogsError {
         /// The filter.
         filter: String,
         /// Why the filter is invalid.
-        source: globset::Error,
+        source: PatternError,
     },
     /// A file operation failed.
     #[error("Making logs tarball")]
@@ -49,7 +49,7 @@ pub enum LogsError {
 pub struct LogSelection {
     /// The directories of the selected kinds, each with the prefix of its files in the archive.
     directories: Vec<(PathBuf, &'static str)>,
-    filters: GlobSet,
+    filters: LogFilters,
 }
 
 impl LogSelection {
@@ -69,26 +69,14 @@ impl LogSelection {
                 _ => return Err(LogsError::Kind),
             });
         }
-        let mut set = GlobSetBuilder::new();
         let everything = ["**/*".to_owned()];
         let filters = if filters.is_empty() {
             &everything
         } else {
             filters
         };
-        for filter in filters {
-            let wrong = |source| LogsError::Filter {
-                filter: filter.clone(),
-                source,
-            };
-            let glob = GlobBuilder::new(filter)
-                .literal_separator(true)
-                .backslash_escape(true)
-                .build();
-            set.add(glob.map_err(wrong)?);
-        }
-        let filters = set.build().map_err(|source| LogsError::Filter {
-            filter: String::new(),
+        let filters = LogFilters::new(filters).map_err(|source| LogsError::Filter {
+            filter: source.pattern().to_owned(),
             source,
         })?;
         Ok(Self {
@@ -158,7 +146,7 @@ impl LogSelection {
             let Ok(below) = path.strip_prefix(directory) else {
                 continue;
             };
-            if self.filters.is_match(below) {
+            if self.filters.match_path(below) {
                 let name = [b"./", prefix.as_bytes(), below.as_os_str().as_bytes()].concat();
                 append(&walk, &file, &name, archive)?;
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use regex::Regex;
+use regex_lite::Regex;
 
 use super::program::{ProgramError, run_program};
 use crate::config::{Environment, Vcap};
@@ -69,7 +69,7 @@ pub(crate) enum AccountError {
     },
     /// The pattern of names is not a regular expression.
     #[error("Compiling regexp")]
-    Pattern(#[source] regex::Error),
+    Pattern(#[source] regex_lite::Error),
     /// A program failed.
     #[error(transparent)]
     Program(#[from] ProgramError),

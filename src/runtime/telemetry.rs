@@ -5,11 +5,12 @@ use std::ffi::OsStr;
 use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{Directive, LevelFilter};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::warnings::{Printer, Warnings};
 use crate::diag::printable_lines;
@@ -39,15 +40,11 @@ pub struct InvalidLevel(String);
 /// The first part that names no level. The library would take a misspelled level as a module, and log nothing.
 pub fn check_level(level: &OsStr) -> Result<(), InvalidLevel> {
     let shown = level.to_string_lossy();
-    for part in shown
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
+    for part in parts(&shown) {
         let is_module = part.contains("::") || part == env!("CARGO_CRATE_NAME");
         let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
         let has_level = level.parse::<LevelFilter>().is_ok();
-        if !(has_level || is_module && !part.contains('=')) || part.parse::<Directive>().is_err() {
+        if !(has_level || is_module && !part.contains('=')) || part.parse::<Targets>().is_err() {
             return Err(InvalidLevel(part.to_owned()));
         }
     }
@@ -57,29 +54,43 @@ pub fn check_level(level: &OsStr) -> Result<(), InvalidLevel> {
 /// Sends log lines to stderr. `level` is the value of `BOSH_AGENT_LOG`, such as `debug` or
 /// `bosh_agent::compile=trace`; without it, or if it is invalid, the level is `default`.
 pub fn init(level: Option<&OsStr>, default: &str, format: LogFormat) {
-    let filter = level
-        .and_then(OsStr::to_str)
-        .and_then(|level| EnvFilter::try_new(level).ok())
-        .unwrap_or_else(|| EnvFilter::new(default));
     // `async_nats` logs each refused connection. Turn that off, because `transport` logs refusals
     // once a minute, with the server.
-    let filter = match "async_nats=off".parse() {
-        Ok(silence) => filter.add_directive(silence),
-        Err(_) => filter,
-    };
+    let filter = level
+        .and_then(OsStr::to_str)
+        .and_then(targets)
+        .or_else(|| targets(default))
+        .unwrap_or_default()
+        .with_target("async_nats", LevelFilter::OFF);
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(false);
     // A second call, which happens in tests, does not replace the log.
     let _ = match format {
-        LogFormat::Plain => log.with_writer(|| Printer).try_init(),
+        LogFormat::Plain => log.with_writer(|| Printer).finish().with(filter).try_init(),
         LogFormat::Warnings => log
             .with_writer(|| Printer)
             .event_format(Warnings)
+            .finish()
+            .with(filter)
             .try_init(),
-        LogFormat::GoAgent => log.event_format(GoAgent).try_init(),
+        LogFormat::GoAgent => log.event_format(GoAgent).finish().with(filter).try_init(),
     };
+}
+
+/// The parts of a value of `BOSH_AGENT_LOG`.
+fn parts(level: &str) -> impl Iterator<Item = &str> {
+    level
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+}
+
+/// What a value of `BOSH_AGENT_LOG` selects: errors if it is empty, `None` if it is invalid.
+fn targets(level: &str) -> Option<Targets> {
+    // The library would take an empty part as `error`.
+    parts(level).collect::<Vec<_>>().join(",").parse().ok()
 }
 
 struct GoAgent;
@@ -193,6 +204,35 @@ pub(super) mod tests {
         ] {
             let error = check_level(level.as_ref()).unwrap_err();
             assert_eq!(error, InvalidLevel(named.to_owned()));
+        }
+    }
+
+    #[test]
+    fn level_selects_modules() {
+        let module = "bosh_agent::compile::package";
+        for (level, in_module, elsewhere) in [
+            ("", Level::ERROR, Some(Level::ERROR)),
+            ("info", Level::INFO, Some(Level::INFO)),
+            (
+                "bosh_agent::compile=debug, warn,",
+                Level::DEBUG,
+                Some(Level::WARN),
+            ),
+            ("bosh_agent::compile", Level::TRACE, None),
+        ] {
+            let targets = targets(level).unwrap();
+            let at = |target, level: Level| targets.would_enable(target, &level);
+            for tried in [
+                Level::ERROR,
+                Level::WARN,
+                Level::INFO,
+                Level::DEBUG,
+                Level::TRACE,
+            ] {
+                assert_eq!(at(module, tried), tried <= in_module, "{level} {tried}");
+                let expected = elsewhere.is_some_and(|elsewhere| tried <= elsewhere);
+                assert_eq!(at("hyper", tried), expected, "{level} {tried}");
+            }
         }
     }
 
