@@ -30,8 +30,9 @@ pub use stand_aside::{Question, Serves, find_go_agent, serves};
 /// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// The time limit of the whole shutdown. runit kills a service after seven seconds, systemd after
-/// ninety.
+/// How long a stopping daemon waits for the end of its tasks. Afterwards, it removes the work directory
+/// and closes its connections, which have time limits of their own. runit kills a service after seven
+/// seconds, systemd after ninety.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of a daemon.
@@ -60,7 +61,7 @@ pub struct DaemonOptions {
 /// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A file system does not respond.
+    /// A file system over a directory of the machine does not respond.
     #[error("Preparing the machine")]
     Directories(#[from] SandboxError),
     /// The configuration cannot be read.
@@ -95,7 +96,7 @@ pub enum DaemonError {
     /// The blobstore's settings cannot be used.
     #[error("Getting blobstore")]
     Blobstore(#[from] BlobsError),
-    /// The settings lack something for the message bus.
+    /// The settings lack a value for the message bus.
     #[error("Getting mbus handler")]
     Missing(#[from] MissingSetting),
     /// The message bus cannot be used.
@@ -174,8 +175,8 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
 }
 
 /// Checks that the file systems that are mounted over the machine's directories respond. Returns `false` if a script of a killed daemon has
-/// replaced the data directory by a link or a mount: [`bootstrap::bootstrap`] would change and remove files there. The daemon then serves
-/// without it, so that the Director reads the reason in the failures of its compile requests.
+/// replaced the data directory with a link or a mount: [`bootstrap::bootstrap`] would change and remove files there. The daemon then serves
+/// without it, and its failed compile requests tell the Director why.
 async fn check_directories(
     vcap: &Vcap,
     agent: &ForkServer,
@@ -227,7 +228,7 @@ fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files with settings on disks that another program has mounted, and images of disks. Devices are not among them: hiding one would
+/// The files with settings on disks that another program has mounted, and images of disks. Devices are not included: hiding a device would
 /// hide the directory of all devices.
 fn secrets_on_disks(source: &DiskSource) -> Vec<PathBuf> {
     let disks = source.disks.iter().filter_map(|disk| {
@@ -240,7 +241,7 @@ fn secrets_on_disks(source: &DiskSource) -> Vec<PathBuf> {
     disks.collect()
 }
 
-/// Checks that the settings are complete, and logs if they are those of a VM that needs another agent.
+/// Checks that the settings are complete. Logs a warning if they are those of a VM that needs the Go agent.
 fn check_settings(loaded: &LoadedSettings, config: &AgentConfig) -> Result<(), MissingSetting> {
     loaded.settings.check_bus(&loaded.update)?;
     if !loaded.settings.is_for_compilation() && config.compilation.stand_aside {
@@ -251,7 +252,7 @@ fn check_settings(loaded: &LoadedSettings, config: &AgentConfig) -> Result<(), M
     Ok(())
 }
 
-/// How the agent compiles.
+/// The options for compiling packages.
 fn compiler(
     options: &DaemonOptions,
     secrets: Vec<PathBuf>,

@@ -1,17 +1,17 @@
-//! The machine on which the daemon runs: its settings (from the cloud and the Director),
-//! directories, applied spec (the state that a Director wants), and vitals (load, memory and
-//! disks).
+//! The machine on which the daemon runs: its settings (from the cloud and the Director), its
+//! directories, its applied spec (the state that a Director wants), its vitals (load, memory and
+//! disks), and its users and host names.
 //!
 //! ```text
-//! sources        where settings come from: files, metadata services
+//! sources        where settings come from: files, metadata services, disks
 //! settings       loads the settings and saves them for the next start
 //! bootstrap      creates directories, removes leftovers of a killed agent
 //! instance       the applied spec, and the reply to `get_state`
-//! network        the machine's address, for networks whose settings contain no address
+//! network        the machine's address, if the settings do not contain it
 //! vitals         load, memory and disks; heartbeats
 //! trusted_certs  installs CA certificates for the whole machine
 //! accounts       users of `bosh ssh`
-//! dns            names of other instances
+//! dns            host names of other instances
 //! program        runs programs of the machine
 //! ```
 

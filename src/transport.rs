@@ -1,6 +1,6 @@
 //! The two message buses over which a Director or the CLI reaches the agent: NATS and HTTPS. A
 //! transport receives requests as bytes, passes them to a handler and sends the handler's replies.
-//! It does not know any action.
+//! It does not know the methods of requests.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl BusOptions {
     }
 }
 
-/// Why a message bus cannot be used. Retrying does not help.
+/// Why a message bus cannot be used. None of these errors is temporary.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The scheme of the first URL is neither `nats` nor `https`. The message is the Go agent's.
@@ -107,7 +107,7 @@ pub enum TransportError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// The directory of uploaded blobs cannot be created or read.
+    /// The task that examines the directory of uploaded blobs panicked.
     #[error("the directory of uploaded blobs is unusable")]
     Blobs(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The task that accepts connections has ended, which is a bug.

@@ -49,8 +49,8 @@ use super::tasks::{Cancellation, TaskContext, TaskError};
 /// How a method runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Action {
-    /// The reply contains the result. The function returns within milliseconds, or at least does
-    /// not block other requests.
+    /// The reply contains the result. Other requests are handled meanwhile, so the function must not
+    /// block the thread.
     Immediate(RunImmediate),
     /// The reply contains the ID of a task. `get_task` returns the task's result.
     Task {

@@ -65,10 +65,10 @@ pub fn text<'a>(value: &'a Value, what: &'static str) -> Result<&'a str, Argumen
     }
 }
 
-/// The value of a text argument.
+/// Parses a text argument with `parse`.
 ///
 /// # Errors
-/// The argument is no text, or `parse` refuses it.
+/// If the argument is not a string, or `parse` fails.
 pub(crate) fn parsed<T, E: std::fmt::Display>(
     value: &Value,
     what: &'static str,

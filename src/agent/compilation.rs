@@ -40,8 +40,8 @@ use on_disk::on_disk;
 use phases::{Phases, seconds};
 use state::CompilerState;
 
-/// The free space, in bytes, that must remain after a blob is extracted. If less would remain, [`make_room`](CompileRun::make_room) removes
-/// packages that are kept from earlier requests.
+/// The free space, in bytes, that should remain after a blob is extracted. If less would remain, [`make_room`](CompileRun::make_room)
+/// removes packages that are kept from earlier requests.
 const RESERVE: u64 = 512 << 20;
 
 /// The free space, in bytes, that is assumed to be enough for any script; how much a script writes is unknown. Before a blob is extracted,
@@ -55,7 +55,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct PackageCompiler {
     options: CompilerOptions,
-    /// Locked by the running compile. `None` until [`prepare`](Self::prepare) has created it or, if that failed, a later compile.
+    /// Locked by the running compile. `None` until [`prepare`](Self::prepare) has created it; if that failed, the next compile creates it.
     state: Mutex<Option<CompilerState>>,
 }
 
@@ -156,7 +156,7 @@ impl PackageCompiler {
             Ok(Err(error)) => {
                 tracing::warn!(error = %Chain(&error), "failed to remove the work directory");
             }
-            Err(_) => tracing::warn!("removing the work directory takes too long"),
+            Err(_) => tracing::warn!("timed out while removing the work directory"),
         }
     }
 }
@@ -357,7 +357,7 @@ impl CompileRun<'_> {
         })
     }
 
-    /// Makes room to extract a blob, by removing packages that are kept from earlier requests.
+    /// Makes room to extract a blob: removes packages of earlier requests and, if that is not enough, the contents of scratch directories.
     async fn make_room(
         &self,
         state: &mut CompilerState,
@@ -431,7 +431,7 @@ fn is_space_ample(space: fs::Space, needed: u64) -> bool {
     space.free >= ample_space(space.total, needed)
 }
 
-/// The free space that a script needs at most, on a disk of `total` bytes.
+/// The free space, on a disk of `total` bytes, that is assumed to be enough for `needed` bytes of files and for any script.
 fn ample_space(total: u64, needed: u64) -> u64 {
     needed.saturating_add(RESERVE).max(AMPLE.min(total / 2))
 }
@@ -462,7 +462,7 @@ fn reason(error: CompileError) -> Reason {
     }
 }
 
-/// Adds the line with the reason to the failure of a script. Without one, the failure stays as it is.
+/// Adds the first error line in the logs to the failure of a script, if one is found.
 async fn with_error_line(reason: Reason, logs: Vec<PathBuf>) -> Reason {
     let Reason::Script(mut script) = reason else {
         return reason;

@@ -63,8 +63,8 @@ impl Agent {
                     cancellation,
                 };
                 let (agent, arguments) = (self.clone(), request.arguments.clone());
-                // Invalid arguments make the task fail, not the request that starts the task, as in
-                // the Go agent.
+                // As in the Go agent, the action parses the arguments when the task runs: if they are
+                // invalid, the task fails, not the request that starts it.
                 let started = self.tasks().start(options, move |task| async move {
                     agent.run_task(method, run, &arguments, &task).await
                 });
@@ -130,7 +130,7 @@ fn log_request(method: Method) {
     }
 }
 
-/// The text of an error, and the log of the failed compilation behind it.
+/// The text of an error, and the log if a failed compilation caused it.
 fn failure(error: &ActionError) -> TaskFailure {
     let log = if let Some(CompilePackageError::Compile(failure)) = error.find() {
         failure.log.as_ref().map(ToString::to_string)

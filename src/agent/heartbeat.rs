@@ -1,4 +1,4 @@
-//! Builds the heartbeats for the health monitor, the part of BOSH that watches VMs.
+//! Builds the heartbeats for the health monitor, which is the part of BOSH that monitors VMs.
 
 use super::{Agent, JOB_STATE};
 use crate::diag::Chain;

@@ -1,4 +1,4 @@
-//! Creates the archive of logs that `fetch_logs` uploads.
+//! Creates the archive of logs for `fetch_logs`, `fetch_logs_with_signed_url` and `bundle_logs`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -85,8 +85,8 @@ impl LogSelection {
         })
     }
 
-    /// Packs the logs into an empty file, whose path is `to`. Another file may be at the path by now. A log that grows meanwhile is cut at the length that
-    /// it had when it was opened. A log that is removed meanwhile is left out.
+    /// Packs the logs into `file`, which is empty. Messages contain `to`, the path at which it was created. A log that grows meanwhile is
+    /// cut at the length that it had when it was opened. A log that is removed meanwhile is left out.
     ///
     /// # Errors
     /// If `to` cannot be written, or an open log cannot be read.

@@ -35,7 +35,7 @@ const RUNNING: usize = 1000;
 /// The maximum number of requests that wait for the end of a task; further ones are answered at once.
 const WAITING: usize = 64;
 
-/// What a running task shares with the task table.
+/// The state that a running task shares with the task table.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskContext {
     /// Canceled by `cancel_task` and when the agent stops.

@@ -1,5 +1,5 @@
 //! Compiles one package on another machine: uploads the inputs, executes the action, and examines
-//! the result. It retries if the machine is to blame for a failure.
+//! the result. Retries if the machine is to blame for a failure.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::package_job::PackageReport;
 use crate::reapi::messages::ActionResult;
 use crate::reapi::{Code, Digest, Event, Execution, Outcome, Refusal, Stage};
 
-/// The maximum length of a report in bytes. The agent writes no longer one.
+/// The maximum length of a report in bytes. A longer one is refused.
 const LONGEST_REPORT: usize = 4 << 20;
 
-/// The most bytes of a program's output that are read for a message.
+/// The maximum size of a program's stderr, in bytes, that is downloaded for its last line.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
 /// How long a server may take to confirm that it has stopped an execution.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a stopped run reads the result of an execution that has ended.
+/// How long a stopped run continues to read the result of an execution that has ended.
 const EXAMINE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How much longer than its time limit an execution may take until this program stops it. The server's
-/// limit does not include the transfers of inputs and results.
+/// How long after the time limit this program asks the server to stop an execution. The server's limit
+/// does not include the transfers of inputs and results.
 const LATE: Duration = Duration::from_secs(60);
 
 /// Compiles packages on the machines of a server.
@@ -49,7 +49,7 @@ pub(crate) struct Built {
     /// The log of the packaging script, if the package has a script.
     pub log: Option<Digest>,
     pub report: PackageReport,
-    /// Whether the result is from an earlier run.
+    /// Whether the result is from an earlier execution.
     pub is_cached: bool,
     /// The machine that has compiled the package.
     pub machine: Machine,
@@ -113,22 +113,23 @@ impl Cluster {
         &self.uploads
     }
 
-    /// Compiles a package. `all` stops everything, `stop` the execution and what precedes it. `files` are those input files that are on this machine. `heard` receives
-    /// the stages.
+    /// Compiles a package. `files` are those input files that are on this machine. `on_stage` receives the stages
+    /// of executions. `stop` stops uploads and executions; the result of an execution that has ended is still
+    /// read, for a limited time. `all` stops that, too.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
         files: &[KnownFile],
         mut skip_cache_lookup: bool,
         (stop, all): (&CancellationToken, &CancellationToken),
-        heard: &(dyn Fn(Stage) + Send + Sync),
+        on_stage: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Built, AttemptError> {
         let action = action::action(&self.common, inputs)?;
         skip_cache_lookup |= inputs.is_unrestricted && !self.common.takes_unrestricted;
         let (mut attempts, mut losses) = (1, 0);
         loop {
             self.store(&action, files, stop).await?;
-            let executing = self.execute(&action.digest, skip_cache_lookup, stop, heard);
+            let executing = self.execute(&action.digest, skip_cache_lookup, stop, on_stage);
             let outcome = executing.await?;
             // The package may complete a release after the failure of another one.
             let ended = tokio::select! {
@@ -162,7 +163,7 @@ impl Cluster {
         }
     }
 
-    /// The result of a package, from the end of its last execution.
+    /// Converts the end of a package's last execution into its result.
     async fn result(
         &self,
         verdict: Verdict,
@@ -184,7 +185,7 @@ impl Cluster {
         }
     }
 
-    /// Uploads everything that the action needs and that is on this machine.
+    /// Uploads the messages and files of an action that are on this machine.
     async fn store(
         &self,
         action: &PackageAction,
@@ -208,7 +209,7 @@ impl Cluster {
         all.for_each(|digest| self.uploads.forget(digest));
     }
 
-    /// Checks that the server has the blobs of dependencies that this machine has not.
+    /// Checks that the server still has the blobs of dependencies that are not on this machine.
     async fn check(
         &self,
         inputs: &Inputs,
@@ -229,7 +230,7 @@ impl Cluster {
         }
     }
 
-    /// Those of some blobs that the server lacks.
+    /// The SHA-256 digests of those blobs that the server lacks.
     async fn missing(
         &self,
         all: &[&Digest],
@@ -258,14 +259,14 @@ impl Cluster {
         reading.await
     }
 
-    /// Executes an action once. When the run is stopped, the time limit of a running action is exceeded,
-    /// or the execution cannot be watched any longer, the server is asked to stop it, too.
+    /// Executes an action once. If the run is stopped, the time limit of a running action is exceeded, or the
+    /// execution cannot be watched any longer, asks the server to stop the execution.
     async fn execute(
         &self,
         action: &Digest,
         skip_cache_lookup: bool,
         stop: &CancellationToken,
-        heard: &(dyn Fn(Stage) + Send + Sync),
+        on_stage: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Outcome, RemoteFailure> {
         let mut execution = Execution::new(&self.common.server, action, skip_cache_lookup);
         let limit = self.common.timeout.map(Duration::from_secs);
@@ -286,7 +287,7 @@ impl Cluster {
                         Stage::Searching | Stage::Queued => None,
                         Stage::Unknown | Stage::Ended => deadline,
                     };
-                    heard(stage);
+                    on_stage(stage);
                 }
                 Ok(Event::Repeated) => deadline = None,
                 Ok(Event::Ended(outcome)) => return Ok(outcome),
@@ -319,7 +320,7 @@ impl Cluster {
         }
     }
 
-    /// The files of a result.
+    /// Reads the report of a result, and checks that its files are on the server and belong to the package.
     pub(super) async fn files(
         &self,
         result: &ActionResult,
@@ -327,7 +328,7 @@ impl Cluster {
         inputs: &Inputs,
         stop: &CancellationToken,
     ) -> Result<Files, RemoteFailure> {
-        // Some servers also store failures, which may have had a cause that is gone.
+        // Some servers also store failures. Their cause may not exist any more.
         if is_cached && result.exit_code != 0 {
             return Err(RemoteFailure::Lost);
         }
@@ -423,7 +424,7 @@ impl Cluster {
     }
 }
 
-/// Waits until a stopped run has had time to read the result of an execution.
+/// Waits for [`EXAMINE_LIMIT`] after a stop.
 async fn long_after(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(EXAMINE_LIMIT).await;

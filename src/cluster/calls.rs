@@ -1,4 +1,4 @@
-//! Repeats calls of a server that may succeed later.
+//! Repeats calls to a server after errors that may be temporary.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fs;
 use crate::reapi::{CallError, Pauses};
 use crate::runtime::{self, GivenUp};
 
-/// How long a call may take that transfers nothing.
+/// The time limit of a call that transfers no blobs.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The rate below which a transfer counts as failed, in bytes per second.
@@ -48,7 +48,8 @@ impl From<Failed> for RemoteFailure {
     }
 }
 
-/// Calls a server until the call succeeds or fails for good. The call must be idempotent; it transfers up to `size` bytes.
+/// Calls a server until the call succeeds, or fails with an error that is not temporary, or has failed too often. The call must be
+/// idempotent. It transfers up to `size` bytes, on which its time limit depends.
 pub(super) async fn repeat<T, F: Future<Output = Result<T, Failed>>>(
     (pauses, stop): (Pauses, &CancellationToken),
     size: u64,

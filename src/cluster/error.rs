@@ -1,4 +1,4 @@
-//! Why a package was not compiled on another machine.
+//! The errors of compiling a package on another machine.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use crate::package_job::{Blame, PackageReport};
 use crate::reapi::{CallError, Code, Digest};
 use crate::{fs, runtime};
 
-/// How much of a server's reason is printed, in characters.
+/// The maximum length of a server's reason in a message, in characters.
 const LONGEST_REASON: usize = 1000;
 
-/// Why a package was not compiled on another machine. The texts name no package, and the server only after [`of_server`](Self::of_server).
+/// Why a package was not compiled on another machine. The texts do not name the package. They name the server only after
+/// [`of_server`](Self::of_server).
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteFailure {
     /// The compilation failed, for the reason in the report.
@@ -38,12 +39,12 @@ pub enum RemoteFailure {
         worker: String,
     },
     /// The program on the other machine does not know the arguments.
-    #[error("the program there refused its arguments: {output}")]
+    #[error("the program on the machine refused its arguments: {output}")]
     Arguments {
         /// The last line that the program printed.
         output: String,
     },
-    /// All packages of the run wait in the server's queue.
+    /// All packages that were being compiled have waited in the server's queue for too long.
     #[error(
         "no machine has taken a package from the server's queue within {}",
         Elapsed(*limit)
@@ -71,8 +72,8 @@ pub enum RemoteFailure {
         /// The limit, if this program has set it.
         limit: Option<Duration>,
     },
-    /// The server repeatedly loses the files that packages need.
-    #[error("the server lost files that were stored, several times")]
+    /// A result has no files on the server, or is a stored failure. As the final error, this happened several times.
+    #[error("the server repeatedly lost stored files")]
     Lost,
     /// A file of the result is missing.
     #[error("the result has no file `{file}`")]
@@ -89,20 +90,20 @@ pub enum RemoteFailure {
         /// The difference.
         what: &'static str,
     },
-    /// The server insists on the result of an unrestricted earlier run.
+    /// The server returned the result of an earlier run without restrictions, although such results are not used.
     #[error(
-        "the server returned the result of an earlier run that was not restricted, which needs --cache-unrestricted"
+        "the server returned the result of an earlier run without restrictions, which is used only with --cache-unrestricted"
     )]
     Unrestricted,
-    /// A downloaded file has other bytes than the server announced.
-    #[error("a file of the result has other bytes than its digest says")]
+    /// A downloaded file does not match the digest in the result.
+    #[error("a file of the result does not match its digest")]
     Damaged,
     /// A call failed.
     #[error("{} cannot be used", the_server(server))]
     Call {
         /// The server, unless the caller mentions it.
         server: Option<String>,
-        /// Whether the last attempt of a repeated call failed in a way that may pass.
+        /// Whether all attempts of a repeated call failed with errors that may be temporary.
         is_outage: bool,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -110,10 +111,10 @@ pub enum RemoteFailure {
     /// A file of this machine cannot be read or written.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// The job cannot be written as JSON.
+    /// The description of the package cannot be written as JSON.
     #[error("failed to describe the package")]
     Job(#[from] serde_json::Error),
-    /// A task of this program panicked.
+    /// A task of this program panicked or was canceled.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
     /// The run was canceled.
@@ -152,7 +153,7 @@ impl RemoteFailure {
         self
     }
 
-    /// The failure of the last attempt of a call that was repeated for as long as calls are repeated.
+    /// The error of a call after its last attempt.
     pub(super) fn outage(error: CallError) -> Self {
         Self::Call {
             server: None,
@@ -161,7 +162,7 @@ impl RemoteFailure {
         }
     }
 
-    /// Whether the server did not serve a call for as long as calls are repeated. It would not serve other packages, either.
+    /// Whether the server did not serve a call in any attempt. Calls for other packages would fail, too.
     pub(crate) fn is_outage(&self) -> bool {
         matches!(
             self,
@@ -185,8 +186,8 @@ impl RemoteFailure {
         )
     }
 
-    /// Whether the server or its machines are to blame, not the package or this machine. Another
-    /// machine may compile the package then.
+    /// Whether the server or its machines are to blame, not the package or this machine. Then, another
+    /// machine may be able to compile the package.
     #[must_use]
     pub fn is_of_the_server(&self) -> bool {
         match self {
@@ -214,7 +215,7 @@ impl RemoteFailure {
         }
     }
 
-    /// The report of the compilation, if the package is to blame.
+    /// The report of the failed compilation, if the program wrote one.
     #[must_use]
     pub fn report(&self) -> Option<&PackageReport> {
         match self {

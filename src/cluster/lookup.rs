@@ -1,4 +1,4 @@
-//! Searches the server's action cache for the results of packages, without an execution.
+//! Looks up the results of packages in the server's action cache, without executing actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,31 @@ use super::tasks::{Available, Shared};
 use crate::compile::{Id, Queue};
 use crate::runtime::TaskSet;
 
-/// How many packages are searched concurrently.
+/// The maximum number of concurrent searches.
 const SEARCHES: usize = 16;
 
-/// How long all searches together may take. Packages without an answer are then compiled.
+/// The time limit of all searches together. Packages without an answer are compiled.
 pub(crate) const SEARCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// The result of the search for a package.
 #[derive(Debug, Clone)]
 pub(crate) enum LookedUp {
-    /// The package was already compiled.
+    /// The package was compiled before the search.
     Provided,
     /// The server has the package.
     Found(Box<Built>),
     /// The server has no result that can be used.
     Missing,
-    /// The server has not said within [`SEARCH_LIMIT`] whether it has a result.
+    /// The server has not answered within [`SEARCH_LIMIT`].
     Unanswered,
-    /// A dependency has no result. The action names the blobs of all dependencies, so it is not known.
+    /// A dependency has no result or no answer. The package was not searched: its action names the blobs of all dependencies, and one of
+    /// them is unknown.
     Behind,
 }
 
 impl Plan {
-    /// Searches the results of all packages, dependencies first, for a limited time. Also returns what is needed to store
-    /// the results of other packages.
+    /// Searches the results of all packages, dependencies first, for a limited time. Also returns the [`Storing`] that can store the
+    /// results of packages that this machine compiles.
     ///
     /// # Errors
     /// If the server cannot be used, or the search is stopped.

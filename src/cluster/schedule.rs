@@ -22,31 +22,31 @@ use crate::runtime::{TaskFailed, TaskSet};
 /// A change of a package's state.
 #[derive(Debug)]
 pub(crate) enum ClusterEvent {
-    /// The compilation starts.
+    /// The compilation of the package starts.
     Started(Id),
-    /// The execution entered a stage.
+    /// The execution of the package's action entered a stage.
     Entered(Id, Stage),
-    /// The package was compiled. Its dependents can start, and its files are downloaded.
+    /// The package was compiled. Its dependents can start, and the download of its files starts.
     Built(Id, Box<Built>),
     /// The files were downloaded, or the package failed.
     Ended(Id, Result<Box<Fetched>, RemoteFailure>),
-    /// The package was not compiled, and the server is given up for this reason. All packages that are
-    /// not downloaded end as stopped.
+    /// The package was not compiled, and this run does not use the server any longer. All packages that
+    /// are not downloaded yet end with [`RemoteFailure::Stopped`].
     GivenUp(Id, RemoteFailure),
-    /// The package was already compiled. Its dependents can start.
+    /// The package was compiled before the run. Its dependents can start.
     Provided(Id),
 }
 
-/// How a run proceeds.
+/// The limits of a run, and what it does after a failure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// How many packages are compiled concurrently, at most.
+    /// The maximum number of packages that are compiled concurrently.
     pub jobs: NonZeroUsize,
     /// Whether packages that do not depend on a failed one are still compiled.
     pub keep_going: bool,
     /// Whether the run ends with [`ClusterEvent::GivenUp`] if the server is to blame for a failure.
     pub gives_up: bool,
-    /// How long all packages may wait in the server's queue.
+    /// How long all packages that are being compiled may wait in the server's queue at the same time.
     pub queue: Option<Duration>,
 }
 
@@ -54,13 +54,13 @@ pub(crate) struct Limits {
 pub(crate) trait ClusterCaller {
     fn hear(&mut self, event: ClusterEvent);
 
-    /// Whether the files of this package are still to be downloaded after another package has failed.
+    /// Whether the files of this package are still needed after another package has failed.
     fn still_wants(&self, id: Id) -> bool;
 }
 
 impl Plan {
-    /// Compiles all packages. The first failure stops the others, unless the limits say otherwise, but not the
-    /// downloads that the caller still wants.
+    /// Compiles all packages. By default, the first failure stops all compilations, and the downloads that the
+    /// caller does not want any longer.
     pub(crate) async fn run(
         self,
         cluster: &Arc<Cluster>,
@@ -94,11 +94,12 @@ struct Run<'a> {
     shared: Arc<Shared>,
     limits: Limits,
     stopping: Stopping<'a>,
-    /// For each task that waits for an execution, its stage. A task that downloads files waits for one if the server has lost them.
+    /// For each task that waits for an execution, the stage of the execution. A task that downloads files compiles the package again, and
+    /// so waits for an execution, if the server has lost the files.
     stages: HashMap<Id, Stage>,
-    /// Since when all executions wait in the server's queue.
+    /// The time since which all executions have been waiting in the server's queue.
     queued_since: Option<Instant>,
-    /// The package that was reported because all executions waited for too long. The end of its task is not reported.
+    /// The package that was reported as failed because all executions had waited for too long. The end of its task is not reported again.
     queued_too_long: Option<Id>,
     is_given_up: bool,
 }
@@ -130,11 +131,12 @@ impl Run<'_> {
         }
     }
 
-    /// When the run ends if all executions stay in the server's queue. `None` if one is elsewhere.
+    /// The time at which the run ends if all executions stay in the server's queue. `None` if there is no limit or no execution, if one has
+    /// left the queue, or after a stop.
     fn queue_limit(&mut self) -> Option<Instant> {
         let limit = self.limits.queue?;
         let is_queued = |id| self.stages.get(id) == Some(&Stage::Queued);
-        // Other downloads wait for no machine.
+        // Only downloads that compile a package again wait for a machine.
         let rebuilding = self.fetching.keys();
         let rebuilding = rebuilding.filter(|id| self.stages.contains_key(id));
         let mut waiting = self.building.keys().chain(rebuilding).peekable();
@@ -235,7 +237,7 @@ impl Run<'_> {
         match fetched {
             Ok(fetched) => caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
             Err(failure) => {
-                // Each of the other downloads would take as long.
+                // Stop the other downloads after an outage, because each of them would be repeated for as long.
                 let is_outage = failure.is_outage();
                 self.failed(id, failure, caller);
                 if is_outage {
@@ -246,7 +248,7 @@ impl Run<'_> {
     }
 
     fn failed(&mut self, id: Id, failure: RemoteFailure, caller: &mut impl ClusterCaller) {
-        // After another failure, no machine compiles the rest.
+        // Do not give up after another failure: it has stopped the run, so this machine compiles nothing either.
         let gives_up =
             self.is_given_up || self.limits.gives_up && !self.stopping.builds().is_cancelled();
         // Send the event first, because the caller may count the packages that still run.

@@ -1,7 +1,7 @@
-//! Stores packages that this machine has compiled as results of their actions.
+//! Stores packages that this machine has compiled, as results of their actions.
 //!
-//! A package is stored after its dependencies: its action names their blobs. If a dependency is not on the server, neither is the package,
-//! because no run would find it.
+//! A package is stored after its dependencies, because its action names their blobs. A package with a dependency that is not on the server
+//! is not stored, because no run would find it. A package with a dependency that was compiled without restrictions is not stored either.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use crate::package_job::{PackageReport, ReportedDependency};
 use crate::reapi::{Blob, Digest};
 use crate::runtime::{self, TaskFailed, TaskSet};
 
-/// How results that no machine of the server has compiled name their machine.
+/// The name of the machine in results that no machine of the server has compiled.
 const WORKER: &str = "bosh-agent compile --remote-store";
 
 /// A package that this machine has compiled.
@@ -37,13 +37,13 @@ pub(crate) struct LocalResult {
     pub report: PackageReport,
 }
 
-/// Reads what is needed about a package. Blocks.
+/// Reads the files that are stored for a package. Blocks.
 type Prepare = Box<dyn FnOnce() -> fs::Result<LocalResult> + Send>;
 
 /// A package that waits until its dependencies are stored.
 struct Waiting {
     prepare: Prepare,
-    /// Kept until the package is stored.
+    /// Dropped when the package is stored, because it keeps the package's files in place.
     files: Arc<dyn Any + Send + Sync>,
 }
 
@@ -56,12 +56,12 @@ pub(crate) struct Storing {
     failure: Option<RemoteFailure>,
 }
 
-/// How storing has ended.
+/// The result of storing packages.
 #[derive(Debug)]
 pub(crate) struct StoringEnd {
     pub stored: usize,
     pub failure: Option<RemoteFailure>,
-    /// Whether not all packages were stored within the limit.
+    /// Whether the time limit ended before all packages were stored.
     pub is_late: bool,
 }
 
@@ -82,12 +82,12 @@ impl Storing {
         }
     }
 
-    /// Records that the result of the server is not used for a package.
+    /// Removes a package from those that are available on the server, because the server's result for it is not used.
     pub(crate) fn forget(&self, id: Id) {
         self.shared.available().remove(&id);
     }
 
-    /// Stores a package when its dependencies are stored. Keeps `files` until then.
+    /// Stores a package as soon as its dependencies are stored, and then drops `files`. After a failure, no further package is stored.
     pub(crate) fn store(
         &mut self,
         id: Id,
@@ -102,7 +102,7 @@ impl Storing {
         self.start_ready();
     }
 
-    /// Waits until all packages are stored.
+    /// Waits until all packages are stored, up to `limit`.
     pub(crate) async fn finish(mut self, limit: Duration) -> StoringEnd {
         let finishing = async {
             while let Some((id, stored)) = self.running.next().await {
@@ -211,7 +211,7 @@ impl Cluster {
     }
 }
 
-/// The dependencies as a report has them. Their blobs were installed, not read again.
+/// The dependencies in the form of a report. They have no SHA-1, because their blobs are not read again.
 fn dependencies(inputs: &Inputs) -> Vec<ReportedDependency> {
     let dependencies = inputs.dependencies.iter();
     let reported = dependencies.map(|(name, version, digest)| ReportedDependency {

@@ -122,7 +122,7 @@ impl Shared {
         skip_cache_lookup: bool,
     ) -> BoxFuture<'_, Result<Built, RemoteFailure>> {
         async move {
-            let heard = |stage| {
+            let on_stage = |stage| {
                 let package = id;
                 let stage = TaskStage {
                     task,
@@ -136,9 +136,9 @@ impl Shared {
                 let (inputs, files) = self.inputs(id)?;
                 let cluster = &self.cluster;
                 let stops = (&self.stop, &self.all);
-                let building = cluster.build(&inputs, &files, skip_cache_lookup, stops, &heard);
+                let building = cluster.build(&inputs, &files, skip_cache_lookup, stops, &on_stage);
                 let built = building.await;
-                heard(Stage::Ended);
+                on_stage(Stage::Ended);
                 match built {
                     Ok(built) => {
                         let available = Available {

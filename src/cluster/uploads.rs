@@ -1,4 +1,4 @@
-//! Uploads the blobs of actions to a server, each blob once per run.
+//! Uploads the blobs of actions that the server lacks. Remembers which blobs the server has.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::http::Body;
 use crate::reapi::{Blob, Digest, Server, Upload};
 use crate::runtime;
 
-/// The longest file that is sent together with other blobs, in bytes. A call for each small source would cost more than its bytes.
+/// The maximum length of a file that is sent together with other blobs, in bytes. For small files, a call for each would cost more time
+/// than the transfer.
 const SMALL: u64 = 256 << 10;
 
 /// The source of a blob's bytes.
@@ -28,8 +29,8 @@ pub(super) enum Contents {
 #[derive(Debug)]
 pub(super) struct Uploads {
     server: Arc<Server>,
-    /// For each blob, a cell that is set when the server has the blob. Concurrent uploads of one
-    /// blob wait for the first.
+    /// For each blob, a cell that is set when the server has the blob. A concurrent upload of the same
+    /// large file waits for the first one; a small blob may be uploaded several times.
     stored: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
 }
 
@@ -83,7 +84,7 @@ impl Uploads {
         self.store_small(small, stop).await
     }
 
-    /// Stores a file. An attempt continues where the one before was interrupted.
+    /// Stores a file. An attempt continues at the offset at which the previous one was interrupted.
     async fn store_file(
         &self,
         digest: &Digest,

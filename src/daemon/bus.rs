@@ -20,7 +20,7 @@ use crate::transport::{self, BusOptions, Handle, Https, Nats, Scheme, TransportE
 /// minute.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// How long an old connection stays open after the new one is established.
+/// How long an old connection continues to receive requests after the new one is established.
 const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The current connection, and old ones that it replaces.
@@ -107,7 +107,7 @@ impl BusConnection {
                     self.old.push(old);
                 }
                 if let Transport::Https(_) = &self.current {
-                    // It listens already.
+                    // The new listener accepts requests already.
                     self.retire_old();
                 }
             }
@@ -159,8 +159,8 @@ impl BusConnection {
     }
 }
 
-/// Closes an old connection after a pause, in which all servers of a cluster learn of the new
-/// subscription. A request that arrives on both connections is handled only once.
+/// Closes an old connection after a pause, so that all servers of a cluster know the new subscription by
+/// then. A request that arrives on both connections is handled only once.
 async fn retire(old: Nats) {
     tokio::time::sleep(OVERLAP).await;
     old.stop().await;

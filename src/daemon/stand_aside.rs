@@ -1,5 +1,5 @@
-//! Decides whether this agent serves a VM, or leaves it to the Go agent. The VMs of a deployment and the compilation VMs are made from
-//! one stemcell, in which the Go agent is kept next to this one.
+//! Decides whether this agent serves a VM, or leaves it to the Go agent. A Director makes the VMs of a deployment and its compilation VMs
+//! from one stemcell, which contains both agents.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
 use crate::sandbox::Isolation;
 
-/// The name of the Go agent's program in a stemcell with this agent.
+/// The file name of the Go agent's program in a stemcell with this agent.
 pub(crate) const GO_AGENT: &str = "bosh-agent-go";
 
 /// Which agent serves the VM.
@@ -31,7 +31,7 @@ pub enum Serves {
     Stopped,
 }
 
-/// What is needed to decide.
+/// The facts on which the decision depends.
 #[derive(Debug)]
 pub struct Question<'a> {
     /// The path of `agent.json`.
@@ -46,14 +46,14 @@ pub struct Question<'a> {
     pub isolation: Isolation,
 }
 
-/// Finds the Go agent's program: next to this program, or in the base directory. Not on a file system that is mounted there, which may not
-/// respond.
+/// Finds the Go agent's program: next to this program, or in the base directory. Does not search the base directory if a file system is
+/// mounted over it or its parts, because this may not respond.
 #[must_use]
 pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     let own = fs::metadata(this_program).ok();
     let in_base = vcap.bosh().join("bin");
     let above = [vcap.base().to_owned(), vcap.bosh(), in_base.clone()];
-    // From the top: looking at a path below a file system that does not respond would block.
+    // Outermost first: examining a path below a file system that does not respond would block.
     let is_mounted = above
         .iter()
         .any(|it| fs::is_mount_point(it).unwrap_or(true));
@@ -67,7 +67,7 @@ pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
         .map(|it| it.join(GO_AGENT));
     programs.into_iter().find(|program| {
         fs::metadata(program).is_ok_and(|found| {
-            // A program that is this one would execute itself forever.
+            // Skip this program itself, which would execute itself forever.
             let is_own = own
                 .as_ref()
                 .is_some_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()));
@@ -76,7 +76,7 @@ pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     })
 }
 
-/// Reads the settings, waiting for them if necessary, and decides which agent serves the VM. Changes no file.
+/// Reads the settings, waiting for them if necessary, and decides which agent serves the VM. Saves nothing.
 ///
 /// # Errors
 /// The configuration or the settings cannot be read, or are invalid.

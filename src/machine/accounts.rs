@@ -25,7 +25,7 @@ const LONGEST_NAME: usize = 32;
 /// The longest public key, in bytes.
 const LONGEST_KEY: usize = 16 << 10;
 
-/// The groups of an account: with a stemcell's configuration, they allow `sudo` and logging in.
+/// The groups of an account. The configuration of a stemcell allows their members to log in and to use `sudo`.
 const GROUPS: [&str; 4] = ["vcap", "admin", "bosh_sudoers", "bosh_sshers"];
 
 /// The shell of an account.
@@ -55,8 +55,8 @@ pub(crate) enum AccountError {
         /// The name.
         name: String,
     },
-    /// There is a file at the place of the home directory, or of the directory for them.
-    #[error("there is something else at `{}`", path.display())]
+    /// The path of the home directory exists already, or that of the directory for homes is not a directory.
+    #[error("`{}` is occupied by another file or directory", path.display())]
     Occupied {
         /// The path.
         path: PathBuf,
@@ -213,7 +213,7 @@ impl Accounts {
             Some(there) if there.is_dir() => {}
             Some(_) => return Err(AccountError::Occupied { path: homes }),
         }
-        // A packaging script may have left files there, such as links out of the directory.
+        // Refuse an existing home, because a packaging script may have left it, for example as a link.
         let home = homes.join(name);
         if fs::lookup(&home)?.is_some() {
             return Err(AccountError::Occupied { path: home });
@@ -235,7 +235,7 @@ impl Accounts {
         Ok(existing)
     }
 
-    /// Writes the file with the key, of a user who cannot have logged in yet.
+    /// Writes the key into the home directory. The user cannot have changed the directory, because logging in needs the key.
     fn allow(&self, name: &str, key: &str) -> Result<(), AccountError> {
         let mut accounts = self.read()?.into_iter();
         let account = accounts.find(|account| account.name == name && self.is_ours(account));
@@ -310,7 +310,7 @@ fn is_valid_name(name: &str) -> bool {
         && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_plain))
 }
 
-/// The key without line ends, if it is one public key without options.
+/// The key without surrounding white space, if it is one public key without options.
 fn public_key(key: &str) -> Option<&str> {
     let key = key.trim();
     let mut fields = key.split(' ');

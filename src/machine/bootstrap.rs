@@ -19,7 +19,7 @@ const VCAP_GROUP: u32 = 1000;
 /// The prefix of the agent's temporary files and directories.
 const TEMPORARY: &str = ".bosh-agent-";
 
-/// The prefix of the archives of logs in the directory for temporary files. The agent holds a lock on each.
+/// The prefix of archives of logs while they are written or uploaded. The agent holds a lock on each.
 pub(crate) const LOGS_ARCHIVE: &str = ".bosh-agent-logs-";
 
 /// The kind of machine, the value of `-P`.
@@ -27,11 +27,11 @@ pub(crate) const LOGS_ARCHIVE: &str = ".bosh-agent-logs-";
 pub enum Platform {
     /// A stemcell.
     Linux,
-    /// A test: the agent changes nothing outside the base directory and does not change file owners.
+    /// A machine for tests: the agent changes nothing outside the base directory, and no file owners.
     Dummy,
 }
 
-/// Why a directory is not usable.
+/// Why the machine could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A file operation failed.
@@ -49,7 +49,7 @@ pub enum BootstrapError {
 struct AgentDirectory {
     path: &'static str,
     mode: u32,
-    /// Whether an existing directory is made inaccessible to everyone except root.
+    /// Whether access by group and others is removed from an existing directory.
     private: bool,
 }
 
@@ -77,7 +77,7 @@ const DIRECTORIES: [AgentDirectory; 12] = [
     directory("data/blobs/tmp", 0o750),
 ];
 
-/// The directories for temporary files of all users.
+/// The directories for the temporary files of all users.
 const TEMPORARY_OF_ALL: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// The directories that the Go agent does not create on the dummy platform.
@@ -109,7 +109,7 @@ pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
 /// Installed packages and blobs stay, as other programs may have created them.
 ///
 /// # Errors
-/// When a directory that compiling needs cannot be created. Other failures (owners, `/tmp`, leftovers) are logged.
+/// If a directory that compiling needs cannot be created. Other failures (owners, `/tmp`, leftovers) are logged.
 pub fn bootstrap(vcap: &Vcap, platform: Platform) -> Result<(), BootstrapError> {
     let owners = owners(platform);
     fs::create_dir_all(vcap.base())?;
@@ -275,8 +275,8 @@ fn is_compile_tree_unused(vcap: &Vcap) -> bool {
         && fs::wait_until_free(&vcap.compile_lock(), at_once, &|| true).unwrap_or(false)
 }
 
-/// Removes the contents of a directory below `data`, except mounts and temporary files in use. If it is not the agent's own directory,
-/// removes only what no other program creates.
+/// Removes the contents of a directory below `data`, except mounts and temporary files in use. If the directory is a mount or behind a
+/// link, removes only abandoned archives of logs, which no other program creates.
 fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
     if is_replaced(directory, data)? {
         fs::remove_abandoned(directory, LOGS_ARCHIVE, None);
@@ -318,7 +318,7 @@ fn is_replaced(directory: &Path, data: &Path) -> fs::Result<bool> {
     Ok(false)
 }
 
-/// Logs the failure of a step that compiling does not need.
+/// Logs the failure of a step without which packages can be compiled.
 fn log_failure<T>(done: fs::Result<T>) {
     if let Err(error) = done {
         tracing::warn!(error = %Chain(&error), "a step of the machine's preparation failed; continuing without it");

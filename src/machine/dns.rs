@@ -15,7 +15,7 @@ use crate::config::json::Object;
 use crate::fs::{self, Context as _};
 use crate::machine::bootstrap::Platform;
 
-/// The lines around the records in `/etc/hosts`. The other lines stay as they are.
+/// The first and the last line of the records in `/etc/hosts`. Lines outside stay as they are.
 const BEGIN: &str = "# Begin of the DNS records of the BOSH Director";
 const END: &str = "# End of the DNS records of the BOSH Director";
 
@@ -114,7 +114,7 @@ impl DnsRecords {
         let path = hosts(root);
         let old = fs::if_there(fs::read_lossy(&path))?.unwrap_or_default();
         let new = self.merged_into(&old);
-        // A container has a mount there, which cannot be replaced.
+        // In a container, the file is a mount, which cannot be replaced.
         if fs::lookup(&path)?.is_some() && fs::is_mount_point(&path)? {
             return fs::write(&path, new.as_bytes());
         }
@@ -129,7 +129,8 @@ impl DnsRecords {
             .skip_while(|line| *line != BEGIN)
             .any(|line| line == END);
         for line in old.lines() {
-            // Without the last line, it is unknown which lines are the agent's.
+            // If the last line is missing, keep all lines after the first one: it is unknown which ones are the
+            // agent's.
             if !is_whole && line == BEGIN {
                 continue;
             }
@@ -161,10 +162,10 @@ pub(crate) fn saved_version(vcap: &Vcap) -> Option<u64> {
     version_of(&serde_json::from_slice(&text).ok()?).ok()
 }
 
-/// The beginning of a file, and whether that is the whole file. Anything but a file is an error.
+/// The beginning of a file, and whether that is the whole file.
 ///
 /// # Errors
-/// If the file cannot be read.
+/// If the path is not a regular file, or cannot be read.
 pub(crate) fn beginning(path: &Path, limit: u64) -> fs::Result<(Vec<u8>, bool)> {
     let mut text = Vec::new();
     let file = fs::open_file(path)?;

@@ -29,8 +29,8 @@ struct Route {
 }
 
 impl DefaultNetwork {
-    /// Reads the default route. `None` if IPv4 has no default route, or if the machine has no address
-    /// in the network of the route.
+    /// Reads the default route. `None` if IPv4 has no default route with a gateway, or if the kernel has
+    /// no source address for packets to the gateway.
     #[must_use]
     pub(crate) fn of_this_machine() -> Option<Self> {
         let routes = routes(&fs::read_lossy(Path::new("/proc/net/route")).ok()?);
@@ -50,8 +50,9 @@ impl DefaultNetwork {
     }
 }
 
-/// The address at which other machines reach this one: that of the default network, or else of any
-/// network, by the Go agent's rule. If the settings do not contain it, that of the default route.
+/// The address at which other machines reach this one, by the Go agent's rule: that of the default
+/// network in the settings, or else of any network. If this network has no address and uses DHCP, the
+/// address of the default route.
 #[must_use]
 pub(crate) fn default_ip(settings: &Settings) -> Option<String> {
     let mut networks = settings.networks.values();

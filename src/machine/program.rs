@@ -13,7 +13,7 @@ use crate::runtime::{self, TaskFailed};
 /// Directories of the system's programs, which are searched before `PATH`.
 const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/// Why a program did not do its work.
+/// Why a program could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
     /// The machine does not have the program.
@@ -46,7 +46,7 @@ pub(crate) enum ProgramError {
     Task(#[from] TaskFailed),
 }
 
-/// Runs a program to its end, which must be a success.
+/// Runs a program to its end.
 ///
 /// # Errors
 /// If the machine lacks the program, or if the program fails or takes longer than `limit`.
@@ -78,7 +78,8 @@ pub(crate) async fn run_program(
 }
 
 fn find(program: &str, environment: &Environment) -> Option<PathBuf> {
-    // Scripts may write to directories of `PATH`, such as that of the stemcell's programs.
+    // Search these directories first: scripts may be able to write to other directories in `PATH`, such as
+    // that of the stemcell's programs.
     let mut system = SYSTEM_DIRECTORIES
         .iter()
         .map(|it| Path::new(it).join(program));

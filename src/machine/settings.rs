@@ -14,7 +14,7 @@ use crate::config::{AgentConfig, Environment, Hidden, Settings, UpdateSettings, 
 use crate::diag::Chain;
 use crate::{fs, runtime};
 
-/// Only the owner may read settings, because they contain keys and passwords.
+/// The mode of files with settings: only the owner may read them, because they contain keys and passwords.
 const MODE: u32 = 0o600;
 
 /// The time limits and intervals of attempts to load settings.
@@ -22,7 +22,8 @@ const MODE: u32 = 0o600;
 pub(crate) struct RetryLimits {
     /// The pause between two attempts.
     pub interval: Duration,
-    /// The number of failed attempts after which saved settings are used.
+    /// The number of failed attempts after which saved settings are used, or the load fails because only
+    /// the Go agent can read one of the sources.
     pub tries: u32,
     /// How long invalid settings are retried if none are saved. Another program may still be
     /// writing them.
@@ -71,7 +72,8 @@ pub enum LoadError {
     /// No source provides settings.
     #[error("no settings can be loaded: {0}")]
     Failed(SourceErrors),
-    /// None of the sources that this agent supports has provided settings in some attempts, but another source exists.
+    /// The sources that this agent supports have provided no settings in ten attempts, and there is a source that only the Go agent can
+    /// read.
     #[error("no settings can be loaded: {0}")]
     Unsupported(SourceErrors),
     /// `update_settings.json` cannot be read.
@@ -108,7 +110,7 @@ impl fmt::Display for SourceErrors {
 }
 
 impl SettingsStore {
-    /// Creates a store with the sources in a configuration. `environment` is that of programs that mount disks.
+    /// Creates a store with the sources in a configuration. `environment` is for the programs that mount disks.
     ///
     /// # Errors
     /// If the configuration contains no usable source.
@@ -133,14 +135,14 @@ impl SettingsStore {
 
     /// Loads the CPI's settings and the Director's changes to them.
     ///
-    /// Waits without a time limit for a file that is missing (a container may start before its
-    /// settings are provided) and for a source that fails, unless only the Go agent can read one of the sources. If an earlier load has saved settings,
-    /// uses the saved settings instead: at once if no source has settings, and after some attempts
-    /// if a source fails.
+    /// Without saved settings, waits for a source that is missing or fails: a container may start before
+    /// its settings are provided. There is no time limit, unless only the Go agent can read one of the
+    /// sources. With settings that an earlier load has saved, uses these instead: at once if no source has
+    /// settings, and after ten attempts if a source fails.
     ///
     /// # Errors
-    /// If settings stay invalid, only sources that this agent does not support are left after some attempts, `update_settings.json` is
-    /// invalid, or `cancel` is canceled.
+    /// If settings stay invalid, only the Go agent can read one of the sources and the others have no settings
+    /// after ten attempts, `update_settings.json` is invalid, or `cancel` is canceled.
     pub(crate) async fn load(
         &self,
         cancel: &CancellationToken,
@@ -156,7 +158,7 @@ impl SettingsStore {
         })
     }
 
-    /// Finds the CPI's settings as [`load`](Self::load) does, and saves nothing. Returns the settings, and the path or URL that has them.
+    /// Finds the CPI's settings as [`load`](Self::load) does, but saves nothing. Returns the settings, and the path or URL of their source.
     ///
     /// # Errors
     /// As [`load`](Self::load), except for `update_settings.json`.
@@ -171,13 +173,13 @@ impl SettingsStore {
         }
     }
 
-    /// Whether settings from this place were saved by an earlier load.
+    /// Whether this is the path of settings that an earlier load has saved.
     fn is_saved(&self, origin: &str) -> bool {
         let places = [self.vcap.settings_in_memory(), self.vcap.settings()];
         places.iter().any(|place| place.as_os_str() == origin)
     }
 
-    /// Returns soon after `cancel`. It is not dropped then, because a disk must be unmounted.
+    /// Returns soon after `cancel`. Callers must not drop the future before that, because a disk may have to be unmounted.
     async fn find_or_wait(
         &self,
         cancel: &CancellationToken,
@@ -204,7 +206,7 @@ impl SettingsStore {
             if stays_invalid {
                 return Err(LoadError::Failed(errors));
             }
-            // The settings are probably in that source, where this agent would never find them.
+            // The settings are probably in the source that this agent cannot read.
             let may_be_elsewhere = errors.0.iter().any(SourceError::is_unsupported);
             if may_be_elsewhere && round >= self.limits.tries {
                 return Err(LoadError::Unsupported(errors));

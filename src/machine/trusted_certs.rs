@@ -26,7 +26,7 @@ const ATTEMPTS: u32 = 3;
 /// A program that updates the system's certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UpdateProgram {
-    /// The name of the program.
+    /// The path of the program.
     pub program: &'static str,
     /// The argument of the program.
     pub argument: &'static str,

@@ -1,4 +1,4 @@
-//! Errors of the sandbox. The failure of a script is not one of them.
+//! Errors of the sandbox. A script that ran and failed is not an error here: see `ScriptEnd`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub enum SandboxError {
     /// A file operation failed.
     #[error(transparent)]
     Files(#[from] fs::Error),
-    /// Another process compiles in this tree.
+    /// Another process compiles in this base directory, or processes of a killed run still do.
     #[error("another bosh-agent is compiling in `{}`: {holder}", base.display())]
     Busy {
         /// The base directory.
@@ -22,18 +22,18 @@ pub enum SandboxError {
         /// The text that the holder wrote into the lock file.
         holder: String,
     },
-    /// There are packages of another agent.
+    /// A directory contains packages that another agent has installed.
     #[error("`{}` holds `{entry}`, which bosh-agent compile did not put there", directory.display())]
     Foreign {
-        /// The directory that contains them.
+        /// The directory.
         directory: PathBuf,
-        /// One of them.
+        /// The name of one of the packages.
         entry: String,
     },
-    /// Packages of another agent contain a mount, or are in one.
+    /// `--force` cannot remove packages of another agent: they contain a mount, or are in one.
     #[error("--force cannot remove the packages of another program, because `{}` is a mount", directory.display())]
     ForeignMount {
-        /// Where.
+        /// The mount point.
         directory: PathBuf,
     },
     /// A script has replaced directories that contain packages.
@@ -44,7 +44,7 @@ pub enum SandboxError {
         /// The path of each directory in the script's view, and where this path leads now.
         directories: Vec<(PathBuf, PathBuf)>,
     },
-    /// The script of a killed run may have replaced directories of packages, which are not empty.
+    /// `--force` does not remove packages in directories that are links: the script of a killed run may have made the links.
     #[error("--force does not follow links to remove packages: {}", listed(links, |link, target| {
         format!("`{}` is a link to `{}`", link.display(), target.display())
     }))]
@@ -68,7 +68,7 @@ pub enum SandboxError {
         /// The file with the notes of the killed run.
         marker: PathBuf,
     },
-    /// A file system that is mounted over a directory does not respond, and no killed run is known to have left it.
+    /// A file system that is mounted over a directory does not respond. No notes of a killed run show that its script has mounted it.
     #[error("the file system that is mounted at `{}` does not respond{}", directory.display(), match limit {
         Some(limit) => format!(": no result after {}", Elapsed(*limit)),
         None => String::new(),
@@ -76,7 +76,7 @@ pub enum SandboxError {
     SilentMount {
         /// The directory.
         directory: PathBuf,
-        /// How long the agent has waited. `None` if its server has ended.
+        /// How long the agent has waited. `None` if the file system's server has ended.
         limit: Option<Duration>,
     },
     /// The run or the request was stopped while it waited for a file system.
@@ -93,7 +93,7 @@ pub enum SandboxError {
     /// The child process could not be run.
     #[error(transparent)]
     Supervise(#[from] process::SuperviseError),
-    /// A task of the sandbox panicked.
+    /// A task of the sandbox panicked or was canceled.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
     /// The orders cannot be encoded for the child.
@@ -105,41 +105,41 @@ pub enum SandboxError {
     /// This process could not enter a user namespace.
     #[error("scripts cannot be isolated in a user namespace")]
     NoUserNamespace(#[source] StepError),
-    /// Scripts cannot have another root file system.
+    /// Without namespaces, scripts cannot have another root file system.
     #[error("--stemcell-image requires namespaces")]
     Image {
         /// Why namespaces are not available, if they were tried.
         source: Option<Box<SandboxError>>,
     },
-    /// Scripts cannot be denied the network.
+    /// Without namespaces, scripts cannot be denied the network.
     #[error("--network=none requires namespaces")]
     Network {
         /// Why namespaces are not available, if they were tried.
         source: Option<Box<SandboxError>>,
     },
-    /// The host cannot be protected from writes.
+    /// Without namespaces, the host cannot be protected from writes.
     #[error("--protect-host requires namespaces")]
     ProtectHost {
         /// Why namespaces are not available, if they were tried.
         source: Option<Box<SandboxError>>,
     },
-    /// A sandbox could be created, but a program failed in it.
+    /// The self-test created a sandbox, but the program in it failed.
     #[error("the sandbox self-test failed: its program {0}")]
     ProbeFailed(Status),
-    /// A script's parent was killed.
+    /// The process that ran a script or answered a question about paths was killed.
     #[error("the process that runs the packaging script ended without a report: it {status}")]
     NoReport {
         /// Its exit status.
         status: Status,
     },
-    /// A script's parent was killed, and the fork server, which would have reported that.
+    /// The same, and the fork server was killed, too, so the exit status is unknown.
     #[error(
         "both helper processes of the packaging script, sandbox-child and sandbox-server, were killed"
     )]
     NoServer,
 }
 
-/// Pairs of paths in one sentence.
+/// Describes pairs of paths in one sentence.
 fn listed(pairs: &[(PathBuf, PathBuf)], describe: impl Fn(&Path, &Path) -> String) -> String {
     let described = pairs.iter().map(|(one, other)| describe(one, other));
     described.collect::<Vec<_>>().join(", and ")
@@ -155,7 +155,7 @@ impl SandboxError {
         }
     }
 
-    /// Whether the script of a killed run has replaced the data directory, and the agent cannot undo that.
+    /// Whether the script of a killed run has replaced the data directory with a link or a mount, which the agent cannot undo.
     #[must_use]
     pub(crate) fn is_data_replaced(&self) -> bool {
         matches!(self, Self::LeftLink { .. } | Self::LeftMount { .. })
@@ -219,7 +219,7 @@ impl SandboxError {
 }
 
 impl SandboxError {
-    /// What to do without namespaces if a flag requires them.
+    /// The alternative to namespaces if a flag requires them.
     fn without_namespaces(&self) -> &'static str {
         match self {
             Self::Image { .. } => {
@@ -236,11 +236,11 @@ impl SandboxError {
     }
 }
 
-/// What an ordinary user can do who may not write to the base directory.
+/// The hint for an ordinary user who may not write to the base directory.
 const OWN_BASE: &str = "compile as root or in a container, or pass a --base-directory that you may write to (compiled packages run only \
                         below the directory in which they were compiled)";
 
-/// What to do if something is mounted over a directory that a killed run has noted.
+/// The hint if a file system is mounted over a directory that a killed run has noted.
 fn to_uncover(directory: &Path, marker: &Path) -> String {
     format!(
         "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove `{}` instead, which only records what that run found there",
@@ -249,7 +249,7 @@ fn to_uncover(directory: &Path, marker: &Path) -> String {
     )
 }
 
-/// What to do if a flag requires namespaces: `auto` has tried them without success, or another tier was requested.
+/// The hint if a flag requires namespaces. `were_tried`: `auto` has tried them without success. Otherwise, another tier was requested.
 fn to_get_namespaces(were_tried: bool) -> &'static str {
     match were_tried {
         true => "make namespaces available (docs/isolation.md lists what each environment needs)",

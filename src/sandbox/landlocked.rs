@@ -1,19 +1,19 @@
-//! `--isolation=landlock`: several packages use the real base directory at the same time. The directories of these packages
-//! below BASE are *the tree*. Landlock
-//! rules restrict each script: in the tree it can access only its own directories, the scratch directories that it shares with others
-//! and, read-only, its direct dependencies. With `--isolation=none` and `--jobs` above 1, scripts share the tree without rules.
+//! `--isolation=landlock`: several packages use the real base directory at the same time. The directories of these packages below BASE
+//! are *the tree*. Landlock rules restrict each script: in the tree, it can access only its own directories, the scratch directories that
+//! it shares with others and, read-only, its direct dependencies. With `--isolation=none` and `--jobs` above 1, scripts share the tree
+//! without rules.
 //!
 //! ```text
 //! BASE/packages/NAME            links, while the package or one that depends on it is compiled
-//! BASE/data/compile/NAME        the package's own
-//! BASE/data/packages/NAME       the package's own; or a copy of a dependency, shared by the packages that depend on it
+//! BASE/data/compile/NAME        the package's source
+//! BASE/data/packages/NAME       the package's install target; or a copy of a dependency, shared by the packages that depend on it
 //! BASE/data/.bosh-agent-tmp/NAME  its TMPDIR; all scripts share /tmp
 //! BASE/data/NAME                scratch of the package, shared with its dependents; or another directory that the source mentions
 //! ```
 //!
-//! A package enters the tree by reserving its own name and those of its dependencies, and leaves it when it is compiled. Paths
-//! contain no versions, so the tree contains only one version of each name. Dependents use a copy of it. A package that needs a name with
-//! other contents waits.
+//! A package enters the tree by reserving its own name and those of its dependencies, and leaves it when it is compiled. Paths contain no
+//! versions, so the tree contains only one version of each package. The first dependent puts a copy of a dependency into the tree; while
+//! the copy is incomplete, or another version of it is in use, other packages that need the name wait.
 //!
 //! If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in a tree
 //! that contains only its own directories and dependencies, as with the Go agent.
@@ -79,7 +79,7 @@ pub struct Landlocked {
 pub(super) struct LandlockPlace {
     package: Name,
     dependencies: Vec<Name>,
-    /// The dependencies that this package has to put into the tree.
+    /// The dependencies that must be copied into the tree for this package.
     to_provide: Vec<Name>,
     /// Copies of dependencies that scripts had changed, and that were removed before this package started.
     replaced: Vec<ReplacedCopy>,
@@ -95,7 +95,7 @@ pub(super) struct LandlockPlace {
     has_rules: bool,
 }
 
-/// What reserving the names of a package and its dependencies resulted in.
+/// The names of a package and its dependencies are reserved.
 struct Reserved {
     to_provide: Vec<Name>,
     replaced: Vec<ReplacedCopy>,
@@ -131,8 +131,8 @@ impl Landlocked {
         Ok(landlocked)
     }
 
-    /// Denies scripts access to these paths. Those in directories that all scripts use cannot be denied, and are returned. The paths must not
-    /// contain symbolic links.
+    /// Denies scripts access to these paths, which must not contain symbolic links. Returns the paths to which it cannot deny access,
+    /// because they are in directories that all scripts use.
     #[must_use]
     fn hide(&mut self, paths: Vec<PathBuf>) -> Vec<PathBuf> {
         let is_open = |path: &PathBuf| self.open.iter().any(|open| path.starts_with(open));
@@ -184,8 +184,8 @@ impl Landlocked {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a package: reserves its name and those of its dependencies. Waits while another package uses one of these names with other
-    /// contents; calls `waits` once if it has to wait.
+    /// Enters a package: reserves its name and those of its dependencies. Waits while one of these names is not available (see
+    /// [`try_reserve`](Self::try_reserve)), and while a package is alone in the tree or waits to be. Calls `waits` once if it has to wait.
     pub(super) async fn enter(
         self: &Arc<Self>,
         request: PlaceRequest,
@@ -208,7 +208,7 @@ impl Landlocked {
         }
     }
 
-    /// Tries once to enter. If a name is in use with other contents, returns `admitted` for the next try.
+    /// Tries once to enter. If a name is not available, returns `admitted` for the next attempt.
     async fn try_enter(
         self: &Arc<Self>,
         request: &Arc<PlaceRequest>,
@@ -289,8 +289,9 @@ impl Landlocked {
         self.admission.occupants()
     }
 
-    /// Reserves the names of a package and its dependencies, all at once. Unused copies that have one of these names, but other contents,
-    /// are removed. `None` if one of the names is in use with other contents.
+    /// Reserves the names of a package and its dependencies, all at once. Removes unused copies that have one of these names, but other
+    /// contents. `None` if one of the names is not available: it is that of a package that is being compiled, or of a dependency that other
+    /// packages use and whose copy is incomplete, changed or another version; or a scratch directory belongs to one other package.
     fn try_reserve(&self, request: &PlaceRequest) -> Result<Option<Reserved>, SandboxError> {
         let mut packages = self.packages();
         let is_private = |name: &Name| self.data_names().private.contains(name);
@@ -318,9 +319,9 @@ impl Landlocked {
         }))
     }
 
-    /// Removes what has the package's own name or one of the names `to_provide`, because the package is about to create these. Also
-    /// removes unused copies of dependencies whose original is no longer in the store, unless the package depends on them. Returns the removed copies
-    /// that a script had changed.
+    /// Removes leftovers with the package's own name, and copies with one of the names `to_provide`: both are created again for this
+    /// package. Also removes unused copies of dependencies whose sealed tree is no longer in the store, unless the package depends on them.
+    /// Returns the removed copies that a script had changed.
     fn evict(
         &self,
         packages: &mut PackagesInTree,
@@ -344,7 +345,8 @@ impl Landlocked {
         Ok(replaced)
     }
 
-    /// Empties the tree, for a package that is alone in it, and notes the names that are put there next (none when the package leaves).
+    /// Empties the tree for a package that is alone in it, and writes a marker with the names that are put there next (none when the
+    /// package leaves).
     fn clear_for(&self, names: &[Name]) -> Result<(), SandboxError> {
         let mut packages = self.packages();
         if let Err(error) = self.tree.clear_for(names) {
@@ -355,7 +357,7 @@ impl Landlocked {
         Ok(())
     }
 
-    /// Removes all copies of dependencies that no package uses, and what could not be removed before.
+    /// Removes all copies of dependencies that no package uses, and the leftovers of packages that could not be removed before.
     pub(super) fn remove_unused_copies(&self) -> Result<(), SandboxError> {
         let mut packages = self.packages();
         let unused = packages.unused().map(|(name, _)| name);
@@ -393,7 +395,7 @@ impl Landlocked {
         Ok(())
     }
 
-    /// Compares the copies of a package's dependencies with their records.
+    /// Compares the copies of a package's dependencies with their records, and returns the changed ones.
     pub(super) fn changed_copies(&self, place: &LandlockPlace) -> Vec<ReplacedCopy> {
         let packages = self.packages();
         packages.changed(&place.dependencies, |name| self.copy_of(name))
@@ -409,7 +411,7 @@ impl Landlocked {
         Ok(fs::set_mode(&directory, 0o1777)?)
     }
 
-    /// Removes the package's directories. A complete dependency that no script could write to stays for the next package.
+    /// Removes the package's directories. With rules, complete copies of dependencies stay for the next package.
     pub(super) fn leave(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
         let mut removed = self.release(&place.private.leave());
         if let Admitted::Alone(_) = place.admitted {
@@ -437,7 +439,7 @@ impl Landlocked {
         removed
     }
 
-    /// Removes everything that has a package's name. What cannot be removed is noted: it is removed before the name is used again.
+    /// Removes all directories of a package. If this fails, notes the package: its directories are removed before the name is used again.
     fn remove_or_note(
         &self,
         packages: &mut PackagesInTree,
@@ -451,7 +453,7 @@ impl Landlocked {
         Ok(removed?)
     }
 
-    /// Removes what this run made.
+    /// Removes the directories that this run created.
     pub(super) fn close(&self) -> Result<(), SandboxError> {
         self.tree.close()
     }
@@ -463,7 +465,7 @@ impl LandlockPlace {
         !self.to_provide.contains(dependency)
     }
 
-    /// Copies that were removed for the package because they were changed.
+    /// Copies of dependencies that were removed before the package started, because scripts had changed them.
     pub(super) fn replaced(&self) -> &[ReplacedCopy] {
         &self.replaced
     }

@@ -1,6 +1,6 @@
 //! Looks up paths that a script or a source controls, such as the targets of links, in another process. A file system that does not
-//! respond blocks that process in the kernel, where no signal ends it. A thread of the agent that waits there would keep the agent
-//! itself from exiting.
+//! respond blocks that process in the kernel, where no signal ends it. A blocked thread of the agent would keep the agent itself from
+//! exiting.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,24 +23,24 @@ use crate::diag::Elapsed;
 use crate::fs;
 use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
 
-/// The limit for paths that a package needs, as for the start of a script.
+/// The time limit for paths that a package needs: the same as for the start of a script.
 pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
-/// After this time without a response from such a file system, a message says that the agent waits for it.
+/// After this time without a response from a mounted file system, a message says that the agent waits for it.
 const REMINDER: Duration = Duration::from_secs(10);
 
-/// A name that no directory has. To look it up, the server of a file system has to respond: it may have answered about the directory
-/// itself before.
+/// A name that no directory contains. The server of a file system has to respond to a lookup of this name; about the directory itself, the
+/// kernel may have cached an answer.
 const NO_NAME: &str = ".bosh-agent-responds";
 
 /// Looks up paths until a cancellation. All functions block and must be called on a blocking thread of the runtime.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
-    /// Forks the processes that look up.
+    /// Forks the processes that look up paths.
     pub(crate) agent: &'a ForkServer,
     pub(crate) cancel: &'a CancellationToken,
-    /// How long a file system may take to respond: for all paths of a question, or for each file of a copy. The process that waits for
-    /// it is then killed, within ten more seconds.
+    /// How long a file system may take to respond to all paths of a question, or for each file of a copy. After this time, the process
+    /// that waits for the file system is killed, which may take ten more seconds.
     pub(crate) limit: Duration,
 }
 
@@ -64,35 +64,35 @@ pub(crate) enum LookError {
     Files(#[from] fs::Error),
 }
 
-/// How a file system responds.
+/// Whether a file system responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Response {
-    /// It does, or that is unknown.
+    /// The file system responds, or this is unknown.
     Responds,
-    /// Its server has ended, or does not know it any more.
+    /// The file system's server has ended, or does not know the file system any more.
     Gone,
-    /// Not within this time, or not before a cancellation.
+    /// The file system did not respond within this time, or not before a cancellation.
     Late(Duration),
 }
 
-/// How rules close paths.
+/// Whether and why rules close paths.
 #[derive(Debug)]
 pub(crate) struct ClosedAnswer {
-    /// For each path, in order.
+    /// The answers, in the order of the paths.
     pub(crate) closed: Vec<Option<Closed>>,
     /// Why there are fewer answers than paths.
     pub(crate) error: Option<LookError>,
 }
 
-/// A process that has looked up.
+/// The answer of a process that has looked up paths.
 struct Answer {
-    /// Incomplete if the process has not ended by itself.
+    /// The output of the process. It is incomplete if the process was killed.
     text: Vec<u8>,
     end: Result<ScriptEnd, SandboxError>,
 }
 
 impl<'a> Look<'a> {
-    /// Looks at file systems over the directories of the machine.
+    /// For file systems that are mounted over directories of the machine. Their time limit can be configured.
     pub(crate) fn at_mounts(agent: &'a ForkServer, cancel: &'a CancellationToken) -> Self {
         Self {
             agent,
@@ -111,13 +111,13 @@ impl Look<'_> {
         self.value(Question::Kind(path.to_owned()))
     }
 
-    /// How the file systems of directories, which need not exist, respond. All are asked at the same time.
+    /// Whether the file systems of directories respond. All are asked at the same time. A directory need not exist.
     pub(super) fn responses(&self, directories: &[PathBuf]) -> Vec<Response> {
         let asked = directories.iter().map(|it| self.response(it));
         tokio::runtime::Handle::current().block_on(join_all(asked))
     }
 
-    /// Must follow [`responses`](Self::responses): after a cancellation, it is unknown whether these directories can be used.
+    /// Fails after a cancellation. Must follow [`responses`](Self::responses), whose answers are not reliable then.
     ///
     /// # Errors
     /// [`SandboxError::Stopped`].
@@ -181,8 +181,8 @@ impl Look<'_> {
         Ok(found.map_err(|failure| failure.into_error("examine"))?)
     }
 
-    /// Copies a directory to a path that does not exist, unless it contains one of the directories `outside` or a mount. Otherwise, and
-    /// after an error, there may be a partial copy.
+    /// Copies a directory to a path that does not exist, unless the directory contains a mount or one of the directories `outside`. Then,
+    /// and after an error, there may be a partial copy.
     ///
     /// # Errors
     /// See [`LookError`].
@@ -201,7 +201,7 @@ impl Look<'_> {
         Ok(copied.map_err(|failure| failure.into_error("copy"))?)
     }
 
-    /// How rules close these paths. If a file system does not respond, there are answers only for the paths before it.
+    /// Whether and why rules close these paths. If a file system does not respond, there are answers only for the paths before it.
     pub(crate) fn closed(&self, rules: &Rules, paths: &[PathBuf]) -> ClosedAnswer {
         let question = Question::Closed {
             rules: rules.clone(),
@@ -257,7 +257,7 @@ impl Look<'_> {
 }
 
 impl Answer {
-    /// The answer of a process that has ended by itself, and its status.
+    /// The complete output of a process that succeeded, and its status.
     fn whole(self, cancel: &CancellationToken) -> Result<(Vec<u8>, Status), LookError> {
         let end = match self.end {
             Err(SandboxError::Step(StepError { step, errno }))

@@ -1,5 +1,5 @@
-//! Mounts a script's view. The first process of a PID namespace does it or, without a PID namespace, the script's parent, for itself
-//! and the script.
+//! Mounts a script's view of the file system. The first process of the PID namespace does this; without a PID namespace, the script's
+//! parent does it, for itself and the script.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -14,10 +14,11 @@ use super::view::{Mounted, View, Writes};
 use super::{image_root, locked, protect, sys};
 use crate::fs;
 
-/// How many dependencies are the layers of one overlay: their paths must fit into the page that holds its options.
+/// The maximum number of layers (dependencies) of one overlay: the paths of the layers must fit into the memory page that holds the
+/// options of the mount.
 const LAYERS: usize = 64;
 
-/// Makes the view. Afterwards the working directory is `/`; the caller enters the script's.
+/// Mounts the view. Afterwards, the working directory is `/`; the caller enters that of the script.
 pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     if !view.network {
         unshare(CloneFlags::CLONE_NEWNET).step(Step::SeparateNetwork)?;
@@ -57,8 +58,8 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     for (from, to) in &view.temporary {
         bind(from, to)?;
     }
-    // Mount the tree last: one recursive mount then carries everything in the tree, and one mount holds both the sources and the
-    // install target: `mv` and `ln` work between them.
+    // Mount the tree after everything in it: one recursive mount then includes these mounts. The sources and the install target are in
+    // one mount, so that `mv` and `ln` work between them.
     bind(&view.tree.0, &view.tree.1)?;
     if view.processes {
         mount::mount_proc()?;
@@ -74,7 +75,7 @@ pub(super) fn mount_view(view: &View) -> Result<(), StepError> {
     if view.locked {
         locked::lock(view)?;
     }
-    // The work directory would stay accessible through /proc/PID/cwd.
+    // Otherwise, the work directory would stay accessible through /proc/PID/cwd.
     std::env::set_current_dir("/").step(Step::EnterWork("/".into()))
 }
 
@@ -84,7 +85,8 @@ fn separate_queues() -> Result<(), StepError> {
     if !queues.is_dir() {
         return Ok(());
     }
-    // A script could undo a mount over it. This fails in a user namespace, where it could not.
+    // Unmount the host's directory: mounts below `/dev` are not locked (`locked`), so a script could undo a mount over it. In a user
+    // namespace, this fails, but there these mounts are locked.
     let _ = umount2(queues, MntFlags::MNT_DETACH);
     let (kind, flags) = (
         Some("mqueue"),
@@ -110,7 +112,7 @@ fn mount_memory(view: &View) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Mounts what the environment names into the private directories, which are mounted later.
+/// Mounts the files and directories that environment variables name into the private directories, which are mounted later.
 fn mount_named(view: &View) -> Result<(), StepError> {
     for (source, at) in &view.temporary {
         // The covered directory may be below a private directory in memory. Create its mount point there.
@@ -217,12 +219,12 @@ fn mount_overlay(
 
 /// Hides the work directory at all its paths.
 fn hide_work(view: &View) -> Result<(), StepError> {
-    // The path is gone if the directory that was just hidden contains it. Relative paths still reach the work directory.
+    // If the work directory is below the hidden scratch directory, its path no longer exists. Relative paths still lead to it.
     if view.hidden.is_none() || view.work.is_dir() {
         hide_directory(&view.work)?;
     }
     if let Ok(below) = view.work.strip_prefix(&view.tree.1) {
-        // The host's entries of the base directory were mounted with the work directory in them.
+        // The work directory is also in the host's entries that were mounted into the tree.
         let again = view.tree.0.join(below);
         if again.is_dir() {
             hide_directory(&again)?;

@@ -1,8 +1,9 @@
-//! `--isolation=namespace` and `--isolation=userns`: each script has its own mount, PID and IPC namespaces.
+//! `--isolation=namespace` and `--isolation=userns`: each script has its own mount and IPC namespaces, a PID namespace if `/proc` can be
+//! mounted and, with `--network=none`, a network namespace.
 //!
 //! A package's *place* is a directory in the work directory. It contains the package's *tree*, which is mounted over the base directory
-//! in a namespace that ends with the script. Nothing is mounted on the host. A script can also write to the host's files outside its tree,
-//! unless the host is protected ([`Protection`](super::Protection)).
+//! in a namespace that ends with the script. Nothing is mounted on the host. Unless the host is protected
+//! ([`Protection`](super::Protection)), a script can also write to the host's files outside its tree.
 //!
 //! ```text
 //! WORK/places/N/tree      → BASE          packages and data of the package; the rest of BASE is mounted into it
@@ -53,25 +54,25 @@ const TREE: &str = "tree";
 /// The name of a place's directory for the root file system.
 const ROOT: &str = "root";
 
-/// The name of a place's directory for writes into dependencies.
+/// The name of a place's directory for the files that scripts write into dependencies.
 const OVERLAY: &str = "overlay";
 
 /// The directory in the work directory for scratch directories that packages share.
 const SCRATCH: &str = "scratch";
 
-/// Directories that each script has to itself: the name in a place, and the path. Paths below them that the environment names are mounted
-/// into them from the host.
+/// The directories for temporary files that each script has to itself: the name in a place, and the path. Files and directories of the host
+/// below these paths are mounted into them if an environment variable names them.
 const TEMPORARY: [(&str, &str); 3] = [("tmp", "/tmp"), ("var-tmp", "/var/tmp"), MEMORY];
 
-/// The one of [`TEMPORARY`] that is in memory.
+/// The entry of [`TEMPORARY`] that is in memory.
 const MEMORY: (&str, &str) = ("dev-shm", "/dev/shm");
 
-/// The namespaces of one run.
+/// The sandbox of one run, if scripts have namespaces.
 #[derive(Debug)]
 pub struct Namespaces {
     work: PathBuf,
     vcap: Vcap,
-    /// The directory that trees are mounted over: the base directory, or one above it.
+    /// The covered directory: trees are mounted over it. It is the base directory, or one above it.
     cover: PathBuf,
     options: NamespaceOptions,
     writes: Writes,
@@ -82,15 +83,15 @@ pub struct Namespaces {
     /// The number of the next place.
     next: AtomicUsize,
     made: MadeDirectories,
-    /// The base directory, locked so that no other run removes it: that would remove the mounts over it. `None` if it does not exist.
+    /// The base directory, locked so that no other run removes it, which would also remove the mounts over it. `None` if it does not exist.
     base: Option<File>,
     scratch: Scratch,
     /// The directory that contains the shared scratch directories: relative to the work directory, or with `--scratch-dir` absolute.
     scratch_root: PathBuf,
-    /// Files and directories that scripts find empty.
+    /// Files and directories that are hidden from scripts, which find them empty.
     secrets: Vec<PathBuf>,
     image: Option<Image>,
-    /// Asks file systems over the host's entries whether they respond.
+    /// Forks the processes that examine the file systems over the host's entries.
     agent: ForkServer,
 }
 
@@ -98,7 +99,7 @@ pub struct Namespaces {
 #[derive(Debug)]
 struct Image {
     root: PathBuf,
-    /// Whether scripts write to memory.
+    /// Whether changes of the root file system are stored in memory, not in the work directory.
     in_memory: bool,
 }
 
@@ -130,9 +131,9 @@ impl Default for NamespaceOptions {
 #[derive(Debug)]
 pub(super) struct NamespacePlace {
     number: usize,
-    /// Whether dependencies are copied into it, not mounted.
+    /// Whether dependencies are copied into this place, not mounted.
     pub(super) copies: bool,
-    /// Whether processes that cannot be killed may still use it.
+    /// Whether this place is not removed before the run ends, because processes that cannot be killed may still use it.
     set_aside: AtomicBool,
     /// The host's entries of the covered directory: source, mount point in the tree.
     kept: Vec<(PathBuf, PathBuf)>,
@@ -144,11 +145,11 @@ impl Namespaces {
     /// Sets which scratch directories packages share. By default, they end with the run.
     ///
     /// # Errors
-    /// The work directory cannot link to the directory in which they are kept.
+    /// The link to the directory in which they are kept cannot be created in the work directory.
     pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
         match scratch.kept() {
             Some(kept) if kept.to_str().is_some() => kept.clone_into(&mut self.scratch_root),
-            // The child receives this path as text, so it needs a name in UTF-8.
+            // The child receives this path as text. A path that is not UTF-8 is replaced by a link with a UTF-8 name.
             Some(kept) => fs::symlink(kept, &self.work.join(SCRATCH))?,
             None => {}
         }
@@ -156,7 +157,7 @@ impl Namespaces {
         Ok(self)
     }
 
-    /// Sets which files and directories scripts find empty, in addition to those in the agent's own directory.
+    /// Sets which files and directories are hidden from scripts, in addition to those in the agent's own directory.
     #[must_use]
     pub fn with_secrets(mut self, secrets: Vec<PathBuf>) -> Self {
         self.secrets = secrets;
@@ -168,7 +169,7 @@ impl Namespaces {
         Some(&self.image.as_ref()?.root)
     }
 
-    /// What happens to writes into dependencies.
+    /// How writes into dependencies are handled.
     #[must_use]
     pub fn writes(&self) -> Writes {
         self.writes
@@ -226,7 +227,7 @@ impl Namespaces {
         }
     }
 
-    /// A path relative to the work directory if it is below it.
+    /// Makes a path below the work directory relative to it. Other paths stay absolute.
     fn below_work(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.work).unwrap_or(path).to_owned()
     }
@@ -289,7 +290,7 @@ impl Namespaces {
     ) -> Result<Arc<NamespacePlace>, SandboxError> {
         let (own, scratch) = (Arc::clone(self), scratch.to_vec());
         let cancel = cancel.child_token();
-        // The same if the returned future is dropped.
+        // Also end the wait if the returned future is dropped.
         let _canceled = cancel.clone().drop_guard();
         let entered = blocking("enter", move || {
             own.check_entries(&cancel)?;

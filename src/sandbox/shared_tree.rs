@@ -1,9 +1,9 @@
 //! The directories of packages below the base directory, used in place: by one package after another with `--isolation=none`, as the
 //! Go agent does, and by several at a time with `--isolation=landlock` or `--jobs` above 1.
 //!
-//! The Go agent removes all installed packages when it starts, which would break a live VM. This tree works only in directories that
-//! were empty, and leaves them as they were. Its marker file names what this run puts there, so that the run after a killed one
-//! removes exactly that.
+//! The Go agent removes all installed packages when it starts, which would break a live VM. This agent uses the directories only if they
+//! are empty, and leaves them as they were. Its marker file names the packages that this run puts there, so that the run after a killed
+//! one removes exactly these.
 //!
 //! Other directories in the data directory (`BASE/data/NAME`) are used as they are if they exist. The marker names those that this run
 //! created.
@@ -44,11 +44,11 @@ use crate::release::Name;
 /// The name of the marker file in the directory of packages. It is not a valid package name.
 const MARKER: &str = ".bosh-agent:compile";
 
-/// The name of the directory, in the data directory, with a `TMPDIR` for each package, if packages have private ones.
+/// The name of the directory, in the data directory, that has a `TMPDIR` for each package, if packages have private ones.
 const TEMPORARY: &str = ".bosh-agent-tmp";
 
-/// How long to wait until the processes of a killed run have ended by themselves. Their parent stops them within the grace time of that
-/// run, which is usually shorter.
+/// How long to wait for the processes of a killed run, before they are killed. Usually, their parent has stopped them earlier: within the
+/// grace time of that run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The directories of packages below the base directory, locked for one run.
@@ -58,17 +58,17 @@ pub struct SharedTree {
     /// Describes this run to other runs that find the tree locked.
     who: String,
     lock: Mutex<File>,
-    /// The open marker, on which this run holds a lock, too.
+    /// The marker file. This run holds a lock on it, too.
     held: Mutex<Option<File>>,
-    /// The data directory and what was missing above it.
+    /// Those of the data directory and the directories above it that this run created.
     made_outside: MadeDirectories,
-    /// The directories of packages.
+    /// The directories of packages that this run created.
     made: MadeDirectories,
     /// The directories that contain those of scripts, outermost first, as they were at the start of the run.
     pinned: Vec<Pinned>,
-    /// Which of them were links then.
+    /// Those of the pinned directories that were links at the start of the run.
     links: Links,
-    /// What was mounted at the start of the run; `None` before that, and if unknown.
+    /// The mounts at the start of the run; `None` if they are unknown.
     mounts: Option<Vec<MountPoint>>,
     scratch: Scratch,
     /// The names of other directories in the data directory that this run created, or that its scripts may create.
@@ -77,8 +77,8 @@ pub struct SharedTree {
 }
 
 impl SharedTree {
-    /// Locks the tree for this run. `who` describes this run to other runs that find it locked. With `force`, packages of another agent are removed.
-    /// Waits for processes of a killed run, unless `stop` returns true.
+    /// Locks the tree for this run. `who` describes this run to other runs that find it locked. With `force`, removes packages of another
+    /// agent. Waits for processes of a killed run until `stop` returns true.
     ///
     /// # Errors
     /// Another process compiles here, there are packages of another agent, or the directories cannot be created.
@@ -124,7 +124,8 @@ impl SharedTree {
     }
 
     /// Checks that the script of a killed run has not replaced the data directory with a link or mounted a file system over it. Unmounts
-    /// those that do not respond, over other directories, too. Returns the others that do not respond: the tree cannot be used.
+    /// file systems that this script has mounted over the tree's directories and that do not respond. Returns the other mounts that do not
+    /// respond: with them, the tree cannot be used.
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], and [`SandboxError::SilentMount`] for the data directory.
@@ -134,7 +135,7 @@ impl SharedTree {
     ) -> Result<Vec<SilentMount>, SandboxError> {
         let silent = silent::unmount_left(vcap, responses)?;
         if silent::has(&silent, &vcap.packages()) {
-            // The notes of a killed run cannot be read.
+            // The notes of a killed run are in this directory and cannot be read.
             return Ok(silent);
         }
         let is_above_data = |it: &&SilentMount| vcap.data().starts_with(&it.directory);
@@ -145,8 +146,8 @@ impl SharedTree {
         Ok(silent)
     }
 
-    /// Checks that all file systems that are mounted over the directories of the tree respond. Unmounts those that the script of a killed
-    /// run has left and that do not. Must precede [`take`](Self::take), which would wait for them.
+    /// Checks that all file systems that are mounted over the directories of the tree respond. Unmounts those that do not respond and that
+    /// the script of a killed run has mounted. Must precede [`take`](Self::take), which would block.
     ///
     /// # Errors
     /// [`SandboxError::SilentMount`].
@@ -157,7 +158,7 @@ impl SharedTree {
         }
     }
 
-    /// The same for other directories, too, which this process is about to use.
+    /// [`check_mounts`](Self::check_mounts), then [`check_others`](Self::check_others) for directories that this process is about to use.
     ///
     /// # Errors
     /// [`SandboxError::SilentMount`].
@@ -170,7 +171,7 @@ impl SharedTree {
         Self::check_others(directories, responses)
     }
 
-    /// The same only for directories that are not the tree's.
+    /// Checks that all file systems that are mounted over these directories respond. Unmounts nothing.
     ///
     /// # Errors
     /// [`SandboxError::SilentMount`].
@@ -191,9 +192,9 @@ impl SharedTree {
         self
     }
 
-    /// Creates the directories of packages, and removes what a killed run left in them. `notes` are those in its lock file.
+    /// Creates the directories of packages, and removes the files of a killed run in them. `notes` are those in its lock file.
     fn recover(&mut self, notes: &LockNotes, stop: &dyn Fn() -> bool) -> Result<(), SandboxError> {
-        // The marker is in this directory.
+        // Restore this directory first: the marker is in it.
         if let Some(links) = Links::noted_in(&notes.text) {
             links.remove_new(self.base(), &[self.vcap.packages()])?;
         }
@@ -205,7 +206,7 @@ impl SharedTree {
         for directory in self.contents() {
             self.made.make(&directory)?;
         }
-        // Must precede the next step, which may put directories of processes that cannot be killed there.
+        // Must precede the next step, which may set aside directories of processes that cannot be killed: those must stay.
         self.remove_set_aside()?;
         match &killed {
             Some(killed) => self.clear_after_killed_run(killed),
@@ -213,7 +214,7 @@ impl SharedTree {
         }
     }
 
-    /// Makes the tree ready.
+    /// Checks that the tree is empty, and records its state. With `force`, empties it.
     fn prepare(&mut self, force: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
         self.mounts = fs::mount_points().ok();
@@ -238,7 +239,7 @@ impl SharedTree {
         self.vcap.base()
     }
 
-    /// The marker file. It is locked while a script has processes.
+    /// The path of the marker file. The file is locked while a script has processes.
     pub(super) fn marker(&self) -> PathBuf {
         self.vcap.packages().join(MARKER)
     }
@@ -273,7 +274,7 @@ impl SharedTree {
         let mut directories: Vec<(PathBuf, PathBuf)> = Vec::new();
         for pinned in &self.pinned {
             let path = pinned.path();
-            // Everything below a replaced directory is elsewhere, too.
+            // Report only the outermost replaced directory.
             if directories.iter().any(|(above, _)| path.starts_with(above)) {
                 continue;
             }
@@ -287,14 +288,14 @@ impl SharedTree {
         }
     }
 
-    /// Restores the directories that a script has moved or replaced. Must precede every removal: what is behind a link does not belong
-    /// to the tree.
+    /// Restores the directories that a script has moved or replaced. Must precede every removal: files behind a link do not belong to the
+    /// tree.
     fn restore_directories(&self) -> fs::Result<()> {
         self.unmount_covering()?;
         self.pinned.iter().try_for_each(Pinned::put_back)
     }
 
-    /// What is in the tree, without the marker.
+    /// The files and directories in the tree, without the marker.
     fn entries(&self) -> fs::Result<Vec<PathBuf>> {
         self.entries_of(&self.contents())
     }
@@ -308,7 +309,7 @@ impl SharedTree {
         Ok(entries)
     }
 
-    /// Refuses to remove packages of another agent that are behind links: a script may have left the links.
+    /// Checks that no packages of another agent are behind links, which a script may have left: `--force` would remove the packages.
     fn check_links(&self) -> Result<(), SandboxError> {
         let entries = self.entries()?;
         let mut links = Vec::new();
@@ -336,14 +337,14 @@ impl SharedTree {
         }
     }
 
-    /// While the tree's disk has less free space than `needed`, in bytes, waits until the directories of packages that have left the tree
-    /// are removed: up to a minute, and until `stop`.
+    /// Waits while the tree's disk has less free space than `needed` (in bytes) and directories of packages that have left the tree are
+    /// being removed: up to a minute, and until `stop` returns true.
     pub(super) fn wait_for_space(&self, needed: u64, stop: &dyn Fn() -> bool) {
         let is_short = || fs::space(&self.vcap.data()).is_ok_and(|space| space.free < needed);
         self.removals.wait_while(&is_short, stop);
     }
 
-    /// Clears the flags with which a script protects the tree's directories and the marker from changes.
+    /// Clears file flags, such as `immutable`, with which a script may have protected the tree's directories and the marker from changes.
     fn clear_flags(&self) -> fs::Result<()> {
         self.contents()
             .iter()
@@ -351,11 +352,11 @@ impl SharedTree {
             .try_for_each(|path| fs::clear_flags(path))
     }
 
-    /// Empties the tree, and notes the names of packages that are put there next.
+    /// Empties the tree, and writes a marker with the names of packages that are put there next.
     pub(super) fn clear_for(&self, names: &[Name]) -> fs::Result<()> {
         self.clear()?;
         for directory in self.contents() {
-            // A script may have removed them.
+            // A script may have removed the directory.
             fs::create_dir_all(&directory)?;
         }
         self.write_marker(names)
@@ -367,7 +368,7 @@ impl SharedTree {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes everything that has a package's name.
+    /// Removes a package's directories, except that for temporary files.
     pub(super) fn remove(&self, name: &Name) -> fs::Result<()> {
         self.restore_directories()?;
         self.unmount_new(Some(name))?;
@@ -395,12 +396,12 @@ impl SharedTree {
         fs::remove_each(self.entries()?, |entry| self.remove_or_set_aside(&entry))
     }
 
-    /// Leaves the tree as it was found, except for removed packages of another agent. What cannot be removed is
-    /// set aside for the next run; if that fails, too, the marker stays.
+    /// Restores the state of the tree at the start of the run, except for removed packages of another agent. Files that cannot be removed
+    /// are set aside for the next run; if that fails, too, the marker stays.
     pub(super) fn close(&self) -> Result<(), SandboxError> {
         let cleared = self.clear();
         self.removals.finish();
-        // If the directories could not be restored, nothing may be removed.
+        // After a failure, remove nothing else: the directories may not have been restored.
         cleared?;
         let temporary = fs::remove_tree(&self.temporary());
         let data_names: Vec<Name> = self.data_names().iter().cloned().collect();
@@ -409,7 +410,7 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes the marker if no package is left, and the lock and the created directories that are empty.
+    /// Removes the marker, if no package is left, then the lock file, and the created directories that are empty. Unlocks the tree.
     fn release(&self) {
         if self.entries().is_ok_and(|entries| entries.is_empty()) {
             let _ = fs::remove_file_if_there(&self.marker());
@@ -417,10 +418,10 @@ impl SharedTree {
         self.unlock();
     }
 
-    /// Unlocks a tree in which a killed run left something that this run has not removed. Its marker stays for the next run, and its lock
-    /// file if that notes links.
-    fn leave_to_next_run(&self, has_noted_links: bool) {
-        if has_noted_links {
+    /// Unlocks a tree in which a killed run left files that this run has not removed. The killed run's marker stays for the next run, and
+    /// so does its lock file, if it has notes.
+    fn leave_to_next_run(&self, has_notes: bool) {
+        if has_notes {
             self.made.remove_empty();
             self.release_lock();
         } else {
@@ -433,12 +434,12 @@ impl SharedTree {
         let _ = lock.unlock();
     }
 
-    /// Removes the created directories that are empty, and the lock.
+    /// Removes the created directories that are empty, and the lock file. Unlocks the tree.
     fn unlock(&self) {
         self.made.remove_empty();
         // Remove the lock file last: another run can start as soon as it is gone.
         if let Err(error) = fs::remove_file_if_there(&self.vcap.data().join(lock::LOCK)) {
-            tracing::warn!(error = %Chain(&error), "could not remove the lock file, which stops no other run");
+            tracing::warn!(error = %Chain(&error), "could not remove the lock file; it does not block other runs");
         }
         self.release_lock();
         self.made_outside.remove_empty();

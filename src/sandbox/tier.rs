@@ -1,4 +1,4 @@
-//! Chooses the isolation tier: the requested one, or the first one that works here.
+//! Chooses the isolation tier: the requested one, or the first one that works on this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -47,9 +47,9 @@ impl Isolation {
         }
     }
 
-    /// Checks the data directory, if the tier may use the base directory itself: the script of a killed run may have replaced it with a
-    /// link or mounted a file system over it. Must precede changes in the data directory, such as a new work directory. Unmounts file
-    /// systems of that script that do not respond. `look` says whether a file system responds. Returns the mounts that do not, over
+    /// Checks the data directory, if the tier may use the base directory itself: the script of a killed run may have replaced the data
+    /// directory with a link or mounted a file system over it. Must precede changes in the data directory, such as a new work directory.
+    /// Unmounts file systems that this script has mounted and that do not respond. Returns the other mounts that do not respond, over
     /// directories that only a shared tree needs.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Isolation {
     ) -> Result<Vec<SilentMount>, SandboxError> {
         let checked = match self {
             Self::Auto => SharedTree::check_data(vcap, &|it| look.responses(it)),
-            // These tiers need all directories of the tree.
+            // These tiers need all directories of the tree, so each mount that does not respond is an error.
             Self::Landlock | Self::None => SharedTree::check_mounts(vcap, &|it| look.responses(it))
                 .and_then(|()| SharedTree::check_data(vcap, &|it| look.responses(it))),
             Self::Namespace | Self::Userns => Ok(Vec::new()),
@@ -71,8 +71,8 @@ impl Isolation {
     }
 }
 
-/// Checks that the file systems that are mounted over the directories of the machine respond: those of packages, and `directories`.
-/// Unmounts those that the script of a killed run has left and that do not. Must precede the use of these directories.
+/// Checks that the file systems that are mounted over the directories of packages, and over `directories`, respond. Unmounts those over
+/// directories of packages that the script of a killed run has left and that do not respond. Must precede the use of these directories.
 ///
 /// # Errors
 /// [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
@@ -86,7 +86,7 @@ pub(crate) fn check_mounts(
     checked
 }
 
-/// What packages are isolated with.
+/// How packages are isolated.
 #[derive(Debug, Clone)]
 pub(crate) struct TierOptions {
     pub(crate) isolation: Isolation,
@@ -111,7 +111,7 @@ pub(crate) struct TierOptions {
     pub(crate) environment: Environment,
     /// Forks the parents of scripts.
     pub(crate) agent: ForkServer,
-    /// Mounts over directories of the shared tree that do not respond, as far as they are known.
+    /// The mounts over directories of the shared tree that [`Isolation::check_data`] has found and that do not respond.
     pub(crate) silent: Vec<SilentMount>,
     /// Names this process to another agent that finds the base directory in use.
     pub(crate) who: String,
@@ -119,7 +119,7 @@ pub(crate) struct TierOptions {
     pub(crate) force: bool,
 }
 
-/// A tier that works here.
+/// A tier that works on this machine.
 #[derive(Debug)]
 pub(crate) struct Tier {
     kind: TierKind,
@@ -136,10 +136,11 @@ enum TierKind {
 }
 
 impl Tier {
-    /// Chooses the best tier that works here. `work` is the work directory. `cancel` ends the wait for file systems.
+    /// Chooses the requested tier or, with `auto`, the strongest one that works on this machine. `work` is the work directory. `cancel`
+    /// ends the self-tests and the wait for file systems.
     ///
     /// # Errors
-    /// The requested tier does not work here, a file system over an entry of the base directory does not respond, or the scratch
+    /// The requested tier does not work on this machine, a file system over an entry of the base directory does not respond, or the scratch
     /// directories cannot be used.
     pub(crate) async fn choose(
         options: &TierOptions,
@@ -173,7 +174,8 @@ impl Tier {
         matches!(self.kind, TierKind::Namespaces(_))
     }
 
-    /// The tier's name with its restrictions. Without isolation, says why; otherwise the reasons are only in the debug log.
+    /// The tier's name with its restrictions; for `none`, with the reasons why other tiers do not work. Also logs these reasons at the
+    /// level `debug`.
     pub(crate) fn description(&self) -> String {
         for reason in &self.rejected {
             tracing::debug!(reason, "an isolation tier does not work here");
@@ -239,7 +241,7 @@ impl Sandbox {
     }
 }
 
-/// The namespaces, if they are wanted and work; otherwise adds the reasons.
+/// The namespaces, if they are wanted and work. Adds the reasons to `rejected` if they do not work.
 async fn try_namespaces(
     options: &TierOptions,
     (work, cancel): (&Path, &CancellationToken),
@@ -268,8 +270,8 @@ async fn try_namespaces(
     Ok(None)
 }
 
-/// Whether no other tier is tried: if the disk is full, it may fail in the same way; and a file system that is late does not weaken the
-/// isolation.
+/// Whether no other tier is tried after this error. On a full disk, another tier may fail in the same way. A file system that does not
+/// respond in time, or a stop, must not lead to a weaker tier.
 fn is_final(error: &SandboxError) -> bool {
     let is_late = matches!(error, SandboxError::SilentMount { limit: Some(_), .. });
     is_late || matches!(error, SandboxError::Stopped) || error.is_no_space()
@@ -298,7 +300,7 @@ async fn namespaces(
     Namespaces::probe_with(work, &options.vcap, (&options.agent, cancel), given).await
 }
 
-/// Whether Landlock is wanted and works; otherwise adds the reason.
+/// Whether Landlock is wanted and works. Adds the reason to `rejected` if it does not work.
 async fn has_landlock(
     options: &TierOptions,
     (work, cancel): (&Path, &CancellationToken),
@@ -317,9 +319,9 @@ async fn has_landlock(
     }
 }
 
-/// The scratch directories of packages. They cannot be isolated if they are where every script needs access.
+/// Opens the scratch directories of packages. Scripts cannot be denied access to them if they are in a directory that every script uses.
 fn open_scratch(options: &TierOptions) -> Result<Scratch, SandboxError> {
-    // Variables name a home directory, for example, or the cache of a compiler.
+    // Scripts use the directories that their variables name, such as a home directory or the cache of a compiler.
     let named = options
         .environment
         .iter()
@@ -333,7 +335,7 @@ fn open_scratch(options: &TierOptions) -> Result<Scratch, SandboxError> {
     Scratch::open(&options.scratch, &in_use)
 }
 
-/// Why a tier does not work, in short.
+/// Why a tier does not work. Omits the source of a failed step.
 fn reason(error: &SandboxError) -> String {
     match error {
         SandboxError::Step(step) => step.to_string(),
@@ -341,7 +343,7 @@ fn reason(error: &SandboxError) -> String {
     }
 }
 
-/// The error for an option that needs namespaces; `source` is why there are none, if they were tried.
+/// The error if an option needs namespaces. `source` says why they do not work, if they were tried.
 fn needs_namespaces(options: &TierOptions, source: Option<SandboxError>) -> Option<SandboxError> {
     let source = source.map(Box::new);
     if options.image.is_some() {
@@ -355,7 +357,7 @@ fn needs_namespaces(options: &TierOptions, source: Option<SandboxError>) -> Opti
     }
 }
 
-/// The tier, with its restrictions.
+/// The name of the tier, with its restrictions.
 fn described(namespaces: &Namespaces) -> String {
     let mut text = match namespaces.users() {
         None => "namespace",

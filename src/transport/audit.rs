@@ -1,5 +1,6 @@
-//! The audit log: one line per request in the Common Event Format, as in the Go agent. The lines
-//! have the log target `audit` and the log level `debug`. On a VM, they are also sent to syslog.
+//! The audit log: one line per request in the Common Event Format, as in the Go agent. HTTPS requests
+//! without the password, and copies of NATS requests, have no line. The lines have the log target
+//! `audit` and the log level `debug`. On a VM, they are also sent to syslog.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -11,10 +12,10 @@ use super::syslog::{Priority, Syslog};
 /// The log target.
 const TARGET: &str = "audit";
 
-/// The process has one audit log, like it has one log.
+/// The connection to syslog. It is global, as the log is.
 static SYSLOG: OnceLock<Syslog> = OnceLock::new();
 
-/// Sends the lines of all transports to the machine's syslog daemon from now on.
+/// From now on, sends the lines of all transports to the machine's syslog daemon.
 pub(crate) fn send_to_syslog() {
     SYSLOG.get_or_init(Syslog::start);
 }
@@ -83,7 +84,7 @@ fn https_line(
     } else {
         ""
     };
-    // The Go agent's lines have empty headers, too.
+    // The headers are empty, as in the Go agent's lines.
     format!(
         "CEF:0|CloudFoundry|BOSH|1|agent_api|{path}|{severity}|duser={user} requestMethod={method} src={ip} spt={port} \
          shost={host_name} cs1=HOST=&X_REAL_IP=&X_FORWARDED_FOR=&X_FORWARDED_PROTO=&USER_AGENT= cs1Label=httpHeaders \

@@ -80,11 +80,10 @@ pub struct Https {
 
 impl Https {
     /// Listens on the host and port of the bus's first URL, and passes requests to `handle`.
-    /// Uploaded blobs are stored in `blobs_directory`, which is created if it is missing.
+    /// Uploaded blobs are stored in `blobs_directory`, which the first upload creates if it is missing.
     ///
     /// # Errors
-    /// If the URL, the certificates or the key are invalid, the address is in use, or the directory
-    /// cannot be created.
+    /// If the URL, the certificates or the key are invalid, or the address is in use.
     pub async fn start(
         bus: &BusOptions,
         blobs_directory: PathBuf,
@@ -202,7 +201,7 @@ async fn serve(
                     if server.logged.should_log("accept") {
                         tracing::warn!(%error, "failed to accept a connection");
                     }
-                    // Closing a connection frees a file descriptor.
+                    // Free a file descriptor by closing a connection.
                     slots.close_one();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -268,7 +267,7 @@ impl HttpsServer {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            // The graceful shutdown of a connection would wait for its first request.
+            // Close a connection without a request, whose graceful shutdown would wait for the first one.
             () = self.stop.cancelled() => if !has_request.load(Ordering::Relaxed) {
                 return;
             } else {

@@ -1,9 +1,9 @@
 //! The connection to a NATS server, over which a Director sends requests. Requests arrive on the
 //! subject `agent.ID`, and each request names the subject for its reply.
 //!
-//! The client connects in the background, and reconnects forever after every error. In the first
-//! seconds of a new VM, for example, the Director's NATS server does not know the VM and responds
-//! with an authorization violation.
+//! The client connects in the background, and after every error it connects again, without a limit. For
+//! example, in the first seconds of a new VM, the Director's NATS server does not know the VM and
+//! responds with an authorization violation.
 
 mod outbox;
 mod pool;
@@ -144,8 +144,8 @@ impl Nats {
             .await;
     }
 
-    /// Tells the connection that another one has replaced it. It still serves, but its failures are not
-    /// warnings any more.
+    /// Marks the connection as replaced by another one. It still serves, but its failures are logged at the
+    /// level `debug`.
     pub fn retire(&self) {
         self.pool.retire();
     }
@@ -267,7 +267,7 @@ impl EventLog {
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 tracing::debug!(%event, "message bus");
             }
-            // While a connection is being established or replaced, these are no news either.
+            // These errors are normal while a connection is being established or replaced.
             Event::ServerError(_) if !*self.connected.borrow() || self.pool.is_retired() => {
                 tracing::debug!(%event, "message bus");
             }

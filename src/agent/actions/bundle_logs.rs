@@ -50,7 +50,7 @@ async fn bundle_logs(agent: &Agent, arguments: &[Value]) -> Result<Value, Bundle
     let (archive, digest) = pack(agent, &request, &[Algorithm::Sha512], stopping).await?;
     let directory = agent.vcap().temporary();
     let keeping = runtime::spawn_blocking("logs", move || {
-        // The descriptor leads to the archive, whatever is at its path.
+        // Use the descriptor, because another file may have replaced the archive at its path.
         fchown(archive.file(), owner, None).at("set the owner of", archive.path())?;
         let path = directory.join(format!("logs-{}.tgz", uuid::Uuid::new_v4()));
         archive.persist(&path)?;
@@ -60,7 +60,7 @@ async fn bundle_logs(agent: &Agent, arguments: &[Value]) -> Result<Value, Bundle
     Ok(json!({ "logs_tar_path": path, "sha512": digest }))
 }
 
-/// The ID of a user, who alone will be able to read the archive; `None` for the user of this process.
+/// The ID of the user who will own the archive, and who alone can read it. `None` for the user of this process.
 fn user(name: &str) -> Result<Option<u32>, BundleLogsError> {
     if name.is_empty() {
         return Ok(None);

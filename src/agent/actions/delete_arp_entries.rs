@@ -1,5 +1,5 @@
-//! `delete_arp_entries`: makes this machine forget the hardware addresses of IP addresses that now
-//! belong to other machines.
+//! `delete_arp_entries`: removes IP addresses that now belong to other machines from this machine's
+//! ARP cache.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The time limit of a request.
 const TOTAL: Duration = Duration::from_secs(30);
 
-/// Failures are only logged: without the program `ip`, the entries expire later.
+/// Deletes the entries. Failures are only logged, because entries that stay expire later.
 async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult {
     let [argument] = first(arguments)?;
     let nothing = Map::new();
@@ -37,7 +37,7 @@ async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult 
     let deleting = tokio::time::timeout(TOTAL, delete(agent, addresses));
     let stopping = agent.tasks().stopping();
     if let Some(Err(_)) = stopping.run_until_cancelled(deleting).await {
-        tracing::warn!("deleting ARP entries takes too long");
+        tracing::warn!("timed out while deleting ARP entries");
     }
     Ok(json!({}))
 }

@@ -1,5 +1,5 @@
-//! The methods for disks. This agent neither mounts nor partitions disks: it refuses what would
-//! need one, and confirms the removal of a disk that it does not know.
+//! The methods for disks. This agent neither mounts nor partitions disks: it refuses requests to add,
+//! mount or migrate a disk, and confirms the removal of a disk, because it knows none.
 
 use serde_json::Value;
 
@@ -17,15 +17,15 @@ fn refused(work: &'static str) -> ActionResult {
     Err(ActionError::new(NoDisks(work)))
 }
 
-/// Confirms that the agent does not know the disk any more, which it never did. Without this reply,
-/// a Director could not delete an instance whose disk it has already detached.
+/// Confirms that the agent does not know the disk. Without this reply, a Director could not delete
+/// an instance whose disk it has already detached.
 fn forgotten(arguments: &[Value]) -> ActionResult {
     let [disk] = first(arguments)?;
     text(disk, "disk")?;
     Ok(serde_json::json!({}))
 }
 
-/// Declares a module with the action of each method: a task that is refused.
+/// Declares a module for each method, with an action that is a task that fails.
 macro_rules! refused_tasks {
     ($($method:ident: $work:literal,)*) => {
         $(

@@ -1,5 +1,5 @@
-//! `drain`: prepares the jobs for being stopped. This machine has no jobs, but the health monitor
-//! must learn of a shutdown.
+//! `drain`: prepares the jobs for being stopped. This machine has no jobs, but the agent announces a
+//! shutdown to the health monitor.
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};

@@ -82,11 +82,12 @@ pub(super) async fn pack(
     Ok((archive, digest.unwrap_or_default()))
 }
 
-/// A temporary file for the archive. If the agent is killed, its next start removes the file.
+/// Creates a temporary file for the archive. If the agent is killed, its next start removes the file, unless
+/// it is in `/tmp`.
 fn temporary(directory: &Path) -> fs::Result<LeasedFile> {
     let create = |directory: &Path| LeasedFile::create(directory, LOGS_ARCHIVE, ".tgz");
     let archive = match create(directory) {
-        // The data directory could not be used when the agent started.
+        // The directory is missing if the data directory was not usable when the agent started.
         Err(error) if error.is_not_found() => create(Path::new("/tmp"))?,
         created => created?,
     };

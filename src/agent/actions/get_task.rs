@@ -12,7 +12,8 @@ use crate::agent::arguments::{ArgumentError, first, text};
 pub(in crate::agent) const ACTION: Action =
     Action::Immediate(|agent, arguments| get_task(agent, arguments).boxed());
 
-/// How long a reply waits for the end of a running task. A Director waits 45 seconds for a reply.
+/// How long a reply waits for the end of a running task. This is short compared to the 45 seconds
+/// for which a Director waits for a reply.
 const WAIT: Duration = Duration::from_millis(400);
 
 async fn get_task(agent: &Agent, arguments: &[Value]) -> ActionResult {

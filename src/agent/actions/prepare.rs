@@ -1,5 +1,5 @@
-//! `prepare`: downloads what an `apply` of the same spec needs. For a machine without jobs and
-//! packages, that is nothing.
+//! `prepare`: downloads the jobs and packages of a spec before its `apply`. A spec without jobs and
+//! packages needs no download; others are refused.
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};

@@ -22,7 +22,7 @@ pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments|
 enum RemoveFileError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    #[error("`{path}` is not a temporary file of the agent, which are in `{}`", directory.display())]
+    #[error("`{path}` is not a temporary file of the agent: these are in `{}`", directory.display())]
     Elsewhere { path: String, directory: PathBuf },
     #[error(transparent)]
     File(#[from] fs::Error),

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 enum ShutdownError {
     #[error("this machine is not shut down, because the agent was started with `-P dummy`")]
     Dummy,
-    #[error("this machine is not shut down")]
+    #[error("could not shut down this machine")]
     Program(#[from] ProgramError),
 }
 

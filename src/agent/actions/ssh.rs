@@ -49,8 +49,8 @@ async fn ssh(agent: &Agent, arguments: &[Value]) -> Result<Value, SshError> {
     }
 }
 
-/// Creates a user who can log in with a key. First finds what the reply contains, so that no user is
-/// left after a failure.
+/// Creates a user who can log in with a key. First reads the host key and the address for the reply,
+/// so that no user is left if that fails.
 async fn setup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, SshError> {
     let user = text(get(parameters, "user"), "user")?;
     let key = text(get(parameters, "public_key"), "public_key")?;

@@ -36,7 +36,7 @@ pub(super) enum SyncDnsError {
     Task(#[from] TaskFailed),
 }
 
-/// Where records are fetched from.
+/// The location of records.
 pub(super) enum RecordsBlob {
     Blobstore(BlobId),
     Signed(SignedUrl, Headers),

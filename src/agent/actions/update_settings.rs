@@ -52,10 +52,9 @@ enum UpdateSettingsError {
     Task(#[from] TaskFailed),
 }
 
-/// Installs the trusted certificates, saves the changes, and puts them into use. After a change of
-/// the bus or the blobstore, the Go agent exits and misses the requests that arrive until it is
-/// started again. This agent opens a new connection, and uses the old one until the new one is
-/// established.
+/// Installs the trusted certificates, saves the changes, and uses them. After a change of the bus or
+/// the blobstore, the Go agent exits, and misses the requests that arrive before its next start. This
+/// agent opens a new connection, and uses the old one until the new one is established.
 async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, UpdateSettingsError> {
     let [update] = first(arguments)?;
     let update = UpdateSettings::from_json(update)?;
@@ -88,7 +87,8 @@ async fn update_settings(agent: &Agent, arguments: &[Value]) -> Result<Value, Up
     if agent.platform() == Platform::Linux {
         trust(&update.trusted_certs, &agent.state.environment).await?;
     }
-    // The client trusts the system's certificates of the time at which it was built.
+    // A client loads the system's certificates when it is created, so new certificates need a new
+    // client.
     let blobs = match blobstores_changed || merged.certificates_changed {
         true => {
             let (own, live) = (agent.clone(), new.clone());

@@ -1,4 +1,4 @@
-//! `upload_blob`: stores a small blob that the request contains. Later requests find it by its ID.
+//! `upload_blob`: stores a small blob, which the request contains, for later requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

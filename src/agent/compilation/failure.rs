@@ -1,4 +1,4 @@
-//! Why a compile request failed. The texts are the same as in the Go agent, because operators search
+//! The errors of compile requests. Their texts begin like those of the Go agent, because operators search
 //! logs for them.
 
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::{fs, runtime};
 /// with a whole line.
 const FIRST_LINE: usize = ENDING_LIMIT / 4;
 
-/// Why a package was not compiled. Printed with its sources, the error reads like that of the Go
+/// A package that was not compiled. Printed with its sources, the error reads like that of the Go
 /// agent.
 #[derive(Debug, thiserror::Error)]
 #[error("Compiling package {package}")]
@@ -105,7 +105,7 @@ pub(crate) enum Reason {
     /// The isolation tier could not be prepared, or another agent uses the base directory.
     #[error("Preparing to compile")]
     Sandbox(#[source] SandboxError),
-    /// The directories of the machine could not be created.
+    /// The directories that the agent skipped at its start could not be created.
     #[error("Preparing to compile")]
     Machine(#[source] BootstrapError),
     /// A file operation failed.
@@ -122,9 +122,9 @@ pub(crate) enum Reason {
     Stopped,
 }
 
-/// Prints a script's failure: the first error in its output, if one is found, and then the text of
-/// the Go agent: the phrase `Running packaging script` twice, the exit code, and the ends of both
-/// streams.
+/// Prints a script's failure: the first error in its output, if one is found; then the text of the Go
+/// agent, with the phrase `Running packaging script` twice, the exit code, and the ends of both streams;
+/// and last the probable cause and the path of the log.
 #[derive(Debug)]
 pub(crate) struct ScriptText {
     /// The failure.

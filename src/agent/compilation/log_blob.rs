@@ -33,7 +33,7 @@ impl CompileRun<'_> {
             && is_of_script(reason)
             && let Some(id) = self.upload_log(logs, state).await
         {
-            // This is the only place that sets it.
+            // Setting cannot fail, because only this line sets the value.
             let _ = self.failed_log.set(id);
         }
     }
@@ -78,14 +78,14 @@ impl CompileRun<'_> {
                 None
             }
             Err(_) => {
-                tracing::warn!(%package, "uploading the log of the packaging script takes too long");
+                tracing::warn!(%package, "timed out while uploading the log of the packaging script");
                 None
             }
         }
     }
 }
 
-/// Whether the script has failed.
+/// Whether the request failed because its script failed.
 fn is_of_script(reason: &Reason) -> bool {
     match reason {
         Reason::Script(_) => true,
@@ -111,7 +111,7 @@ fn write(logs: &Logs, limit: u64, to: &Path) -> fs::Result<()> {
     fs::write(to, text.as_bytes())
 }
 
-/// A stream's log, opened without following links: isolated scripts can put a link to a secret or a FIFO at its path.
+/// A stream's log, opened without following links: a script can put a FIFO, or a link to a secret, at its path.
 struct Stream {
     path: PathBuf,
     /// `None` if there is something other than a file at the path.

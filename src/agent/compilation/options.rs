@@ -17,8 +17,8 @@ pub struct CompilerOptions {
     pub environment: Environment,
     /// The fork server, a helper process that starts scripts.
     pub agent: ForkServer,
-    /// The name of this agent in the marker file by which other agents recognize that the base
-    /// directory is in use.
+    /// The name of this agent in the lock file of the base directory. Other agents report it when they
+    /// find the directory in use.
     pub who: String,
     /// Whether packages of another agent in the base directory may be removed. This is allowed on a
     /// compilation VM.
@@ -34,8 +34,8 @@ pub struct CompilerOptions {
     pub user_namespace: UserNamespace,
     /// What is uploaded and kept in addition to compiled packages.
     pub config: CompilationConfig,
-    /// The platform for [`bootstrap`](crate::machine::bootstrap::bootstrap), if it was skipped because the data directory was not usable.
-    /// It is done when the data directory is usable again.
+    /// The platform, if [`bootstrap`](crate::machine::bootstrap::bootstrap) was skipped because the data directory was not usable. The
+    /// first compile after the data directory is usable again runs it.
     pub skipped_bootstrap: Option<Platform>,
     /// The path of this program, which opens a shell in the kept directories of a failed package.
     pub program: PathBuf,

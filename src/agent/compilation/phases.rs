@@ -1,5 +1,5 @@
-//! Tracks the phases of a compile request. `get_task` reports the current phase, and the log has
-//! one line for each phase, with its duration. If a script fails in a restricted run, it may be run again without restrictions.
+//! Tracks the phases of a compile request, and logs the events of the compile core. `get_task` reports
+//! the current phase, and the log has one line for each phase, with its duration.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -58,7 +58,7 @@ impl Phases {
             Event::Entered { phase, .. } => self.enter(match phase {
                 Phase::Unpacking => "unpacking",
                 Phase::Installing => "installing",
-                // In these phases, the script waits to be run (again).
+                // In these phases, the script waits for its first or second run.
                 Phase::Waiting | Phase::Ready | Phase::SecondRun { .. } => "waiting",
                 Phase::Packaging => "packaging",
                 Phase::Packing => "packing",

@@ -114,7 +114,7 @@ impl CompilerState {
         &self.context
     }
 
-    /// Makes `phases` receive the events.
+    /// Sets the receiver of events.
     pub(super) fn listen(&self, phases: Option<Arc<Phases>>) {
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = phases;
     }
@@ -129,7 +129,7 @@ impl CompilerState {
         self.work.path().join("result.tgz")
     }
 
-    /// The path for the log of the package, while it is uploaded.
+    /// The path of the file with both logs of the package, which is uploaded.
     pub(super) fn log(&self) -> PathBuf {
         self.work.path().join("log.txt")
     }
@@ -174,8 +174,8 @@ impl CompilerState {
         on_disk("discard", move || context.store.remove(&installed)).await
     }
 
-    /// While there is less free space than `needed`, in bytes, waits until the directories of packages that were compiled are removed: up
-    /// to a minute, and until `cancel`.
+    /// Waits while there is less free space than `needed` (in bytes) and directories of compiled packages are being removed: up to a
+    /// minute, and until `cancel`.
     pub(super) async fn wait_for_space(
         &self,
         needed: u64,
@@ -237,14 +237,14 @@ async fn keep(options: &CompilerOptions) -> Result<Option<Keep>, Reason> {
     }))
 }
 
-/// Removes what is at the path and creates an empty directory there. Scripts that run without rules can replace the directory with a link to one of
-/// the host, whose files must stay.
+/// Replaces the directory with an empty one. A script that runs without rules may have replaced it with a link: the link is removed, and
+/// the files behind it stay.
 fn make_empty(directory: &Path) -> fs::Result<()> {
     fs::remove_tree(directory)?;
     fs::create_dir_all_with_mode(directory, 0o700)
 }
 
-/// Chooses the first isolation tier that works on this machine.
+/// Chooses the isolation tier, logs it, and opens its sandbox.
 async fn choose(
     (options, silent): (&CompilerOptions, Vec<SilentMount>),
     work: &Path,

@@ -1,4 +1,4 @@
-//! Fetches and stores blobs of a compile request with the blobstore of the current settings.
+//! Transfers the blobs of a compile request with the blobstore of the current settings, and uploads the result.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -37,7 +37,7 @@ pub(super) struct TaskFile {
     writing: tokio::sync::Mutex<()>,
 }
 
-/// A running task.
+/// A running task, as the file contains it. `request` is empty if the task cannot be resumed.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub id: String,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// The maximum length of a reported line, in characters.
 const LINE_LIMIT: usize = 200;
 
-/// The current phase of a task, and the last line that its script printed.
+/// The current phase of a task, and the last line of its script's output or of messages about the phase.
 #[derive(Debug, Default)]
 pub(crate) struct TaskProgress {
     current: Mutex<Option<CurrentPhase>>,
@@ -31,7 +31,7 @@ impl TaskProgress {
         });
     }
 
-    /// Records the last line that the task's script printed.
+    /// Records a line that the task's script printed, or a message about the current phase, as the last line.
     pub(crate) fn printed(&self, line: &str) {
         if let Some(current) = self.current().as_mut() {
             current.last_line = Some(line.chars().take(LINE_LIMIT).collect());

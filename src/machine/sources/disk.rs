@@ -1,4 +1,4 @@
-//! Reads settings from a disk that a cloud attaches to a virtual machine: a config drive or a CD. The disk is mounted for the time of the
+//! Reads settings from a disk that a cloud attaches to a virtual machine: a config drive or a CD. The disk is mounted only while it is
 //! read.
 
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ const SIZE_LIMIT: u64 = 4 << 20;
 /// The directories for mount points, in the order in which they are tried.
 const MOUNT_POINTS: [&str; 2] = ["/run", "/tmp"];
 
-/// Why a disk has no settings.
+/// Why no settings could be read from a disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
     /// No disk is attached.
@@ -45,7 +45,7 @@ pub(crate) enum DiskError {
     /// A program could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The program `mount` or `umount` is not installed.
+    /// The program `mount` or `umount` is not in `PATH`.
     #[error("there is no program `{0}` in PATH")]
     NoProgram(&'static str),
     /// A program did not end in time.
@@ -54,7 +54,7 @@ pub(crate) enum DiskError {
     /// The file system of the disk, or a directory for it, cannot be used.
     #[error(transparent)]
     File(#[from] fs::Error),
-    /// The file is not one for settings.
+    /// The file is too large for settings.
     #[error("`{}` has {size} bytes; the limit is {SIZE_LIMIT}", path.display())]
     TooLong {
         /// The file.
@@ -152,8 +152,8 @@ async fn read_file(path: PathBuf, cancel: &CancellationToken) -> Result<Vec<u8>,
     }
 }
 
-/// A mounted disk, or one that a stopped `mount` may have mounted. Its mount point is never removed with its contents, which could be those
-/// of the disk.
+/// A mounted disk, or one that a stopped `mount` may have mounted. Its mount point is removed only if it is empty: otherwise, it has the
+/// files of the disk.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -191,7 +191,7 @@ impl Mounted {
         &self.0
     }
 
-    /// A failure is logged, because the settings were read.
+    /// Unmounts the disk. A failure is only logged, because the settings have been read.
     async fn unmount(self, environment: &Environment) {
         if let Err(reason) = self.detach(environment).await {
             tracing::warn!(reason, "failed to unmount the disk with the settings");
@@ -231,7 +231,7 @@ impl Mounted {
     }
 }
 
-/// A new directory, in a directory that is not on the data disk.
+/// Creates a directory in `/run` or, if that fails, in `/tmp`.
 fn mount_point() -> fs::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
     let builder = builder.prefix(".bosh-agent-disk-");

@@ -27,7 +27,7 @@ const TOKEN: &str = "x-aws-ec2-metadata-token";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetadataError {
     /// The URL in the configuration is invalid, or its scheme is not supported.
-    #[error("its URL is not one that starts with `http://`")]
+    #[error("its URL is invalid or does not start with `http://`")]
     Url,
     /// A header from the configuration, or the one with the token, is invalid.
     #[error("a header cannot be sent")]

@@ -1,4 +1,4 @@
-//! The heartbeat message for the health monitor, the part of BOSH that watches VMs.
+//! The heartbeat message for the health monitor, which is the part of BOSH that monitors VMs.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Admits packages to the tree: several that keep to rules, or one alone.
+//! Admits packages to the tree: several at the same time, or one alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 pub(super) struct Admission {
     /// Locked for reading by packages that share the tree, for writing by one that is alone.
     lock: Arc<RwLock<()>>,
-    /// The number of packages in the tree.
+    /// The number of packages in the tree that have not [left](Occupant::leave).
     occupants: Arc<watch::Sender<usize>>,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Admitted {
 }
 
 impl Admission {
-    /// Waits until no package is alone in the tree or waits to be.
+    /// Waits until no package is alone in the tree or waits to be alone.
     pub(super) async fn with_others(&self) -> Admitted {
         Admitted::WithOthers(Arc::clone(&self.lock).read_owned().await)
     }
@@ -68,13 +68,13 @@ impl Admission {
         }
     }
 
-    /// The number of packages in the tree.
+    /// The number of counted packages.
     pub(super) fn occupants(&self) -> usize {
         *self.occupants.borrow()
     }
 }
 
-/// A package in the tree. It counts until it leaves or is dropped.
+/// A counted package. It counts until its script has ended, which [`leave`](Self::leave) reports, or until it is dropped.
 #[derive(Debug)]
 pub(super) struct Occupant {
     occupants: Arc<watch::Sender<usize>>,

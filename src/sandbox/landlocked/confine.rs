@@ -1,4 +1,4 @@
-//! The rules of a script: its own directories, its dependencies, and everything that belongs to no package.
+//! The rules of a script: they open its own directories, its dependencies, and everything that belongs to no package.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ const AGENT_PREFIX: &str = ".bosh-agent-";
 const CLOSED: [&str; 4] = ["packages", "compile", "blobs", "sensitive_blobs"];
 
 impl Landlocked {
-    /// Gives a script its rules and its directory for temporary files.
+    /// Gives a script its rules and a `TMPDIR` of its own. Does nothing in a place without rules.
     pub(in crate::sandbox) fn confine(
         &self,
         place: &LandlockPlace,
@@ -72,8 +72,8 @@ impl Landlocked {
         }
     }
 
-    /// The entries of the data directory that belong to no package. They are listed now, because a directory that is created for
-    /// another package later must stay closed.
+    /// The entries of the data directory that belong to no package. The rules list these entries, instead of the data directory, so that
+    /// directories that are created for other packages later stay closed.
     fn unowned_data(&self) -> Vec<PathBuf> {
         let data_names = self.data_names();
         let is_owned = |name: &str| {
@@ -92,7 +92,7 @@ impl Landlocked {
     }
 }
 
-/// The parts of a directory that scripts see, if they do not see all of it.
+/// The visible entries of a directory of which scripts see only a part.
 fn visible_entries(vcap: &Vcap, directory: &Path) -> Vec<PathBuf> {
     let entries = fs::list(directory).unwrap_or_default();
     let paths = entries.iter().map(std::fs::DirEntry::path);

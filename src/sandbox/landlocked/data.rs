@@ -1,4 +1,4 @@
-//! Directories in the data directory, other than those of packages: shared scratch, and what one package has to itself.
+//! Directories in the data directory, other than those of packages: shared scratch, and directories that one package has to itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ impl Landlocked {
     /// Waits until no other package has one of these directories to itself, and gives them to a package. Shared scratch and existing
     /// directories of the machine stay as they are.
     ///
-    /// Cancel-safe: what was claimed nevertheless is removed when the package leaves.
+    /// Cancel-safe: directories that were claimed before a cancellation are removed when the package leaves.
     pub(in crate::sandbox) async fn claim(
         self: &Arc<Self>,
         place: &LandlockPlace,
@@ -31,7 +31,7 @@ impl Landlocked {
         }
     }
 
-    /// `false` if another package has one of the directories to itself.
+    /// Claims the directories, or returns `false` if another package has one of them to itself.
     pub(super) async fn try_claim(
         self: &Arc<Self>,
         place: &LandlockPlace,

@@ -1,5 +1,4 @@
-//! The packages in the tree, by name. The tree has only one package of each name, so a package that needs this name with other contents
-//! waits.
+//! The packages in the tree, by name. The tree has only one package of each name, so a package that needs another version of it waits.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,11 +25,11 @@ enum InTree {
         /// The copy; `None` until it is complete.
         copy: Option<DependencyCopy>,
     },
-    /// It could not be removed from the tree.
+    /// The package has left the tree, but its directories could not be removed.
     Left,
 }
 
-/// A complete copy of a sealed dependency. Landlock does not deny changes of modes, owners and times.
+/// A complete copy of a sealed dependency. It is verified because Landlock does not deny changes of modes, owners and times.
 #[derive(Debug)]
 pub(super) struct DependencyCopy {
     record: Record,
@@ -40,7 +39,7 @@ pub(super) struct DependencyCopy {
     difference: Option<Difference>,
 }
 
-/// A copy of a dependency that was changed, and is replaced before the next package uses it.
+/// A copy of a dependency that a script has changed. It is replaced before the next package uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplacedCopy {
     /// The dependency.
@@ -52,7 +51,8 @@ pub struct ReplacedCopy {
 }
 
 impl PackagesInTree {
-    /// Whether one of the requested names is in use with other contents.
+    /// Whether one of the requested names is not available: the package itself is being compiled or used, or a dependency is in use and its
+    /// copy is incomplete, changed, or of another sealed tree.
     pub(super) fn conflict_with(&self, request: &PlaceRequest) -> bool {
         let dependencies = request.dependencies.iter();
         let mut dependencies =
@@ -61,7 +61,7 @@ impl PackagesInTree {
             || dependencies.any(|(found, sealed)| found.is_in_use() && !found.is_copy_of(sealed))
     }
 
-    /// Compares the copies of dependencies with their records. `path` is where a copy is.
+    /// Compares the copies of dependencies with their records. `path` returns the path of a dependency's copy.
     pub(super) fn verify(&mut self, request: &PlaceRequest, path: impl Fn(&Name) -> PathBuf) {
         for (name, sealed) in &request.dependencies {
             let found = self.0.get_mut(name).filter(|it| it.is_copy_of(sealed));
@@ -74,7 +74,8 @@ impl PackagesInTree {
         }
     }
 
-    /// Compares the copies of these dependencies with their records, and returns the changed ones. `path` is where a copy is.
+    /// Compares the copies of these dependencies with their records, and returns the changed ones. `path` returns the path of a
+    /// dependency's copy.
     pub(super) fn changed(
         &self,
         dependencies: &[Name],
@@ -98,7 +99,7 @@ impl PackagesInTree {
         changed.collect()
     }
 
-    /// The requested dependencies that are missing, incomplete, changed, or have other contents.
+    /// The requested dependencies of which the tree has no copy, or one that is incomplete, changed, or of another sealed tree.
     pub(super) fn missing(&self, request: &PlaceRequest) -> Vec<Name> {
         let dependencies = request.dependencies.iter();
         dependencies
@@ -117,7 +118,7 @@ impl PackagesInTree {
         })
     }
 
-    /// The packages that could not be removed.
+    /// The packages whose directories could not be removed.
     pub(super) fn left(&self) -> impl Iterator<Item = &Name> {
         let left = self.0.iter();
         left.filter_map(|(name, found)| matches!(found, InTree::Left).then_some(name))
@@ -133,7 +134,7 @@ impl PackagesInTree {
         self.0.values_mut().for_each(|found| *found = InTree::Left);
     }
 
-    /// Removes a package. Returns its copy if that was changed. The outer `None` means that the package is not in the tree.
+    /// Removes a package. Returns its copy if a script has changed it. The outer `None` means that the package was not in the tree.
     pub(super) fn remove(&mut self, name: &Name) -> Option<Option<ReplacedCopy>> {
         let removed = self.0.remove(name)?;
         Some(removed.into_replaced(name))
@@ -161,8 +162,8 @@ impl PackagesInTree {
         }
     }
 
-    /// Ends one use of a dependency. Returns whether it was removed: because it is incomplete or, unless `keep_unused`, because no
-    /// package uses it.
+    /// Ends one use of a dependency. Returns whether the dependency was removed from this list: because its copy is incomplete or, unless
+    /// `keep_unused`, because no package uses it.
     pub(super) fn release(&mut self, name: &Name, keep_unused: bool) -> bool {
         let Some(InTree::Dependency { users, copy, .. }) = self.0.get_mut(name) else {
             return false;

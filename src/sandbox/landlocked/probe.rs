@@ -1,4 +1,4 @@
-//! Checks that Landlock works here.
+//! Checks that Landlock works on this machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Landlocked {
     /// Runs a script that may access only its own directory, and checks that it can write there and cannot read another one.
     ///
     /// # Errors
-    /// Landlock does not work here, or `cancel` was canceled.
+    /// Landlock does not work on this machine, or `cancel` was canceled.
     pub async fn probe(
         work: &Path,
         agent: &ForkServer,

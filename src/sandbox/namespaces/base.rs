@@ -9,11 +9,12 @@ use crate::config::Vcap;
 use crate::fs::{self, Context, MadeDirectories};
 use crate::sandbox::error::SandboxError;
 
-/// The maximum number of attempts to open the base directory. An attempt fails if another run ends at this moment and removes it.
+/// The maximum number of attempts to open the base directory. An attempt fails if another run ends at the same time and removes the
+/// directory.
 const ATTEMPTS: usize = 100;
 
-/// Creates and locks the base directory. Returns the directory to cover: if the base directory cannot be created, the nearest one
-/// above it, which is not locked.
+/// Creates and locks the base directory, and returns it as the directory to cover. If this user may not create it, returns the nearest
+/// existing directory above it, which is not locked.
 pub(super) fn find_cover(
     vcap: &Vcap,
     made: &mut MadeDirectories,
@@ -46,7 +47,7 @@ fn lock(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxError> {
         };
         base.lock_shared().at("lock", vcap.base())?;
         let inode = base.metadata().at("examine", vcap.base())?.ino();
-        // Another run may have removed it before it was locked.
+        // Try again if another run removed the directory before it was locked.
         if fs::lookup(vcap.base())?
             .is_some_and(|metadata| metadata.is_symlink() || metadata.ino() == inode)
         {
@@ -57,7 +58,7 @@ fn lock(vcap: &Vcap, made: &mut MadeDirectories) -> Result<File, SandboxError> {
     Err(failure.unwrap_or_else(error).into())
 }
 
-/// Whether this user may not create a directory.
+/// Whether a directory could not be created because this user lacks the permission, or because the file system is read-only.
 fn is_denied(error: &SandboxError) -> bool {
     let SandboxError::Files(error) = error else {
         return false;

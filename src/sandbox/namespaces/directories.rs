@@ -11,7 +11,7 @@ use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::scratch;
 
-/// The entries of the base directory that a package has to itself; the rest is the host's.
+/// The entries of the base directory that a package has to itself. The other entries are the host's.
 pub(super) const OWN: [&str; 2] = ["packages", "data"];
 
 impl Namespaces {
@@ -55,7 +55,7 @@ impl Namespaces {
         Ok(place)
     }
 
-    /// The path at which the agent finds the covered directory. An image may have none.
+    /// The path of the covered directory for the agent, which is inside the image if there is one. `None` if the image does not contain it.
     pub(super) fn covered(&self) -> fs::Result<Option<PathBuf>> {
         match self.image() {
             Some(image) => fs::path_in_root(image, &self.cover),
@@ -66,14 +66,14 @@ impl Namespaces {
     /// Creates the mount points of the host's other entries of the covered directory.
     fn keep_host_entries(&self, place: &mut NamespacePlace) -> Result<(), SandboxError> {
         let tree = self.tree(place);
-        // An image without a base directory gets one.
+        // If the image has no base directory, there are no entries to keep.
         let entries = self
             .covered()?
             .map_or(Ok(Vec::new()), |cover| fs::list(&cover))?;
         for entry in entries {
             let name = entry.file_name();
             let target = tree.join(&name);
-            // The package's own entries, and the directories above them.
+            // Skip the package's own entries, and the directories above them.
             if self.is_base_covered() && OWN.iter().any(|own| name == *own)
                 || fs::lookup(&target)?.is_some()
             {
@@ -84,7 +84,8 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Creates the mount point of an entry, which the script sees at another path than the agent if it has its own root file system.
+    /// Creates the mount point `target` of an entry. `here` is the path of the entry for the agent, `source` its path for the script: they
+    /// differ if the script has its own root file system.
     fn keep_host_entry(
         &self,
         place: &mut NamespacePlace,
@@ -105,7 +106,7 @@ impl Namespaces {
             return Ok(());
         }
         if metadata.is_dir() && visibility == Visibility::Partial {
-            // A separate directory, so that entries that are created in the host's one later do not appear in it.
+            // Create a separate directory, and keep each entry: entries that are created later in the host's directory must not appear.
             for entry in list_if_allowed(&here)? {
                 let name = entry.file_name();
                 let seen = source.join(&name);
@@ -121,7 +122,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Creates scratch directories and their mount points. If packages share none, a script creates its own.
+    /// Creates shared scratch directories and their mount points. With `--no-shared-scratch`, scripts create their own.
     fn make_scratch(&self, place: &mut NamespacePlace, names: &[Name]) -> Result<(), SandboxError> {
         if !self.scratch.is_shared() {
             return Ok(());
@@ -142,7 +143,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Creates a base directory that is below a temporary directory in the private one, which covers it.
+    /// If the base directory is below a directory for temporary files: creates it in the private directory that covers that one.
     fn make_base_below_temporary(&self, place: &NamespacePlace) -> Result<(), SandboxError> {
         for (name, at) in TEMPORARY {
             if let Ok(below) = self.vcap.base().strip_prefix(at) {
@@ -153,7 +154,7 @@ impl Namespaces {
     }
 }
 
-/// The entries of a directory; none if this user may not list it.
+/// The entries of a directory. Empty if this user may not list the directory.
 fn list_if_allowed(directory: &Path) -> fs::Result<Vec<std::fs::DirEntry>> {
     match fs::list(directory) {
         Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => Ok(Vec::new()),

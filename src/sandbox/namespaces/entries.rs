@@ -1,5 +1,5 @@
-//! File systems that are mounted over the host's entries of the covered directory and do not respond. A look at such an entry would block a
-//! thread of the agent, and keep the agent from exiting.
+//! Detects file systems that are mounted over the host's entries of the covered directory and do not respond. Examining such an entry would
+//! block a thread of the agent, which would keep the agent from exiting.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ impl Namespaces {
         checked
     }
 
-    /// The entries that a place gets mount points for and that are mounts on the host.
+    /// Those of the entries that a place keeps which are mount points on the host.
     fn mounted_entries(&self) -> fs::Result<Vec<PathBuf>> {
         let Some(cover) = self.covered()? else {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Finds the namespaces and mounts that work here.
+//! Finds the namespaces and mounts that work on this machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
@@ -23,11 +23,11 @@ use crate::sandbox::view::Writes;
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Namespaces {
-    /// Tries everything that a view needs, once. Three parts have alternatives, which are used if the part does not work: overlays for
-    /// writes into dependencies, PID namespaces, and locked mounts.
+    /// Runs a script with everything that a view needs. Four parts have alternatives, which are used if the part does not work: overlays
+    /// for writes into dependencies, an image's root file system in the work directory, PID namespaces, and locked mounts.
     ///
     /// # Errors
-    /// The first step that fails and cannot be replaced.
+    /// The first step that fails and has no alternative.
     pub async fn probe(
         work: &Path,
         vcap: &Vcap,
@@ -38,7 +38,8 @@ impl Namespaces {
         Self::probe_with(work, vcap, (agent, &cancel), (options, None)).await
     }
 
-    /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the wait for file systems.
+    /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the wait for file systems and the
+    /// script.
     pub(in crate::sandbox) async fn probe_with(
         work: &Path,
         vcap: &Vcap,
@@ -82,7 +83,7 @@ impl Namespaces {
         let work = fs::canonicalize(work)?;
         let mut made = MadeDirectories::default();
         let (cover, base) = match image {
-            // The base directory of the image.
+            // Cover the base directory of the image, which is not the host's.
             Some(_) => (vcap.base().to_owned(), None),
             None => find_cover(&vcap, &mut made)?,
         };
@@ -108,7 +109,7 @@ impl Namespaces {
         })
     }
 
-    /// Runs a script in a place with one dependency. The outer error is that of a task.
+    /// Runs a script in a place with one dependency. The inner result is that of the script; the outer error means that a task panicked.
     async fn try_once(
         self,
         agent: &ForkServer,
@@ -174,7 +175,7 @@ impl Namespaces {
         Ok((script, output))
     }
 
-    /// Replaces what failed by the next best. `false` if there is none.
+    /// Replaces the part that failed by its alternative. Returns `false` if it has none.
     fn fall_back(&mut self, error: &SandboxError) -> bool {
         let SandboxError::Step(error) = error else {
             return false;

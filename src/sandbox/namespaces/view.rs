@@ -12,7 +12,7 @@ use crate::sandbox::view::{ImageRoot, Mounted, Protection, View};
 type Pairs = Vec<(PathBuf, PathBuf)>;
 
 impl Namespaces {
-    /// What the script in a place sees, with this environment. Dependencies are given as sealed trees and install directories.
+    /// The view of the script in a place, with this environment. Each dependency is a pair of its sealed tree and its install directory.
     pub(in crate::sandbox) fn view(
         &self,
         place: &NamespacePlace,
@@ -93,8 +93,8 @@ impl Namespaces {
         is_visible.then(|| self.scratch_root.clone())
     }
 
-    /// What an environment names below the private directories: directories and files with their paths on the host and in the private
-    /// directories, and links with their targets.
+    /// The files, directories and links below the host's directories for temporary files that environment variables name. Returns the
+    /// files and directories with their paths on the host and in the place, and the links with their targets.
     fn named(&self, place: &NamespacePlace, environment: &Environment) -> (Pairs, Pairs) {
         if self.image.is_some() {
             return (Vec::new(), Vec::new());

@@ -1,4 +1,5 @@
-//! Moves files and directories out of the tree, because they cannot be removed, or to remove them while the run continues.
+//! Sets files and directories aside: renames them into the data directory, because they cannot be removed, or so that they can be removed
+//! while the run continues.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -10,11 +11,11 @@ use crate::config::PackagePaths;
 use crate::diag::Chain;
 use crate::fs::{self, Pinned};
 
-/// The prefix of the names, in the data directory, of what was moved out of the tree and is removed now or by the next run.
+/// The prefix of the names, in the data directory, of files and directories that were set aside. This run or the next one removes them.
 pub(super) const SET_ASIDE: &str = ".bosh-agent-left-";
 
 impl SharedTree {
-    /// Removes what this run or a killed one left. What cannot be removed is renamed, and the next run tries again.
+    /// Removes a file or tree of this run or a killed one. If that fails, sets it aside, and the next run tries again.
     pub(super) fn remove_or_set_aside(&self, path: &Path) -> fs::Result<()> {
         let Err(error) = fs::remove_tree(path) else {
             return Ok(());
@@ -37,7 +38,7 @@ impl SharedTree {
         }
     }
 
-    /// Renames a directory, so that its name can be used again, and removes it while the run continues.
+    /// Sets a directory aside, so that its name can be used again, and removes it while the run continues.
     pub(super) fn remove_later(&self, path: &Path) -> fs::Result<()> {
         let data = self.pinned_data().and_then(Pinned::directory);
         let found = fs::lookup(path)?.filter(|found| found.is_dir());
@@ -47,13 +48,13 @@ impl SharedTree {
         let aside = self.set_aside_path(metadata.ino());
         match fs::rename_tree(path, &aside) {
             Ok(true) => self.removals.add(Doomed::new(data, &aside)?),
-            // The directory is on another file system, for example.
+            // For example, the directory is on another file system.
             Ok(false) | Err(_) => return self.remove_or_set_aside(path),
         }
         Ok(())
     }
 
-    /// Removes what earlier runs could not remove, or had no time for, while this run continues. No other run may use the tree.
+    /// Removes the files and directories that earlier runs have set aside, while this run continues. No other run may use the tree.
     pub(super) fn remove_set_aside(&self) -> fs::Result<()> {
         let data = self.vcap.data();
         let entries = fs::list(&data).unwrap_or_default();
@@ -77,8 +78,8 @@ impl SharedTree {
         self.vcap.data().join(name)
     }
 
-    /// Moves the directories of a package whose processes cannot be killed into a directory that the next run removes. `None` if that
-    /// fails.
+    /// Moves the directories of a package whose processes cannot be killed into a new directory, which the next run removes. Returns its
+    /// path, or `None` if that fails.
     pub(in crate::sandbox) fn set_aside(&self, paths: &PackagePaths) -> Option<PathBuf> {
         // If a script replaced a directory, its content may belong to others.
         self.check().ok()?;

@@ -14,7 +14,7 @@ impl SharedTree {
         self.scratch.is_shared()
     }
 
-    /// The directory in which scratch is kept for later runs, if scripts can be isolated from each other's there.
+    /// The directory in which scratch is kept for later runs, if scripts can be denied access to each other's scratch there.
     pub(in crate::sandbox) fn separable_scratch(&self) -> Option<&Path> {
         self.scratch.separable()
     }
@@ -41,7 +41,8 @@ impl SharedTree {
         ChildDirectory::new(data, name.as_str()).ok()
     }
 
-    /// Creates shared scratch directories, for this run or in the directory that is kept. Existing ones are used as they are.
+    /// Creates shared scratch directories: for this run or, with `--scratch-dir`, in the directory that is kept. Existing ones are used as
+    /// they are.
     pub(in crate::sandbox) fn share(&self, names: &[Name]) -> Result<(), SandboxError> {
         self.unmount_new_data(names)?;
         for name in names {
@@ -69,8 +70,7 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Notes a directory that one package gets to itself and, with `make`, creates it. Returns `false`, and does nothing, if something
-    /// with this name exists.
+    /// Notes a directory that one package gets to itself and, with `make`, creates it. Does nothing and returns `false` if the path exists.
     pub(in crate::sandbox) fn make_private(
         &self,
         name: &Name,
@@ -88,7 +88,7 @@ impl SharedTree {
         Ok(true)
     }
 
-    /// Removes directories whose names are noted.
+    /// Removes data directories and their notes.
     pub(in crate::sandbox) fn remove_data(&self, names: &[Name]) -> fs::Result<()> {
         self.restore_directories()?;
         self.unmount_new_data(names)?;
@@ -99,7 +99,7 @@ impl SharedTree {
         })
     }
 
-    /// Removes the content of scratch directories, also of those that are kept, while no script runs. Returns `false` if there was nothing to remove.
+    /// Removes the content of scratch directories, also of those that are kept, while no script runs. Returns `false` if they were empty.
     pub(in crate::sandbox) fn discard_scratch(&self) -> fs::Result<bool> {
         let names: Vec<Name> = self.data_names().iter().cloned().collect();
         self.unmount_new_data(&names)?;

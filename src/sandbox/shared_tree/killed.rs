@@ -1,4 +1,4 @@
-//! Removes what a killed run left in the tree.
+//! Removes the files of a killed run in the tree.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,28 @@ use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::progress::NAME;
 
-/// What a killed run left.
+/// A killed run whose files may be in the tree.
 pub(super) struct KilledRun {
     /// Its notes, from the lock file and the marker.
     pub(super) notes: String,
-    /// When the lock file was created, or the marker if the lock file has no notes. What is older than that is not the run's, whatever the
-    /// notes say: a script can forge them, but not the time at which a directory was created. `None` if the time is unknown.
+    /// When the lock file was created, or the marker if the lock file has no notes. Files that are older than that are not the run's, even
+    /// if the notes name them: a script can forge notes, but not the time at which a file was created. `None` if the time is unknown.
     start: Option<(i64, u32)>,
     /// Its processes that could not be killed. They may have files in the tree open.
     processes: Vec<Unkillable>,
 }
 
-/// The directories of the tree in which a killed run may have left something.
+/// The directories of the tree in which a killed run may have left files.
 struct OwnDirectories {
-    /// Those of packages.
+    /// The directories of packages.
     contents: Vec<PathBuf>,
+    /// The data directory, if it is the one that the run used.
     data: Option<PathBuf>,
 }
 
 impl SharedTree {
-    /// Waits for the processes of a killed run, and kills them if they do not end. `lock` is what it left in the lock file. `None` if there
-    /// was no such run.
+    /// Waits for the processes of a killed run, and kills them if they do not end. `lock` has its notes in the lock file. `None` if there
+    /// was no killed run.
     pub(super) fn killed_run(
         &self,
         lock: &LockNotes,
@@ -63,8 +64,8 @@ impl SharedTree {
         }))
     }
 
-    /// Whether there is a marker that may be that of a killed run. `notes` are those in the lock file. If they do not mention a link in the
-    /// place of the marker's directory, a script may have left the link, and forged the marker behind it.
+    /// Whether there is a marker that may be that of a killed run. `notes` are those in the lock file. If the marker's directory is a link
+    /// that the notes do not mention, a script may have left the link, and forged the marker behind it.
     fn is_marker_in_place(&self, notes: &str) -> fs::Result<bool> {
         let directory = self.vcap.packages();
         let links = Links::noted_in(notes).unwrap_or_default();
@@ -101,8 +102,8 @@ impl SharedTree {
             .ok_or_else(|| busy("processes of a run that was killed"))
     }
 
-    /// Removes what is neither a directory nor a link and is in the place of one of the tree's directories, except behind links: scripts may
-    /// have left those.
+    /// Removes files, FIFOs and similar that are in the place of one of the tree's directories. Removes nothing below a link, which a
+    /// script may have left.
     pub(super) fn remove_files_of_scripts(&self) -> fs::Result<()> {
         let is_link = |path: &Path| -> fs::Result<bool> {
             Ok(fs::lookup(path)?.is_some_and(|found| found.is_symlink()))
@@ -118,12 +119,12 @@ impl SharedTree {
         Ok(())
     }
 
-    /// Removes what a killed run left, according to its notes. If it has processes that cannot be killed, moves everything into a directory
-    /// that a later run removes: such a process may keep the kernel from removing it.
+    /// Removes the files that a killed run left, according to its notes. If the run has processes that cannot be killed, moves the files
+    /// into a directory that a later run removes: such a process may keep the kernel from removing them.
     pub(super) fn clear_after_killed_run(&self, killed: &KilledRun) -> Result<(), SandboxError> {
         let own = self.uncover(&killed.notes)?;
         let mut left = own.named(&killed.notes);
-        // A script may have removed it.
+        // A script may have removed the marker.
         let marker = fs::lookup(&self.marker())?;
         if let Some(end) = &marker
             && noted_directories(&killed.notes, None).is_some()
@@ -153,14 +154,14 @@ impl SharedTree {
         for process in &killed.processes {
             tracing::warn!(
                 path = %aside.display(),
-                "a process of a run that was killed cannot be killed: {process}; what that run left was moved out of the way, and a later run removes it"
+                "a process of a run that was killed cannot be killed: {process}; the files of that run were moved out of the way, and a later run removes them"
             );
         }
         Ok(())
     }
 
-    /// Removes the mounts over the tree's directories that the script of a killed run made: what is there does not belong to the tree.
-    /// Links that it made in their places have already been removed. Returns the directories that belong to the tree.
+    /// Unmounts the file systems that the script of a killed run has mounted over the tree's directories: their files do not belong to the
+    /// tree. Links in the place of these directories have already been removed. Returns the directories that belong to the tree.
     fn uncover(&self, notes: &str) -> Result<OwnDirectories, SandboxError> {
         let data = self.vcap.data();
         let boot = fs::boot();
@@ -170,7 +171,7 @@ impl SharedTree {
                 data: Some(data),
             });
         };
-        // Whether all links on the way to the directories are those from before the script.
+        // Whether all links on the way to the directories existed before the script.
         let are_links_known = Links::noted_in(notes).is_some();
         let base = fs::canonicalize(self.base())?;
         let own_data = (lock::over_data(&data, notes)? == Over::Nothing).then_some(data);
@@ -180,11 +181,11 @@ impl SharedTree {
             let is_in_base = directory
                 .strip_prefix(self.base())
                 .is_ok_and(|below| real == base.join(below));
-            // Behind an unknown link there may be a mount that no script made.
+            // Behind a link of unknown origin, a mount may be one of the machine.
             let is_place_known = are_links_known || is_in_base;
             let is_of_machine = is_place_known && unmount_of_script(&real, noted)?;
             let is_in_other = own_data.is_none() && directory.starts_with(self.vcap.data());
-            // A script may have created it again.
+            // The directory itself counts if it is the noted one. Otherwise, a script may have created it again.
             let is_own = is_place_known && !is_of_machine && !is_in_other;
             if is_own || Glimpse::of(&real)?.is_some_and(|found| noted.is_at(&found)) {
                 contents.push(directory);
@@ -196,8 +197,8 @@ impl SharedTree {
         })
     }
 
-    /// What is older than the end of the last process, according to the marker. The tree was empty when the marker was created, and the
-    /// parent of a script sets its mtime when the last process has ended: so the script created what is older.
+    /// The entries that are older than the end of the last process, which is the marker's mtime: the parent of a script sets it. The tree
+    /// was empty when the run created the marker, so scripts have created these entries.
     fn older_than(&self, end: (i64, i64), own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
         let mut older = Vec::new();
         for entry in self.entries_of(own)? {
@@ -212,7 +213,7 @@ impl SharedTree {
 }
 
 impl OwnDirectories {
-    /// What notes name in these directories.
+    /// The paths in these directories that notes name.
     fn named(&self, notes: &str) -> Vec<PathBuf> {
         let mut named = Vec::new();
         for line in notes.lines() {
@@ -228,8 +229,8 @@ impl OwnDirectories {
     }
 }
 
-/// Unmounts what the script of a killed run has mounted over a directory. Returns whether a file system of the machine is mounted there
-/// that was not when the run noted the directory.
+/// Unmounts file systems that the script of a killed run has mounted over a directory. Returns whether a file system of the machine is
+/// mounted there that was not mounted when the run noted the directory.
 fn unmount_of_script(directory: &Path, noted: NotedDirectory<'_>) -> fs::Result<bool> {
     loop {
         match Over::of(directory, noted, &fs::mount_points().unwrap_or_default())? {
@@ -241,7 +242,8 @@ fn unmount_of_script(directory: &Path, noted: NotedDirectory<'_>) -> fs::Result<
 }
 
 impl KilledRun {
-    /// Drops the paths of what existed before the run. Unmounts what is mounted there first: what it covers counts.
+    /// Drops the paths of files that existed before the run. First unmounts file systems that are mounted over them, to examine the covered
+    /// files.
     fn keep_only_own(&self, paths: &mut Vec<PathBuf>) -> fs::Result<()> {
         let Some(start) = self.start else {
             return Ok(());
@@ -256,7 +258,7 @@ impl KilledRun {
             }
             tracing::warn!(
                 path = %path.display(),
-                "the notes of a run that was killed list what is older than that run; it was not removed"
+                "the notes of a run that was killed list a file that is older than that run; it was not removed"
             );
         }
         *paths = own;

@@ -1,4 +1,4 @@
-//! Which of the tree's directories are links. The script of a killed run may have replaced a directory with a link to one of the host,
+//! The links among the tree's directories. The script of a killed run may have replaced a directory with a link to a directory of the host,
 //! in which the next run must change nothing.
 
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ impl Links {
         serde_json::from_str(line).ok()
     }
 
-    /// The target of a directory that is a link now and was not this link.
+    /// The target of a directory, if it is a link now, but not one of these links.
     pub(super) fn new_target(&self, base: &Path, directory: &Path) -> fs::Result<Option<PathBuf>> {
         let is_it = |below: &Path| directory.strip_prefix(base).is_ok_and(|it| it == below);
         let noted = self.0.iter().find(|(below, _)| is_it(below));
@@ -49,7 +49,7 @@ impl Links {
         Ok(target(directory)?.filter(|target| Some(target) != noted))
     }
 
-    /// Removes directories that are links now and were not these links. The targets of the links stay as they are.
+    /// Removes those of the directories that are links now, but not these links. The targets of the links stay as they are.
     pub(super) fn remove_new(&self, base: &Path, directories: &[PathBuf]) -> fs::Result<()> {
         for directory in directories {
             if let Some(target) = self.new_target(base, directory)? {

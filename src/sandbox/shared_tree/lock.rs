@@ -1,6 +1,6 @@
-//! The lock file of the shared tree, which is the real base directory where scripts compile without namespaces. Its first line names
-//! the run that holds the lock. The notes of the marker file follow: the names of what the run has created in the tree. They are in both
-//! files, because a script may remove or replace the directory that contains the marker.
+//! The lock file of the shared tree. Its first line names the run that holds the lock. The notes of the marker file follow: the names of
+//! the packages and directories that the run has created in the tree. They are in both files, because a script may remove or replace the
+//! directory that contains the marker.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -22,19 +22,20 @@ pub(super) const LOCK: &str = ".bosh-agent-compile.lock";
 /// The maximum number of attempts. An attempt fails if another run ends at the same moment and removes the directory.
 const ATTEMPTS: usize = 100;
 
-/// How much of the file with notes to read, in bytes. A script may have written into it.
+/// The maximum number of bytes that are read of a file with notes, because a script may have written into it.
 pub(super) const LIMIT: u64 = 1024 * 1024;
 
-/// What a killed run has left in the lock file.
+/// The notes of a killed run in the lock file.
 #[derive(Debug, Default)]
 pub(super) struct LockNotes {
-    /// Its notes; empty if there are none.
+    /// The notes; empty if there are none.
     pub(super) text: String,
-    /// The file before it was opened. Opening it to write may copy it to the upper layer of an overlay, with a new time of creation.
+    /// The metadata of the file before it was opened for writing, which may copy it to the upper layer of an overlay, with a new time of
+    /// creation.
     pub(super) file: Option<Glimpse>,
 }
 
-/// Creates the data directory and locks the tree. `who` is reported to other runs. Also returns the notes of a killed run in the file.
+/// Creates the data directory and locks the tree. `who` describes this run to other runs. Also returns the notes of a killed run.
 pub(super) fn lock(
     vcap: &Vcap,
     who: &str,
@@ -50,7 +51,7 @@ pub(super) fn lock(
         let before = Glimpse::of(&path)?;
         let mut file = match fs::open_regular(options.clone(), &path) {
             Ok(Some(file)) => file,
-            // A script left something else.
+            // A script left another kind of file there.
             Ok(None) => {
                 fs::remove_tree(&path)?;
                 continue;
@@ -75,13 +76,13 @@ pub(super) fn lock(
             }
         }
         let found = file.metadata().at("examine", &path)?;
-        // A script has made a second hard link: the notes would also be written into the file at that path.
+        // A script has made a second hard link, so writing notes would also change the file at that path.
         if found.nlink() > 1 {
             fs::remove_file(&path)?;
             continue;
         }
         let inode = found.ino();
-        // The previous holder removes the file before it unlocks it: then the locked file has no name any more.
+        // Try again if the locked file has no name any more: its previous holder removes the file before unlocking it.
         if fs::lookup(&path)?.is_some_and(|metadata| metadata.ino() == inode) {
             let text = take_over(&mut file, who, &path)?;
             let notes = LockNotes { text, file: before };
@@ -112,8 +113,8 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
     let Ok(Some(file)) = fs::open_regular_to_read(marker) else {
         return Ok(());
     };
-    // The script has replaced `packages` with a link, so `marker` is a path through that link: its file is not our marker. This run
-    // removes the link when it has the lock.
+    // Ignore the marker if a script has replaced `packages`, its directory, with a link: then it is not the agent's file. This run removes
+    // the link when it has the lock.
     if let Some(noted) = noted_links(vcap)
         && noted.new_target(vcap.base(), &vcap.packages())?.is_some()
     {
@@ -134,7 +135,7 @@ pub(super) fn check_data(vcap: &Vcap, marker: &Path) -> Result<(), SandboxError>
     }
 }
 
-/// What has been mounted over the data directory since a run wrote `text`, the notes in a marker or lock file.
+/// Whose file system has been mounted over the data directory since a run wrote `text`, the notes in a marker or lock file.
 pub(super) fn over_data(data: &Path, text: &str) -> fs::Result<Over> {
     let Some([.., noted]) = noted_directories(text, fs::boot().as_deref()) else {
         return Ok(Over::Nothing);
@@ -149,8 +150,8 @@ pub(super) fn noted_links(vcap: &Vcap) -> Option<Links> {
     Links::noted_in(&text_of(&mut file).ok()?)
 }
 
-/// Writes the name of the holder and the notes. If this fails or the process is killed, the old notes remain readable, provided that the new
-/// notes begin with the same lines.
+/// Writes the name of the holder and the notes. If this fails or the process is killed, the old notes remain readable, provided that the
+/// new notes begin with the same lines.
 pub(super) fn write(file: &mut File, who: &str, notes: &str) -> io::Result<()> {
     let text = format!("{who}\n{notes}");
     if text_of(file)? == text {
@@ -174,12 +175,12 @@ fn notes_in(text: &str) -> String {
     notes.unwrap_or_default().to_owned()
 }
 
-/// What the holder of the lock has written about itself. The process of a script of a killed run may also hold the lock: that process has
-/// written nothing, so it is looked up and named.
+/// Describes the holder of the lock, from the first line of the file. A process of a killed run's script may hold the lock instead: it is
+/// looked up and named, because it has written nothing.
 fn holder(file: &mut File, path: &Path) -> String {
     let text = text_of(file).unwrap_or_default();
     let written = match text.lines().next().unwrap_or_default().trim() {
-        "" => "it has not said who it is",
+        "" => "its name is unknown",
         holder => holder,
     };
     match process::holder_except(path, written) {

@@ -1,9 +1,10 @@
-//! The marker file: it names what a run puts into the tree, before it does, so that the run after a killed one can remove it.
+//! The marker file. Before a run puts a package or directory into the tree, it notes the name there, so that the run after a killed one can
+//! remove it.
 //!
 //! ```text
-//! #links [["PATH", "TARGET"]]  which of the tree's directories were links
-//! #directories 11 12 … 7 7 …   inodes of the tree's directories, and of the data directory; the boot id of the kernel; their devices, and
-//!                              what is mounted there (type, source and directory)
+//! #links [["PATH", "TARGET"]]  those of the tree's directories that were links
+//! #directories 11 12 … 7 7 …   the inodes of the tree's directories and of the data directory; the boot ID of the kernel; their devices;
+//!                              the file systems that are mounted there (type, source and directory)
 //! NAME                         a package
 //! data/NAME                    another directory in the data directory
 //! ```
@@ -37,15 +38,15 @@ impl SharedTree {
         })
     }
 
-    /// Opens the marker, which may be a new file. The agent holds a lock on it until the end of the run: another run, which may have found
-    /// no lock file, must not take the scripts of this one for those of a killed run.
+    /// Opens the marker, which may be a new file, and writes to it. The agent holds a lock on the marker until the end of the run: another
+    /// run, which may have found no lock file, must not mistake the scripts of this run for those of a killed one.
     fn with_marker(&self, write: impl FnOnce(&File) -> io::Result<()>) -> fs::Result<()> {
         let path = self.marker();
         // This lock also prevents two packages from writing at the same position.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let marker = open(&path)?;
         write(&marker).at("write", &path)?;
-        // If a script has locked a file that it has put there, the lock on the previous one is kept: a process may still find that.
+        // Keep the lock on the previous marker if a script has put a file there and locked it: another run may still find the previous one.
         if marker.try_lock_shared().is_ok() {
             *held = Some(marker);
         }
@@ -88,10 +89,11 @@ impl SharedTree {
     }
 }
 
-/// Opens the marker, after removing what a script has put into its place. Fails if a process of a script puts something else there meanwhile.
+/// Opens the marker. First removes a link or another kind of file that a script has put into its place. Fails if a process of a script does
+/// so again meanwhile.
 pub(super) fn open(marker: &Path) -> fs::Result<File> {
     uncover(marker)?;
-    // A link, also a hard link, could lead to a file of the host.
+    // A symbolic link, or another hard link, could lead to a file of the host.
     let is_replaced = |found: std::fs::Metadata| !found.is_file() || found.nlink() > 1;
     if fs::lookup(marker)?.is_some_and(is_replaced) {
         fs::remove_tree(marker)?;

@@ -1,4 +1,4 @@
-//! Mounts in the tree that are not this run's.
+//! Mounts in the tree: those that scripts of this run have left, and those of packages of another agent.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use crate::fs;
 use crate::release::Name;
 use crate::sandbox::error::SandboxError;
 
-/// How many mounts to remove, one after the other, before the agent gives up.
+/// The maximum number of mounts that are unmounted, one after the other.
 const LIMIT: usize = 10_000;
 
 impl SharedTree {
-    /// Refuses to remove packages of another agent that contain mounts, or that are in a mount over one of the tree's directories: a script
-    /// may have mounted a directory of the host there.
+    /// Checks that no packages of another agent contain mounts, or are in a mount over one of the tree's directories: a script may have
+    /// mounted a directory of the host there, and `--force` would remove its files.
     pub(super) fn check_no_mounts(&self) -> Result<(), SandboxError> {
         let real = |entry: &PathBuf| {
             let parent = fs::canonicalize(fs::parent(entry)).ok()?;
@@ -36,8 +36,8 @@ impl SharedTree {
         }
     }
 
-    /// Unmounts what scripts have mounted during this run over the directories that contain theirs, or above them. Resolves no path before
-    /// that: a file system that does not respond would block this process.
+    /// Unmounts file systems that scripts have mounted during this run over the tree's directories, or above them. Resolves no path before
+    /// that, because a file system that does not respond would block this process.
     pub(super) fn unmount_covering(&self) -> fs::Result<()> {
         let [base, data, ..] = self.pinned.as_slice() else {
             return Ok(());
@@ -55,24 +55,24 @@ impl SharedTree {
         )
     }
 
-    /// Unmounts what scripts have mounted during this run: over the tree's directories or above them, and in all directories of
-    /// packages or in those of one. A package directory that contains a mount that cannot be removed is set aside.
+    /// Unmounts file systems that scripts have mounted during this run: over the tree's directories or above them, and in the directories
+    /// of `package` or, if it is `None`, of all packages. If a file system cannot be unmounted, sets aside the directory that contains it.
     pub(super) fn unmount_new(&self, package: Option<&Name>) -> fs::Result<()> {
         let entry = |mount: &Path| self.entry_above(mount);
         self.unmount_new_where(|| self.in_tree(package), entry)
     }
 
-    /// Unmounts what the script of a package has left in its directories, and over or above those of all packages. Nothing is removed. A
-    /// file system that does not respond would block each look at its files.
+    /// Unmounts file systems that the script of a package has left in the package's directories, over the tree's directories, or above
+    /// them. Removes nothing. Must precede the use of the files: a file system that does not respond would block it.
     ///
     /// # Errors
-    /// If that is not allowed.
+    /// A file system cannot be unmounted.
     pub(crate) fn unmount_left(&self, package: &Name) -> fs::Result<()> {
         self.unmount_covering()?;
         self.unmount_new_where(|| self.in_tree(Some(package)), |_| None)
     }
 
-    /// Unmounts what scripts have mounted during this run over or in these other directories in the data directory.
+    /// Unmounts file systems that scripts have mounted during this run over or in these other directories in the data directory.
     pub(super) fn unmount_new_data(&self, names: &[Name]) -> fs::Result<()> {
         self.unmount_covering()?;
         self.unmount_new_where(
@@ -84,7 +84,8 @@ impl SharedTree {
         )
     }
 
-    /// Unmounts new mounts. One that cannot be unmounted is an error, unless `set_aside` returns a tree with it, which is then set aside.
+    /// Unmounts those of the new mounts that are `is_ours`. If one cannot be unmounted, sets aside the tree that `set_aside` returns for
+    /// it; without a tree, this is an error.
     fn unmount_new_where<F: Fn(&Path) -> bool>(
         &self,
         is_ours: impl FnOnce() -> F,
@@ -152,7 +153,7 @@ impl SharedTree {
         }
     }
 
-    /// The paths without links of other directories in the data directory, and of those in which scratch is kept.
+    /// The paths, without links, of other directories in the data directory, and of directories in which scratch is kept.
     fn data_directories(&self, names: &[Name]) -> Vec<PathBuf> {
         let data = self.vcap.data();
         let data = fs::canonicalize(&data).unwrap_or(data);

@@ -1,5 +1,5 @@
-//! Lines of the marker file and of the lock file. Both files name what a run puts into the tree, so that the next run can remove it if
-//! this run is killed. The lock file repeats the lines in case a script removes the marker file.
+//! The notes: lines in the marker file and in the lock file. They name the packages and directories that a run puts into the tree, so that
+//! the next run can remove them if this run is killed. The lock file repeats the lines in case a script removes the marker file.
 
 use rustix::fs::major;
 
@@ -18,7 +18,7 @@ pub(super) const DATA: &str = "data/";
 /// The number of a device, and the inode number of a directory on it.
 pub(super) type Id = (u64, u64);
 
-/// The word for a volume that is unknown.
+/// The word for an unknown volume.
 const NO_VOLUME: &str = "-";
 
 /// A directory as the marker file or the lock file identifies it.
@@ -28,7 +28,7 @@ pub(super) struct NotedDirectory<'a> {
     /// The number of the device. `None` if it is unknown: a device may get another number when the machine restarts, and files of older
     /// versions do not have it.
     device: Option<&'a str>,
-    /// What was mounted, as [`Glimpse::volume`] describes it.
+    /// The file system that was mounted, as [`Glimpse::volume`] describes it.
     volume: Option<&'a str>,
 }
 

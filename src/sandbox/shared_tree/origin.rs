@@ -1,25 +1,26 @@
-//! Whose file system is mounted over a directory of the tree: that of a killed run's script, which covers what the run used, or one of
-//! the machine.
+//! Determines whose file system is mounted over a directory of the tree: one that a killed run's script has mounted over the run's files,
+//! or one of the machine.
 
 use std::path::Path;
 
 use super::notes::NotedDirectory;
 use crate::fs::{self, Covered, Glimpse, MountPoint};
 
-/// What is mounted over a directory of the tree.
+/// A file system that is mounted over a directory of the tree, by its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Over {
-    /// Nothing, or what was mounted there when the killed run noted the directory.
+    /// None, or the one that was mounted there when the killed run noted the directory.
     Nothing,
     /// A file system that covers the noted directory: the script of the killed run has mounted it.
     OfScript,
-    /// Another file system of the machine: the noted directory no longer exists at this path. An example is a new file system in memory after
-    /// the restart of a container. The killed run has left nothing in it.
+    /// Another file system of the machine, such as a new one in memory after the restart of a container: the noted directory no longer
+    /// exists at this path. The killed run has left no files in it.
     OfMachine,
 }
 
 impl Over {
-    /// What is mounted over a directory, whose path has no links, since notes identified it. Asks no file system that may not respond.
+    /// Determines whose file system has been mounted over a directory since notes identified it. The directory's path must have no links.
+    /// Does not wait for a file system that does not respond.
     pub(super) fn of(
         directory: &Path,
         noted: NotedDirectory<'_>,
@@ -37,7 +38,7 @@ impl Over {
         }
         Ok(match fs::covered(directory) {
             Covered::Directory(id) if !noted.has(id) => Self::OfMachine,
-            // A script has the same privileges, so it could not have mounted anything either.
+            // This process may not mount. Scripts have the same privileges, so no script has mounted the file system.
             Covered::NotAllowed => Self::OfMachine,
             Covered::Directory(_) | Covered::Unknown => Self::OfScript,
         })

@@ -1,14 +1,14 @@
-//! The marker and the lock file, after a script could change them.
+//! Makes the marker and the lock file usable after scripts, which can cover or protect them.
 
 use std::path::Path;
 
 use crate::fs;
 
-/// Unmounts what a script has mounted over a file of the agent, and clears the flags that protect the file and its directory from changes.
-/// Does nothing to other kinds of files in its place.
+/// Unmounts file systems that a script has mounted over a file of the agent, and clears the flags that protect the file and its directory
+/// from changes. Another kind of file in its place stays.
 pub(super) fn uncover(path: &Path) -> fs::Result<()> {
     unmount_all(path)?;
-    // If that is not allowed, the use of the file may be.
+    // Ignore a failure: the file may be usable nevertheless.
     let _ = fs::clear_flags(fs::parent(path));
     let _ = fs::clear_flags(path);
     Ok(())
@@ -18,7 +18,7 @@ pub(super) fn uncover(path: &Path) -> fs::Result<()> {
 pub(super) fn unmount_all(path: &Path) -> fs::Result<()> {
     while fs::is_mount_point(path)? {
         fs::unmount(path)?;
-        tracing::warn!(path = %path.display(), "unmounted what a packaging script has mounted over a file or directory of the agent");
+        tracing::warn!(path = %path.display(), "unmounted a file system that a packaging script has mounted over a file or directory of the agent");
     }
     Ok(())
 }

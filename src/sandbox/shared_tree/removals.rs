@@ -1,4 +1,4 @@
-//! Removes trees on a thread of its own, so that no package waits for that.
+//! Removes trees on a separate thread, so that no package waits for their removal.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use crate::diag::Chain;
 use crate::fs::{self, Context};
 
-/// How long to wait for removals if space is short. A removal may take longer, or forever if a disk does not respond.
+/// How long to wait for removals if space is short. A removal may take longer, and it never ends if a disk does not respond.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How often to look at the free space and for a stop.
+/// How often the free space and a stop are checked.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The trees that are being removed.
@@ -23,7 +23,7 @@ pub(super) struct Removals {
     pending: Arc<Pending>,
 }
 
-/// How many trees are not removed yet.
+/// The number of trees that are not removed yet.
 #[derive(Debug, Default)]
 struct Pending {
     count: Mutex<usize>,
@@ -41,7 +41,7 @@ impl Pending {
     }
 }
 
-/// Counts a removal as ended when dropped: also after a panic, so that nothing waits for it.
+/// Counts a removal as ended when dropped, also after a panic: otherwise, others would wait for it forever.
 struct Ended<'a>(&'a Pending);
 
 impl Drop for Ended<'_> {
@@ -58,10 +58,10 @@ struct Remover {
     thread: JoinHandle<()>,
 }
 
-/// A tree that was set aside.
+/// A tree that was set aside and is going to be removed.
 #[derive(Debug)]
 pub(super) struct Doomed {
-    /// The directory that contains it. A script may put a link to one of the host at the path of this directory.
+    /// The directory that contains the tree. It is open, because a script may replace its path with a link to a directory of the host.
     directory: OwnedFd,
     path: PathBuf,
 }
@@ -76,7 +76,7 @@ impl Doomed {
         })
     }
 
-    /// If that fails, the next run tries again.
+    /// Removes the tree. A failure is logged, and the next run tries again.
     fn remove(self) {
         let removed = fs::remove_tree_in(self.directory.as_fd(), &self.path);
         if let Err(error) = removed {
@@ -91,7 +91,7 @@ impl Doomed {
 }
 
 impl Removals {
-    /// Removes a tree whose name nothing else uses. Does not wait for that, if a thread can be started.
+    /// Removes a tree that has a name of its own, on the thread. Removes it at once if no thread can be started.
     pub(super) fn add(&self, tree: Doomed) {
         let mut remover = self.remover();
         if remover.is_none() {
@@ -108,13 +108,13 @@ impl Removals {
             .for_each(|tree| self.pending.remove(tree));
     }
 
-    /// Waits for the removals that have begun, up to a minute, while `is_short` and not `stop`.
+    /// Waits for pending removals, up to a minute, while `is_short` returns true and `stop` does not.
     pub(super) fn wait_while(&self, is_short: &dyn Fn() -> bool, stop: &dyn Fn() -> bool) {
         let start = Instant::now();
         let mut count = self.pending.count();
         while *count > 0 {
             drop(count);
-            // The disk may not respond.
+            // Call `is_short` last, and without the lock: the disk may not respond.
             if stop() || start.elapsed() >= LIMIT || !is_short() {
                 return;
             }
@@ -137,7 +137,7 @@ impl Removals {
         }
     }
 
-    /// Whether trees are being removed, or were since the last call of [`finish`](Self::finish).
+    /// Whether a tree was added since the last call of [`finish`](Self::finish).
     #[cfg(test)]
     pub(super) fn has_begun(&self) -> bool {
         self.remover().is_some()

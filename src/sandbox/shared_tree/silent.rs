@@ -1,5 +1,6 @@
-//! File systems that are mounted over the directories of the tree and do not respond, for example because the process behind a FUSE mount
-//! has ended. A look at one of their files would fail or block the agent, so the table of mounts and the notes of a killed run decide.
+//! Detects file systems that are mounted over the directories of the tree and do not respond, for example because the process behind a FUSE
+//! mount has ended. Examining their files would fail or block the agent. The table of mounts and the notes of a killed run show whether its
+//! script has mounted them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,17 +14,17 @@ use crate::fs;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::look::Response;
 
-/// How many mounts on top of each other to unmount, before the agent gives up.
+/// The maximum number of mounts on top of each other that are unmounted.
 const LIMIT: usize = 100;
 
-/// Says for each of some directories how its file system responds.
+/// Returns for each directory whether its file system responds.
 pub(crate) type Responses<'a> = &'a dyn Fn(&[PathBuf]) -> Vec<Response>;
 
 /// A directory over which a file system is mounted that does not respond.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SilentMount {
     pub(super) directory: PathBuf,
-    /// How long the agent has waited. `None` if its server has ended.
+    /// How long the agent has waited. `None` if the file system's server has ended.
     limit: Option<Duration>,
 }
 
@@ -36,13 +37,13 @@ impl From<SilentMount> for SandboxError {
     }
 }
 
-/// Whether a directory is among the silent ones.
+/// Whether one of these mounts is over this directory.
 pub(super) fn has(silent: &[SilentMount], directory: &Path) -> bool {
     silent.iter().any(|it| it.directory == directory)
 }
 
-/// Unmounts what the script of a killed run has mounted over the tree's directories and does not respond. Returns the directories over
-/// which other file systems are mounted that do not respond.
+/// Unmounts file systems that do not respond and that the script of a killed run has mounted over the tree's directories. Returns the other
+/// mounts over these directories that do not respond.
 pub(super) fn unmount_left(
     vcap: &Vcap,
     responses: Responses<'_>,
@@ -65,7 +66,7 @@ pub(super) fn unmount_left(
     Ok([silent, inner].concat())
 }
 
-/// Like [`unmount_left`], for some directories. `others` do not respond either.
+/// Like [`unmount_left`], for some of the tree's directories. `others` are mounts that are known not to respond.
 fn unmount_left_among(
     vcap: &Vcap,
     directories: &[PathBuf],
@@ -92,16 +93,16 @@ fn unmount_left_among(
     Ok(silent)
 }
 
-/// Whether the script of a killed run has mounted what is mounted over a directory, according to the run's notes.
+/// Whether the script of a killed run has mounted the file system over a directory, according to the run's notes.
 fn is_left(vcap: &Vcap, directory: &Path, notes: &str) -> Result<bool, SandboxError> {
     let Some(real) = real(directory)? else {
         return Ok(false);
     };
-    // A link is not followed.
+    // Do not follow a link.
     if !fs::is_mount_point(&real)? {
         return Ok(false);
     }
-    // Only the agent uses this directory.
+    // Only this agent uses this directory, so only a script can have mounted a file system there.
     if directory == vcap.data().join(TEMPORARY) {
         return Ok(true);
     }
@@ -122,7 +123,7 @@ fn is_left(vcap: &Vcap, directory: &Path, notes: &str) -> Result<bool, SandboxEr
     }
 }
 
-/// The notes in files whose directories respond.
+/// The notes in the lock file and the marker, if their directories respond.
 fn notes(vcap: &Vcap, silent: &[SilentMount]) -> String {
     let files = [(vcap.data(), lock::LOCK), (vcap.packages(), MARKER)];
     let readable = files.iter().filter(|(above, _)| !has(silent, above));
@@ -133,11 +134,11 @@ fn notes(vcap: &Vcap, silent: &[SilentMount]) -> String {
     texts.collect::<Vec<_>>().join("\n")
 }
 
-/// Those of some directories that are mounts, or links, and do not respond. All directories above them must respond.
+/// Those of the directories that are mounts or links and do not respond. All directories above them must respond.
 fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<SilentMount> {
     let mounts = fs::mount_points().unwrap_or_default();
     let may_be_silent = |directory: &&PathBuf| {
-        // A directory that this user cannot examine is reported by the tier that needs it.
+        // Ignore a directory that this user cannot examine: a tier that needs it reports it.
         let mounted = real(directory).ok().flatten();
         let is_mounted = mounts
             .iter()
@@ -159,21 +160,21 @@ fn silent_among(directories: &[PathBuf], responses: Responses<'_>) -> Vec<Silent
     silent.collect()
 }
 
-/// The first of some directories over which a file system is mounted that does not respond.
+/// Finds the outermost mount over some directories that does not respond.
 pub(super) fn first_among(
     directories: &[PathBuf],
     responses: Responses<'_>,
 ) -> Option<SilentMount> {
     let depth = |directory: &PathBuf| directory.components().count();
     let mut directories = directories.to_vec();
-    // The outer ones first: a look at what is in a silent one would block this process.
+    // Outermost first: examining a directory below a silent mount would block this process.
     directories.sort_by_key(|it| (depth(it), it.clone()));
     directories.dedup();
     let mut levels = directories.chunk_by(|one, other| depth(one) == depth(other));
     levels.find_map(|level| silent_among(level, responses).into_iter().next())
 }
 
-/// The path of a directory without links above it; `None` if there is nothing above it.
+/// The path of a directory with the links above it resolved. `None` if the directory above it does not exist.
 fn real(directory: &Path) -> Result<Option<PathBuf>, SandboxError> {
     let above = fs::if_there(fs::canonicalize(fs::parent(directory)).map(Some))?;
     Ok(above

@@ -77,7 +77,7 @@ enum UploadPiece {
 }
 
 impl UploadedBlobs {
-    /// Removes unfinished uploads of an earlier process in the directory, which may be missing.
+    /// Removes unfinished uploads of an earlier process. The directory may be missing; the first upload creates it.
     pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
         let directory: Arc<Path> = directory.into();
         let path = Arc::clone(&directory);

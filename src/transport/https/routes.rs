@@ -62,7 +62,7 @@ impl Routes {
             return unauthorized();
         }
         if !login.succeed() {
-            // The connection is being closed. A request that starts now would get no reply.
+            // Refuse the request, because the connection is being closed: it would get no reply.
             return closing(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         match (blob, request.method()) {

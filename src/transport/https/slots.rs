@@ -84,9 +84,8 @@ impl Slots {
         self.open.len() < self.limit || self.open.values().any(|slot| slot.login.is_new())
     }
 
-    /// Adds a connection. If there are too many, [closes one](Self::close_one), which is the new
-    /// connection if all others have logged in. Returns the number and the login state of the new
-    /// connection.
+    /// Adds a connection. If there are too many, [closes one](Self::close_one): the new connection if
+    /// all others have logged in. Returns the number and the login state of the new connection.
     pub(super) fn open(&mut self, peer: IpAddr) -> (u64, Arc<Login>) {
         let (number, login) = (self.next, Arc::new(Login::default()));
         self.next += 1;
@@ -101,11 +100,10 @@ impl Slots {
         (number, login)
     }
 
-    /// Closes the oldest connection that has not logged in, of the peer with the most connections
-    /// that have not logged in.
+    /// Of the peer with the most connections that have not logged in, closes the oldest of these.
     pub(super) fn close_one(&mut self) {
         while let Some(number) = self.oldest_of_largest_peer() {
-            // If this is false, the connection has just logged in.
+            // If the connection has just logged in, it stays, and the next one is tried.
             let is_closed = self
                 .open
                 .get(&number)

@@ -26,7 +26,7 @@ pub(super) struct Pool {
     statistics: OnceLock<Arc<Statistics>>,
     logged: Throttle,
     stop: CancellationToken,
-    /// Canceled when another connection has replaced this one, so that its failures are no news.
+    /// Canceled when another connection has replaced this one. Its failures are then logged at the level `debug`.
     retired: CancellationToken,
 }
 
@@ -69,7 +69,7 @@ impl Pool {
         let _ = self.statistics.set(statistics);
     }
 
-    /// From now on, failures are logged at the level `debug`.
+    /// From now on, logs failures at the level `debug`.
     pub(super) fn retire(&self) {
         self.retired.cancel();
     }

@@ -11,8 +11,8 @@ in_tiers!(hundreds_of_mounts_with_long_names_keep_their_files: NAMESPACE USERNS_
 in_tiers!(mount_over_a_directory_in_forged_notes_is_only_unmounted: LANDLOCK_OF_ROOT NONE);
 in_tiers!(stop_with_left_mounts_ends_within_the_grace_time: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER LANDLOCK_OF_ROOT NONE);
 
-/// Lets the script of `lib` mount a directory of the host at a path in `$scratch`, its scratch directory. A dependent then removes everything
-/// in the scratch directory.
+/// Lets the script of `lib` mount a directory of the host at a path in `$scratch`, its scratch directory. A dependent then removes
+/// everything in the scratch directory.
 fn assert_scratch_is_safe(tier: Tier, at: &str) {
     for is_kept in [false, true] {
         let Some(site) = Site::new(tier) else {
@@ -99,7 +99,7 @@ mod bodies {
                 "echo x > $BOSH_INSTALL_TARGET/file",
             ))
             .succeeds()
-            .says("list what is older than that run");
+            .says("list a file that is older than that run");
         assert_eq!(listed(jobs.clone()), [jobs.join("file")]);
     }
 
