@@ -141,7 +141,7 @@ async fn one(
         }
         mounted.push((tree.as_path(), paths));
     }
-    sandbox.provided(&place).unwrap();
+    sandbox.record_dependencies(&place).unwrap();
     let mut script = Script {
         spec: Spec {
             program: "date".to_owned(),
@@ -149,7 +149,7 @@ async fn one(
             directory: vcap.compile(),
             umask: 0o022,
             nice: 0,
-            hold: sandbox.hold(),
+            process_lock: sandbox.process_lock(),
             grace: Duration::from_secs(1),
             view: None,
             rules: None,

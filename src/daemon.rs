@@ -20,7 +20,7 @@ use crate::machine::bootstrap::{self, BootstrapError, Platform};
 use crate::machine::settings::{LoadError, LoadedSettings, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
-use crate::sandbox::{Isolation, Look, SandboxError, UserNamespace};
+use crate::sandbox::{Isolation, PathLookup, SandboxError, UserNamespace};
 use crate::transport::TransportError;
 use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
@@ -185,9 +185,9 @@ async fn check_directories(
 ) -> Result<bool, DaemonError> {
     let (vcap, agent, cancel) = (vcap.clone(), agent.clone(), stop.clone());
     let checking = runtime::spawn_blocking("mounts", move || {
-        let look = Look::at_mounts(&agent, &cancel);
-        sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &look)?;
-        isolation.check_data(&vcap, &look)
+        let lookup = PathLookup::at_mounts(&agent, &cancel);
+        sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &lookup)?;
+        isolation.check_data(&vcap, &lookup)
     });
     match checking.await? {
         Ok(_) => Ok(true),
@@ -204,7 +204,7 @@ async fn check_directories(
 /// same requests.
 fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     let path = vcap.agent_lock();
-    match fs::create_dir_all(&vcap.bosh()).and_then(|()| fs::hold(&path)) {
+    match fs::create_dir_all(&vcap.bosh()).and_then(|()| fs::try_lock_file(&path)) {
         Ok(Some(held)) => Ok(Some(held)),
         Ok(None) => Err(DaemonError::Running { path }),
         Err(error) => {

@@ -19,12 +19,12 @@ mod landlock;
 mod landlocked;
 mod left_mounts;
 mod locked;
-mod look;
 mod mount;
 mod mount_view;
 mod named;
 mod namespaces;
 mod own_proc;
+mod path_lookup;
 mod place;
 mod progress;
 mod protect;
@@ -54,10 +54,10 @@ pub(crate) use copy::CopyEnd;
 pub(crate) use error::SandboxError;
 pub use landlocked::Landlocked;
 pub(crate) use landlocked::ReplacedCopy;
-pub(crate) use look::{LOOK_LIMIT, Look, LookError};
 pub(crate) use namespaces::PROCESSES;
 pub use namespaces::{NamespaceOptions, Namespaces};
 pub(crate) use own_proc::{has_proc, mount_proc_before_threads};
+pub(crate) use path_lookup::{LOOKUP_LIMIT, LookupError, PathLookup};
 pub(crate) use place::Place;
 pub(crate) use question::FileKind;
 pub(crate) use replace::replace_this_process;
@@ -242,10 +242,10 @@ impl Sandbox {
     ///
     /// # Errors
     /// A dependency cannot be examined.
-    pub fn provided(&self, place: &Place) -> Result<(), SandboxError> {
+    pub fn record_dependencies(&self, place: &Place) -> Result<(), SandboxError> {
         match (self, &place.tier) {
             (Self::Landlocked(landlocked), TierPlace::Landlock(place)) => {
-                landlocked.provided(place)
+                landlocked.record_dependencies(place)
             }
             _ => Ok(()),
         }
@@ -323,9 +323,9 @@ impl Sandbox {
 
     /// The file that a script's parent keeps locked while the script has processes.
     #[must_use]
-    pub fn hold(&self) -> PathBuf {
+    pub fn process_lock(&self) -> PathBuf {
         match self {
-            Self::Namespaces(namespaces) => namespaces.hold(),
+            Self::Namespaces(namespaces) => namespaces.process_lock(),
             Self::Landlocked(landlocked) => landlocked.tree().marker(),
             Self::Sequential(sequential) => sequential.tree().marker(),
         }

@@ -464,7 +464,7 @@ fn sandbox() {
     let at = || path("/var/vcap/x");
     for step in [
         Step::ReadOrders,
-        Step::Hold(at()),
+        Step::LockProcesses(at()),
         Step::AdoptOrphans,
         Step::ListenForSignals,
         Step::SeparateUsers,

@@ -547,7 +547,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&temporary.path().join("vcap"));
         let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
-        let marker = Sandbox::from(killed).hold();
+        let marker = Sandbox::from(killed).process_lock();
         // `prepare` waits for this process of a script of the killed agent.
         let mut process = process::start_holder("sandbox-child", &marker);
         let compiler = PackageCompiler::new(CompilerOptions {

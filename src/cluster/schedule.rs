@@ -52,7 +52,7 @@ pub(crate) struct Limits {
 
 /// Receives the events of a run.
 pub(crate) trait ClusterCaller {
-    fn hear(&mut self, event: ClusterEvent);
+    fn on_event(&mut self, event: ClusterEvent);
 
     /// Whether the files of this package are still needed after another package has failed.
     fn still_wants(&self, id: Id) -> bool;
@@ -164,10 +164,10 @@ impl Run<'_> {
             let Some(id) = self.queue.next() else { return };
             if self.shared.provide(id) {
                 self.queue.done(id);
-                caller.hear(ClusterEvent::Provided(id));
+                caller.on_event(ClusterEvent::Provided(id));
                 continue;
             }
-            caller.hear(ClusterEvent::Started(id));
+            caller.on_event(ClusterEvent::Started(id));
             let shared = Arc::clone(&self.shared);
             self.building.spawn(id, async move {
                 let built = shared.build((id, id), false).await;
@@ -191,7 +191,7 @@ impl Run<'_> {
         }
         self.stages.insert(task, stage);
         if package == task {
-            caller.hear(ClusterEvent::Entered(task, stage));
+            caller.on_event(ClusterEvent::Entered(task, stage));
         }
     }
 
@@ -206,7 +206,7 @@ impl Run<'_> {
         match built {
             Ok(built) if !is_reported => {
                 self.queue.done(id);
-                caller.hear(ClusterEvent::Built(id, Box::new(built.clone())));
+                caller.on_event(ClusterEvent::Built(id, Box::new(built.clone())));
                 let (shared, stop) = (Arc::clone(&self.shared), self.stopping.fetch_started(id));
                 self.fetching
                     .spawn(id, async move { shared.fetch(id, built, &stop).await });
@@ -235,7 +235,7 @@ impl Run<'_> {
             return;
         }
         match fetched {
-            Ok(fetched) => caller.hear(ClusterEvent::Ended(id, Ok(fetched))),
+            Ok(fetched) => caller.on_event(ClusterEvent::Ended(id, Ok(fetched))),
             Err(failure) => {
                 // Stop the other downloads after an outage, because each of them would be repeated for as long.
                 let is_outage = failure.is_outage();
@@ -253,7 +253,7 @@ impl Run<'_> {
             self.is_given_up || self.limits.gives_up && !self.stopping.builds().is_cancelled();
         // Send the event first, because the caller may count the packages that still run.
         if gives_up && failure.is_of_the_server() {
-            caller.hear(match self.is_given_up {
+            caller.on_event(match self.is_given_up {
                 true => ClusterEvent::Ended(id, Err(RemoteFailure::Stopped)),
                 false => ClusterEvent::GivenUp(id, failure),
             });
@@ -263,7 +263,7 @@ impl Run<'_> {
         }
         let is_no_space = fs::is_no_space_behind(&failure);
         let is_outage = failure.is_outage();
-        caller.hear(ClusterEvent::Ended(id, Err(failure)));
+        caller.on_event(ClusterEvent::Ended(id, Err(failure)));
         self.stopping.handle_failure(is_no_space);
         if is_outage {
             self.stopping.stop_builds();

@@ -19,7 +19,7 @@ pub enum PackageEvent {
 /// Receives the reports of a running schedule.
 pub trait ScheduleCaller: Send {
     /// Takes a report.
-    fn hear(&mut self, event: PackageEvent);
+    fn on_event(&mut self, event: PackageEvent);
 
     /// Whether this package is still to be fetched after another package has failed. Such a failure stops the compilation of packages.
     fn still_wants(&self, id: Id) -> bool;

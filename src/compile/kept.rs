@@ -140,7 +140,7 @@ impl Kept {
     /// # Errors
     /// The error of the system.
     pub fn lock(directory: &Path) -> fs::Result<Option<File>> {
-        fs::hold(&directory.join(DESCRIPTION))
+        fs::try_lock_file(&directory.join(DESCRIPTION))
     }
 
     /// Writes everything except the trees.

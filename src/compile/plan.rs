@@ -31,7 +31,7 @@ pub struct Surroundings<'a> {
     /// Forks the script's parent.
     pub agent: ForkServer,
     /// A file that is locked as long as the script has processes.
-    pub hold: PathBuf,
+    pub process_lock: PathBuf,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// By how much the script's niceness is raised.
@@ -80,7 +80,7 @@ impl Plan {
             outside,
             environment,
             agent,
-            hold,
+            process_lock,
             grace,
             nice,
         } = surroundings;
@@ -117,7 +117,7 @@ impl Plan {
                     directory: seen.compile,
                     umask: UMASK,
                     nice,
-                    hold,
+                    process_lock,
                     grace,
                     view: None,
                     rules: None,
@@ -179,7 +179,7 @@ mod tests {
                 outside: &Vcap::new(Path::new("/work/tree")),
                 environment: &inherited,
                 agent: "/agent".into(),
-                hold: PathBuf::from("/lock"),
+                process_lock: PathBuf::from("/lock"),
                 grace: Duration::from_secs(1),
                 nice: 5,
             },

@@ -275,7 +275,7 @@ impl Compiling<'_> {
             }
         }
         if !was_stopped {
-            self.caller.hear(PackageEvent::Fetched(id));
+            self.caller.on_event(PackageEvent::Fetched(id));
         }
     }
 
@@ -343,7 +343,7 @@ impl Compiling<'_> {
 
     /// Builds a package up to the point where its dependents can start.
     fn build(&mut self, id: Id) -> impl Future<Output = BuildResult> + Send + 'static {
-        self.caller.hear(PackageEvent::Started(id));
+        self.caller.on_event(PackageEvent::Started(id));
         let Package {
             name,
             version,
@@ -422,7 +422,7 @@ impl Compiling<'_> {
             Err(failure) => {
                 self.stopping.handle_failure(failure.is_no_space());
                 self.caller
-                    .hear(PackageEvent::Ended(id, Box::new(Err(failure))));
+                    .on_event(PackageEvent::Ended(id, Box::new(Err(failure))));
                 for dependent in pipeline.fail(id) {
                     self.release_dependencies(dependent);
                 }
@@ -462,7 +462,8 @@ impl Compiling<'_> {
         if let Err(failure) = &result {
             self.stopping.handle_failure(failure.is_no_space());
         }
-        self.caller.hear(PackageEvent::Ended(id, Box::new(result)));
+        self.caller
+            .on_event(PackageEvent::Ended(id, Box::new(result)));
     }
 
     /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the dependent that fills it leaves CPUs idle.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use crate::fs;
-use crate::sandbox::{FileKind, LookError};
+use crate::sandbox::{FileKind, LookupError};
 
 /// How many names of files in the source are shown.
 const SHOWN: usize = 10;
@@ -34,8 +34,8 @@ pub(super) enum ScriptFile {
 /// The source cannot be read, or `target_kind` fails.
 pub(super) fn find(
     packaging: &Path,
-    target_kind: impl FnOnce(&Path) -> Result<FileKind, LookError>,
-) -> Result<ScriptFile, LookError> {
+    target_kind: impl FnOnce(&Path) -> Result<FileKind, LookupError>,
+) -> Result<ScriptFile, LookupError> {
     let Some(entry) = fs::lookup(packaging)? else {
         return Ok(ScriptFile::Missing);
     };

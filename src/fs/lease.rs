@@ -229,7 +229,7 @@ fn is_still_there(path: &Path, file: &File) -> Result<bool> {
 ///
 /// # Errors
 /// If the file cannot be opened or locked.
-pub(crate) fn hold(path: &Path) -> Result<Option<File>> {
+pub(crate) fn try_lock_file(path: &Path) -> Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let file = super::open_regular(options, path)?
@@ -470,13 +470,13 @@ mod tests {
         let fifo = scratch.path().join("fifo");
         super::super::make_fifo(&fifo).unwrap();
         assert!(wait_until_free(&fifo, Duration::ZERO, &|| true).unwrap());
-        let error = hold(&fifo).unwrap_err();
+        let error = try_lock_file(&fifo).unwrap_err();
         assert!(
             error.source.to_string().contains("not a regular file"),
             "{error}"
         );
         let file = scratch.path().join("file");
-        let held = hold(&file).unwrap();
+        let held = try_lock_file(&file).unwrap();
         assert!(!wait_until_free(&file, Duration::ZERO, &|| true).unwrap());
         drop(held);
         assert!(wait_until_free(&file, Duration::ZERO, &|| true).unwrap());

@@ -124,7 +124,7 @@ impl ImageStore<'_> {
             if let Some(unpacked) = stored(&final_name, &name)? {
                 return Ok(unpacked);
             }
-            if let Some(_lock) = fs::hold(&lock)? {
+            if let Some(_lock) = fs::try_lock_file(&lock)? {
                 // Another process may have unpacked it before it released the lock.
                 if stored(&final_name, &name)?.is_none() {
                     if fs::lookup(&final_name)?.is_some() {

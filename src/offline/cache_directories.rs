@@ -1,5 +1,5 @@
 //! Checks whether the file systems of cache directories respond, and prepares the directories. A network file system whose server is gone
-//! may block a thread, which then keeps the agent from exiting, so another process accesses each directory first (`sandbox::Look`).
+//! may block a thread, which then keeps the agent from exiting, so another process accesses each directory first (`sandbox::PathLookup`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::cache::Remotes;
 use crate::diag::{Chain, Elapsed};
 use crate::process::ForkServer;
 use crate::runtime::{self, TaskFailed};
-use crate::sandbox::{Look, LookError, SeenPaths};
+use crate::sandbox::{LookupError, PathLookup, SeenPaths};
 
 /// How long a file system may take to respond.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ async fn responds(
 ) -> Result<bool, TaskFailed> {
     // The kernel may have cached the attributes of the directory itself, so look up an entry of it.
     let below = directory.join("v1");
-    let looked = look(&below, with, |look, path| look.kind(path)).await?;
+    let looked = look_up(&below, with, |lookup, path| lookup.kind(path)).await?;
     Ok(looked.is_some())
 }
 
@@ -75,8 +75,9 @@ pub(super) async fn prepare(
         if remote.is_broken() {
             continue;
         }
-        let resolve = |look: Look<'_>, path: &Path| look.seen(path, &SeenPaths::default());
-        match look(&directory, (agent, cancel), resolve).await? {
+        let resolve =
+            |lookup: PathLookup<'_>, path: &Path| lookup.seen(path, &SeenPaths::default());
+        match look_up(&directory, (agent, cancel), resolve).await? {
             Some(resolved) => found.extend(resolved.and_then(|it| it.seen)),
             None => remote.give_up_silent(LIMIT),
         }
@@ -86,24 +87,24 @@ pub(super) async fn prepare(
 
 /// Examines a path in another process. Returns `None` if the file system does not respond, and `Some(None)` after another failure, which
 /// is reported when the directory is used.
-async fn look<T: Send + 'static>(
+async fn look_up<T: Send + 'static>(
     path: &Path,
     (agent, cancel): (&ForkServer, &CancellationToken),
-    ask: impl FnOnce(Look<'_>, &Path) -> Result<T, LookError> + Send + 'static,
+    ask: impl FnOnce(PathLookup<'_>, &Path) -> Result<T, LookupError> + Send + 'static,
 ) -> Result<Option<Option<T>>, TaskFailed> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (agent, cancel) = (agent.clone(), cancel.clone());
-    let looking = runtime::spawn_blocking("look", move || {
-        let look = Look {
+    let looking = runtime::spawn_blocking("look up", move || {
+        let lookup = PathLookup {
             agent: &agent,
             cancel: &cancel,
             limit: LIMIT,
         };
-        ask(look, &path)
+        ask(lookup, &path)
     });
     Ok(match looking.await? {
         Ok(value) => Some(Some(value)),
-        Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => None,
+        Err(LookupError::NoResponse(_) | LookupError::TimedOut(_)) => None,
         Err(error) => {
             tracing::debug!(error = %Chain(&error), "could not look up the directory of a cache");
             Some(None)

@@ -237,13 +237,13 @@ impl CallRecord {
     /// Returns a listener that records the events of `compile`.
     pub(super) fn listener(self: &Arc<Self>) -> Listener {
         let record = Arc::clone(self);
-        Arc::new(move |event| record.hear(event))
+        Arc::new(move |event| record.on_event(event))
     }
 
     /// Records an event of a package.
-    pub(super) fn hear(&self, event: &Event) {
+    pub(super) fn on_event(&self, event: &Event) {
         if let Some(run) = self.facts().runs.get_mut(&event.job()) {
-            run.hear(event);
+            run.on_event(event);
         }
     }
 

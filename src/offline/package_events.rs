@@ -117,7 +117,7 @@ impl PackageEvents {
     }
 
     /// Records an event of the package.
-    pub(super) fn hear(&mut self, event: &Event) {
+    pub(super) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Entered { phase, .. } => {
                 self.phases.push((phase_name(*phase), Instant::now()));

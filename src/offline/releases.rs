@@ -126,7 +126,7 @@ struct Run<'a> {
 }
 
 impl ScheduleCaller for Run<'_> {
-    fn hear(&mut self, event: PackageEvent) {
+    fn on_event(&mut self, event: PackageEvent) {
         match event {
             PackageEvent::Started(id) => self.start(id.into()),
             PackageEvent::Fetched(id) => self.take_fetched(id.into()),

@@ -25,7 +25,7 @@ use crate::fs;
 use crate::process::{self, Jobserver, Memory, MemoryOf};
 use crate::release::Slug;
 use crate::runtime;
-use crate::sandbox::{Isolation, Look, Sandbox};
+use crate::sandbox::{Isolation, PathLookup, Sandbox};
 
 /// The compiler of a run.
 pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineError> {
@@ -218,8 +218,8 @@ pub(super) async fn work_directory(
         runtime::spawn_blocking("work directory", move || {
             let mut silent = Vec::new();
             if wanted.is_none() {
-                let look = Look::at_mounts(&agent, &cancel);
-                let checked = isolation.check_data(&vcap, &look);
+                let lookup = PathLookup::at_mounts(&agent, &cancel);
+                let checked = isolation.check_data(&vcap, &lookup);
                 // The file system may not respond, so do not wait for it after a cancellation.
                 if cancel.is_cancelled() {
                     return Err(OfflineError::Stopped);

@@ -146,7 +146,7 @@ mod tests {
     fn only_holders_with_the_name_are_killed() {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
-        let held = fs::hold(&file).unwrap().unwrap();
+        let held = fs::try_lock_file(&file).unwrap().unwrap();
         assert_eq!(holders(&file), [Pid::this()]);
         let own = Unkillable::look(Pid::this()).unwrap().name;
         let described = format!("process {} (`{own}`)", Pid::this());

@@ -67,7 +67,7 @@ fn run(socket: &mut UnixStream) -> Result<Report, StepError> {
     let (orders, environment) = read_orders(socket)?;
     match orders {
         Orders::Run(spec) => run_script(&spec, &environment, socket),
-        Orders::Look(question, limit) => answer(&question, limit, socket),
+        Orders::Answer(question, limit) => answer(&question, limit, socket),
     }
 }
 
@@ -76,7 +76,7 @@ fn run_script(
     environment: &Environment,
     socket: &mut UnixStream,
 ) -> Result<Report, StepError> {
-    let hold = lock_hold(spec)?;
+    let lock = lock_processes(spec)?;
     nix::sys::prctl::set_child_subreaper(true).step(Step::AdoptOrphans)?;
     umask(Mode::from_bits_truncate(spec.umask));
     let signals = listen().step(Step::ListenForSignals)?;
@@ -90,7 +90,7 @@ fn run_script(
     let watched = WatchEnd::of(watch, &starting, started.init.as_ref().map(|_| script));
     // If this run is killed, the next run learns from this time when the last process ended. Without it, the next run relies on the names in
     // the marker.
-    let _ = hold.set_modified(SystemTime::now());
+    let _ = lock.set_modified(SystemTime::now());
     let ended = started.end(watched.observed.status, spec)?;
     watched.report(ended)
 }
@@ -120,7 +120,7 @@ fn answer(
     watched.report(ScriptExit::of(status))
 }
 
-/// What this process has observed of another one until its end.
+/// The observations of a watched process until its end.
 struct WatchEnd {
     observed: Observed,
     /// The last step of the process before it executed a program.
@@ -183,14 +183,15 @@ fn read_orders(socket: &mut UnixStream) -> Result<(Orders, Environment), StepErr
 }
 
 /// Locks the file that says that the script has processes, until this process exits: the script does not inherit the descriptor.
-fn lock_hold(spec: &Spec) -> Result<File, StepError> {
-    let opened = fs::open_regular_to_read(&spec.hold);
-    let hold = opened.step(Step::Hold(spec.hold.clone()))?;
-    let hold = hold
+fn lock_processes(spec: &Spec) -> Result<File, StepError> {
+    let opened = fs::open_regular_to_read(&spec.process_lock);
+    let lock = opened.step(Step::LockProcesses(spec.process_lock.clone()))?;
+    let lock = lock
         .ok_or_else(|| io::Error::from(Errno::EINVAL))
-        .step(Step::Hold(spec.hold.clone()))?;
-    hold.lock_shared().step(Step::Hold(spec.hold.clone()))?;
-    Ok(hold)
+        .step(Step::LockProcesses(spec.process_lock.clone()))?;
+    lock.lock_shared()
+        .step(Step::LockProcesses(spec.process_lock.clone()))?;
+    Ok(lock)
 }
 
 /// A script that has been started.
@@ -199,7 +200,7 @@ struct Started {
     process: Pid,
     /// The first process of the script's PID namespace, if it has one.
     init: Option<Init>,
-    /// What was mounted before the start. The first process of a PID namespace records that itself.
+    /// The mounts before the start. The first process of a PID namespace records them itself.
     mounts_before: MountsBefore,
 }
 

@@ -380,7 +380,7 @@ impl Landlocked {
     ///
     /// # Errors
     /// One of them cannot be examined.
-    pub(super) fn provided(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
+    pub(super) fn record_dependencies(&self, place: &LandlockPlace) -> Result<(), SandboxError> {
         let copies: Vec<(&Name, DependencyCopy)> = place
             .to_provide
             .iter()

@@ -8,7 +8,7 @@ use crate::fs::{self, MountPoint};
 /// The size limit of the list of mount points in a report, in bytes, without the last one. A report must fit into a pipe (64 KiB).
 const LIMIT: usize = 40 << 10;
 
-/// What was mounted before a script started; `None` if unknown.
+/// The mounts before a script started; `None` if they are unknown.
 #[derive(Debug, Default)]
 pub(super) struct MountsBefore(Option<HashSet<MountPoint>>);
 

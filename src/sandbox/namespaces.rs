@@ -200,7 +200,7 @@ impl Namespaces {
     }
 
     /// The file that is locked while a script has processes.
-    pub(super) fn hold(&self) -> PathBuf {
+    pub(super) fn process_lock(&self) -> PathBuf {
         self.work.join(PROCESSES)
     }
 

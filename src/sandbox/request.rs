@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::error::SandboxError;
 use crate::release::Name;
 
-/// What a package needs in a sandbox.
+/// The request of a package for a place in a sandbox.
 #[derive(Debug, Clone)]
 pub(super) struct PlaceRequest {
     pub(super) package: Name,

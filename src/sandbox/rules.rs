@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 use crate::fs;
 
-/// What a script can access if no view can be mounted for it. Everything next to the guarded directories and the directories above
-/// them is accessible. All paths are absolute and without links.
+/// The rules for the accesses of a script that has no view of its own. Files and directories outside the guarded and listed directories are
+/// accessible. All paths are absolute and without links.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Directories that are closed, except for `whole` and `readable`.

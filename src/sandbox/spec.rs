@@ -20,7 +20,7 @@ pub(super) enum Orders {
     /// Run a script.
     Run(Box<Spec>),
     /// Answer a question within a time limit.
-    Look(Question, Duration),
+    Answer(Question, Duration),
 }
 
 /// The script to run, and how. The script's environment precedes it.
@@ -38,15 +38,15 @@ pub struct Spec {
     pub umask: u32,
     /// How much higher its niceness is than this program's, from 0 to 19.
     pub nice: i32,
-    /// A file on which the child holds a shared lock until the last process has ended. Later runs remove the script's directories only
-    /// when it is not locked.
+    /// The file on which the child holds a shared lock until the last process has ended. Later runs remove the script's directories only when
+    /// the file is not locked.
     #[serde(with = "wire")]
-    pub hold: PathBuf,
+    pub process_lock: PathBuf,
     /// The time between SIGTERM and SIGKILL if the agent is gone or the child receives a signal.
     pub grace: Duration,
     /// Its view of the file system, with its own IPC namespace; `None` for the host's.
     pub view: Option<View>,
-    /// What it can access in a tree that several packages use; `None` for everything.
+    /// The rules for its accesses in a tree that several packages use; `None` for no rules.
     pub rules: Option<Rules>,
     /// Whether its output is a terminal, which becomes its controlling terminal and its input. Otherwise it has no terminal and no input.
     #[serde(default)]
@@ -112,7 +112,7 @@ mod tests {
             directory: PathBuf::from("/var/vcap/data/compile/a"),
             umask: 0o022,
             nice: 0,
-            hold: PathBuf::from("/var/vcap/packages/.lock"),
+            process_lock: PathBuf::from("/var/vcap/packages/.lock"),
             grace: Duration::from_millis(1500),
             view: Some(View {
                 root: Some(ImageRoot {

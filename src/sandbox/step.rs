@@ -43,7 +43,7 @@ pub enum Step {
     /// Read the spec.
     ReadOrders,
     /// Lock the file that says that the script has processes.
-    Hold(#[serde(with = "wire")] PathBuf),
+    LockProcesses(#[serde(with = "wire")] PathBuf),
     /// Become a subreaper.
     AdoptOrphans,
     /// Make signals readable.
@@ -131,7 +131,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ReadOrders => write!(f, "read the instructions for the sandbox child"),
-            Self::Hold(path) => write!(f, "lock `{}`", path.display()),
+            Self::LockProcesses(path) => write!(f, "lock `{}`", path.display()),
             Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),
             Self::SeparateUsers => write!(f, "create a user namespace"),

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::error::SandboxError;
 use super::landlocked::Landlocked;
-use super::look::Look;
 use super::namespaces::{NamespaceOptions, Namespaces};
+use super::path_lookup::PathLookup;
 use super::scratch::{Scratch, Sharing};
 use super::shared_tree::{SharedTree, SilentMount};
 use super::users::{UserNamespace, Users};
@@ -57,16 +57,18 @@ impl Isolation {
     pub(crate) fn check_data(
         self,
         vcap: &Vcap,
-        look: &Look<'_>,
+        lookup: &PathLookup<'_>,
     ) -> Result<Vec<SilentMount>, SandboxError> {
         let checked = match self {
-            Self::Auto => SharedTree::check_data(vcap, &|it| look.responses(it)),
+            Self::Auto => SharedTree::check_data(vcap, &|it| lookup.responses(it)),
             // These tiers need all directories of the tree, so each mount that does not respond is an error.
-            Self::Landlock | Self::None => SharedTree::check_mounts(vcap, &|it| look.responses(it))
-                .and_then(|()| SharedTree::check_data(vcap, &|it| look.responses(it))),
+            Self::Landlock | Self::None => {
+                SharedTree::check_mounts(vcap, &|it| lookup.responses(it))
+                    .and_then(|()| SharedTree::check_data(vcap, &|it| lookup.responses(it)))
+            }
             Self::Namespace | Self::Userns => Ok(Vec::new()),
         };
-        look.check_not_stopped()?;
+        lookup.check_not_stopped()?;
         checked
     }
 }
@@ -79,10 +81,10 @@ impl Isolation {
 pub(crate) fn check_mounts(
     vcap: &Vcap,
     directories: &[PathBuf],
-    look: &Look<'_>,
+    lookup: &PathLookup<'_>,
 ) -> Result<(), SandboxError> {
-    let checked = SharedTree::check_mounts_of(vcap, directories, &|it| look.responses(it));
-    look.check_not_stopped()?;
+    let checked = SharedTree::check_mounts_of(vcap, directories, &|it| lookup.responses(it));
+    lookup.check_not_stopped()?;
     checked
 }
 
@@ -212,8 +214,8 @@ impl Tier {
                 // Do not wait for it again.
                 return Err(silent.clone().into());
             }
-            let look = Look::at_mounts(&own.agent, &cancel);
-            check_mounts(&own.vcap, &[], &look)?;
+            let lookup = PathLookup::at_mounts(&own.agent, &cancel);
+            check_mounts(&own.vcap, &[], &lookup)?;
             let stop = || cancel.is_cancelled();
             let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
             let tree = tree.with_scratch(self.scratch);

@@ -48,7 +48,7 @@ pub struct View {
     pub work: PathBuf,
     /// Dependencies, mounted into the package's tree.
     pub dependencies: Vec<Mounted>,
-    /// What happens to writes into dependencies.
+    /// How writes into dependencies are handled.
     pub writes: Writes,
     /// The directory that stores the script's changes to dependencies, if `writes` allows them. It is discarded when the script ends.
     #[serde(with = "wire")]
@@ -82,7 +82,7 @@ pub struct View {
     /// The tree and the covered directory. The covered directory is the base directory or, if that is missing, a directory above it.
     #[serde(with = "wire")]
     pub tree: (PathBuf, PathBuf),
-    /// What the script can write to, if `--protect-host` is given.
+    /// The paths to which the script can write, if `--protect-host` is given.
     pub protection: Option<Protection>,
 }
 
@@ -120,7 +120,7 @@ pub struct Mounted {
     pub at: PathBuf,
 }
 
-/// What happens to writes into a dependency.
+/// How writes into a dependency are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Writes {
@@ -132,7 +132,7 @@ pub enum Writes {
     Refused,
 }
 
-/// What a script can write to. Everything else is read-only for it.
+/// The paths to which a script can write. Everything else is read-only for the script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protection {
     /// Directories whose mounts, and all mounts below them, are not made read-only, except those in `read_only`.

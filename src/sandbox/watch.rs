@@ -66,7 +66,7 @@ impl StartLimit {
     }
 }
 
-/// What the child has seen of a script when its processes have ended.
+/// The end of a script and its processes, as the child has observed it.
 pub(super) struct Observed {
     /// The exit status of the watched process.
     pub(super) status: Option<Status>,
@@ -259,8 +259,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Reads an order: `stop MILLISECONDS`, or `hung MILLISECONDS` to list the processes before that. The end of the socket means that the agent is gone: then the processes get the grace
-    /// time of the spec.
+    /// Reads an order: `stop MILLISECONDS`, or `hung MILLISECONDS` to list the processes before they are stopped. The end of the socket means
+    /// that the agent is gone: then the processes get the grace time of the spec.
     fn handle_order(&mut self) {
         match read_line(self.socket) {
             Ok(line) => {

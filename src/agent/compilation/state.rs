@@ -22,7 +22,7 @@ use crate::machine::bootstrap::bootstrap;
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
-use crate::sandbox::{Look, Sandbox, SandboxError, Sharing, SilentMount, Tier, TierOptions};
+use crate::sandbox::{PathLookup, Sandbox, SandboxError, Sharing, SilentMount, Tier, TierOptions};
 
 /// The subdirectory of the work directory for fetched blobs.
 const FETCHED: &str = "fetched";
@@ -52,8 +52,8 @@ impl CompilerState {
         let (isolation, vcap) = (options.isolation, options.vcap.clone());
         let (agent, own) = (options.agent.clone(), cancel.clone());
         let checking = runtime::spawn_blocking("check", move || {
-            let look = Look::at_mounts(&agent, &own);
-            isolation.check_data(&vcap, &look)
+            let lookup = PathLookup::at_mounts(&agent, &own);
+            isolation.check_data(&vcap, &lookup)
         });
         let checked = checking.await.map_err(Reason::Task)?;
         let silent = checked.map_err(Reason::Sandbox)?;

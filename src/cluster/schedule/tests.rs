@@ -21,7 +21,7 @@ use crate::release::{Name, Version};
 
 /// The events of a run, in words.
 #[derive(Debug)]
-struct Heard {
+struct Recorder {
     events: Vec<String>,
     /// Canceled after the first failure.
     failed: CancellationToken,
@@ -29,8 +29,8 @@ struct Heard {
     wants: bool,
 }
 
-impl ClusterCaller for Heard {
-    fn hear(&mut self, event: ClusterEvent) {
+impl ClusterCaller for Recorder {
+    fn on_event(&mut self, event: ClusterEvent) {
         if let ClusterEvent::Ended(_, Err(_)) | ClusterEvent::GivenUp(..) = &event {
             self.failed.cancel();
         }
@@ -96,15 +96,15 @@ async fn run_until_failed(
         server: Arc::new(server.client()),
         ..common()
     };
-    let mut heard = Heard {
+    let mut recorder = Recorder {
         events: Vec::new(),
         failed: failed.clone(),
         wants,
     };
     let cluster = Arc::new(Cluster::new(common));
     let stop = CancellationToken::new();
-    plan.run(&cluster, limits, &stop, &mut heard).await;
-    heard.events
+    plan.run(&cluster, limits, &stop, &mut recorder).await;
+    recorder.events
 }
 
 fn queued() -> Reply {
@@ -149,15 +149,15 @@ async fn packages_that_stay_in_the_queue_end_the_run() {
         plan.add(package("a", directory.path(), &[]));
         plan.add(package("b", directory.path(), &[]));
         let limit = Duration::from_secs(600);
-        let heard = run(&server, plan, limits(gives_up, Some(limit))).await;
-        let ends = &heard[heard.len() - 2..];
+        let events = run(&server, plan, limits(gives_up, Some(limit))).await;
+        let ends = &events[events.len() - 2..];
         let reason = "no machine has taken a package from the server's queue within 10m00s";
         let first = match gives_up {
             true => format!("gives up: {reason}"),
             false => format!(": {reason}"),
         };
-        assert!(ends[0].ends_with(&first), "{heard:?}");
-        assert!(ends[1].ends_with(": stopped"), "{heard:?}");
+        assert!(ends[0].ends_with(&first), "{events:?}");
+        assert!(ends[1].ends_with(": stopped"), "{events:?}");
         assert_eq!(server.calls_of("CancelOperation").len(), 2);
     }
 }
@@ -220,10 +220,10 @@ async fn wanted_download_continues_after_a_failure() {
         let server = compiling_app(ended(1, false), &gate).await;
         let plan = app_and_dependent(directory.path());
         let limits = limits(false, None);
-        let heard = run_until_failed(&server, plan, limits, &gate, wants).await;
-        let ends = &heard[heard.len() - 2..];
-        assert!(ends[0].starts_with("1: "), "{heard:?}");
-        assert_eq!(ends[1], end, "{heard:?}");
+        let events = run_until_failed(&server, plan, limits, &gate, wants).await;
+        let ends = &events[events.len() - 2..];
+        assert!(ends[0].starts_with("1: "), "{events:?}");
+        assert_eq!(ends[1], end, "{events:?}");
     }
 }
 
@@ -235,14 +235,14 @@ async fn full_queue_is_blamed_on_no_package_that_is_downloaded() {
         let server = compiling_app(queued(), &gate).await;
         let plan = app_and_dependent(directory.path());
         let limits = limits(gives_up, Some(SHORT));
-        let heard = run_until_failed(&server, plan, limits, &gate, true).await;
-        let ends = &heard[heard.len() - 2..];
+        let events = run_until_failed(&server, plan, limits, &gate, true).await;
+        let ends = &events[events.len() - 2..];
         let reason = "no machine has taken a package from the server's queue within 0.2s";
         let expected = match gives_up {
             true => [format!("1 gives up: {reason}"), "0: stopped".to_owned()],
             false => [format!("1: {reason}"), "0 downloaded".to_owned()],
         };
-        assert_eq!(ends, expected, "{heard:?}");
+        assert_eq!(ends, expected, "{events:?}");
         assert_eq!(server.calls_of("CancelOperation").len(), 1);
     }
 }
@@ -280,11 +280,11 @@ async fn lost_package_that_stays_in_the_queue_ends_the_run() {
             plan.add(package("web", directory.path(), &[app]));
         }
         let limits = limits(false, Some(SHORT));
-        let heard = run(&server, plan, limits).await;
+        let events = run(&server, plan, limits).await;
         let failed = usize::from(has_dependent);
         let reason = "no machine has taken a package from the server's queue within 0.2s";
         let expected = format!("{failed}: {reason}");
-        assert_eq!(heard.last(), Some(&expected), "{heard:?}");
+        assert_eq!(events.last(), Some(&expected), "{events:?}");
         assert_eq!(server.calls_of("Execute").len(), 2 + failed);
         assert_eq!(server.calls_of("CancelOperation").len(), 1);
     }
@@ -315,10 +315,10 @@ async fn server_without_space_for_inputs_ends_the_run() {
         keep_going: true,
         ..limits(false, None)
     };
-    let heard = run(&server, plan, limits).await;
-    assert_eq!(heard.len(), 2, "{heard:?}");
+    let events = run(&server, plan, limits).await;
+    assert_eq!(events.len(), 2, "{events:?}");
     let reason = "0: the server cannot be used: BatchUpdateBlobs failed: ResourceExhausted";
-    assert!(heard[1].starts_with(reason), "{heard:?}");
+    assert!(events[1].starts_with(reason), "{events:?}");
     assert!(server.calls_of("BatchUpdateBlobs").len() > 1);
     assert!(server.calls_of("Execute").is_empty());
 }
@@ -341,11 +341,11 @@ async fn outage_ends_all_downloads() {
         keep_going: true,
         ..limits(false, None)
     };
-    let heard = run(&server, plan, limits).await;
-    let ends = |text: &str| heard.iter().filter(|it| it.contains(text)).count();
+    let events = run(&server, plan, limits).await;
+    let ends = |text: &str| events.iter().filter(|it| it.contains(text)).count();
     let failed = ends(": the server cannot be used");
-    assert!((1..=4).contains(&failed), "{heard:?}");
-    assert_eq!(ends(": stopped"), 12 - failed, "{heard:?}");
+    assert!((1..=4).contains(&failed), "{events:?}");
+    assert_eq!(ends(": stopped"), 12 - failed, "{events:?}");
 }
 
 #[tokio::test]
@@ -368,10 +368,10 @@ async fn lost_executions_of_one_package_do_not_end_the_run() {
         keep_going: true,
         ..limits(false, None)
     };
-    let heard = run(&server, plan, limits).await;
+    let events = run(&server, plan, limits).await;
     let is_failure = |it: &String| it.starts_with("0: the server");
-    assert!(heard.iter().any(is_failure), "{heard:?}");
-    assert_eq!(heard.last().unwrap(), "1 downloaded", "{heard:?}");
+    assert!(events.iter().any(is_failure), "{events:?}");
+    assert_eq!(events.last().unwrap(), "1 downloaded", "{events:?}");
 }
 
 #[tokio::test]
@@ -394,8 +394,8 @@ async fn given_up_server_keeps_what_it_has_compiled() {
     });
     let server = server.await;
     let plan = app_and_dependent(directory.path());
-    let heard = run(&server, plan, limits(true, None)).await;
-    assert_eq!(heard[..3], ["0 started", "0 built", "1 started"]);
-    assert!(heard[3].starts_with("1 gives up: "), "{heard:?}");
-    assert_eq!(heard[4..], ["0: stopped"]);
+    let events = run(&server, plan, limits(true, None)).await;
+    assert_eq!(events[..3], ["0 started", "0 built", "1 started"]);
+    assert!(events[3].starts_with("1 gives up: "), "{events:?}");
+    assert_eq!(events[4..], ["0: stopped"]);
 }

@@ -23,7 +23,7 @@ use crate::diag::Chain;
 use crate::fs;
 use crate::process::{self, Status};
 use crate::release::Name;
-use crate::sandbox::{self, Look, LookError, Rules, ScriptEnd, Spec};
+use crate::sandbox::{self, LookupError, PathLookup, Rules, ScriptEnd, Spec};
 
 /// How much of the end of a log is searched for undeclared dependencies, in bytes.
 const LOG_END: u64 = 1 << 20;
@@ -189,15 +189,15 @@ impl Work {
     /// Looks up which of the paths that a script has printed are closed by the rules. A cancellation does not interrupt this, because the
     /// report of a failure needs the result.
     fn closed(&self, rules: &Rules, paths: Vec<PathBuf>) -> ClosedPaths {
-        let look = Look {
+        let lookup = PathLookup {
             cancel: &CancellationToken::new(),
             limit: CLOSED_LIMIT,
-            ..self.look()
+            ..self.lookup()
         };
-        let answer = look.closed(rules, &paths);
+        let answer = lookup.closed(rules, &paths);
         match answer.error {
             None => {}
-            Some(LookError::NoResponse(processes)) => warn_of_unkillable(&self.job, &processes),
+            Some(LookupError::NoResponse(processes)) => warn_of_unkillable(&self.job, &processes),
             Some(error) => {
                 tracing::warn!(package = %self.job.name, error = %Chain(&error), "could not look up the paths in the output of the packaging script");
             }

@@ -8,7 +8,7 @@ use super::work::Work;
 use crate::compile::error::CompileError;
 use crate::diag::Chain;
 use crate::fs;
-use crate::sandbox::{CopyEnd, FileKind, LookError, SeenPath, SeenPaths};
+use crate::sandbox::{CopyEnd, FileKind, LookupError, SeenPath, SeenPaths};
 
 /// The tree that a script has installed.
 #[derive(Debug)]
@@ -137,15 +137,15 @@ impl Work {
     /// system.
     fn copy_of_linked(&self, mounts: &[String]) -> Result<FoundTree, CompileError> {
         let LinkedTree { tree, target } = self.linked_tree(mounts)?;
-        if self.lookup_result(self.look().kind(&tree))? != FileKind::Directory {
+        if self.lookup_result(self.lookup().kind(&tree))? != FileKind::Directory {
             return Err(self.wrong_target("there is a link to a file".into()));
         }
         let copy = self.context.store.new_tree(&self.job.name);
         let copy = copy.map_err(self.file_error())?;
         let not_contained = self.directories_not_to_copy(&copy)?;
-        let ended = self.look().copy(&tree, &copy, not_contained);
+        let ended = self.lookup().copy(&tree, &copy, not_contained);
         // A process that cannot be killed may still write to the copy.
-        let is_abandoned = matches!(ended, Err(LookError::NoResponse(_)));
+        let is_abandoned = matches!(ended, Err(LookupError::NoResponse(_)));
         let ended = self.lookup_result(ended);
         let wrong: Cow<'static, str> = match ended {
             Ok(CopyEnd::Copied) => {
@@ -186,7 +186,7 @@ impl Work {
         let wrong = |found: &'static str| self.wrong_target(found.into());
         let link = self.context.vcap.packages().join(self.job.name.as_ref());
         let seen_paths = self.seen_paths();
-        let resolved = self.lookup_result(self.look().seen(&link, &seen_paths))?;
+        let resolved = self.lookup_result(self.lookup().seen(&link, &seen_paths))?;
         let is_dependency = resolved.is_through_dependency;
         if is_dependency && self.context.sandbox.mounts_dependencies(&self.place) {
             // The script's changes in the dependency existed only in its view, which is gone.

@@ -111,7 +111,7 @@ impl Work {
             self.provide(dependency, &planned.paths.install)?;
             self.link(&planned.link_target, &planned.paths.link)?;
         }
-        let provided = self.context.sandbox.provided(&self.place);
+        let provided = self.context.sandbox.record_dependencies(&self.place);
         provided.map_err(|source| CompileError::Sandbox {
             package: self.job.name.clone(),
             source,

@@ -100,7 +100,7 @@ impl Work {
         let text = match script_file {
             ScriptFile::Found => script_file::read(packaging),
             ScriptFile::Linked => {
-                self.lookup_result(self.look().contents(packaging, SIZE_LIMIT))?
+                self.lookup_result(self.lookup().contents(packaging, SIZE_LIMIT))?
             }
             _ => Vec::new(),
         };
@@ -158,12 +158,12 @@ impl Work {
 
     /// Finds the packaging script's file. For a link whose target exists only in the script's view, also checks that the target is a file.
     fn script_file(&self) -> Result<ScriptFile, CompileError> {
-        let look = self.look();
-        let found = script_file::find(&self.plan.packaging, |path| look.kind(path));
+        let lookup = self.lookup();
+        let found = script_file::find(&self.plan.packaging, |path| lookup.kind(path));
         let found = self.lookup_result(found)?;
         if let ScriptFile::Dangling(_) = found
             && let Some(target) = self.linked_script()?
-            && let Some(kind) = script_file::not_a_file(self.lookup_result(look.kind(&target))?)
+            && let Some(kind) = script_file::not_a_file(self.lookup_result(lookup.kind(&target))?)
         {
             return Ok(ScriptFile::NotAFile(kind));
         }
@@ -175,7 +175,7 @@ impl Work {
     fn linked_script(&self) -> Result<Option<PathBuf>, CompileError> {
         let packaging = self.plan.script.spec.directory.join(PACKAGING);
         let paths = self.seen_paths();
-        let resolved = self.lookup_result(self.look().seen(&packaging, &paths))?;
+        let resolved = self.lookup_result(self.lookup().seen(&packaging, &paths))?;
         Ok(resolved.seen.map(|seen| paths.here(&seen).0))
     }
 

@@ -18,7 +18,7 @@ use crate::fs;
 use crate::process::{LastLines, Unkillable};
 use crate::release::Name;
 use crate::runtime;
-use crate::sandbox::{LOOK_LIMIT, Look, LookError, Place, Script};
+use crate::sandbox::{LOOKUP_LIMIT, LookupError, PathLookup, Place, Script};
 
 /// The results of a script's run that decide whether a second run follows.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +64,7 @@ impl Work {
                 outside: &place.vcap(),
                 environment: &context.environment,
                 agent: context.agent.clone(),
-                hold: context.sandbox.hold(),
+                process_lock: context.sandbox.process_lock(),
                 grace: context.grace,
                 nice: context.nice,
             },
@@ -135,33 +135,36 @@ impl Work {
 
 impl Work {
     /// Looks up paths that a script or a source controls. A cancellation ends a lookup.
-    pub(super) fn look(&self) -> Look<'_> {
-        Look {
+    pub(super) fn lookup(&self) -> PathLookup<'_> {
+        PathLookup {
             agent: &self.context.agent,
             cancel: &self.cancel,
-            limit: LOOK_LIMIT,
+            limit: LOOKUP_LIMIT,
         }
     }
 
     /// Converts the error of a lookup.
-    pub(super) fn lookup_result<T>(&self, result: Result<T, LookError>) -> Result<T, CompileError> {
+    pub(super) fn lookup_result<T>(
+        &self,
+        result: Result<T, LookupError>,
+    ) -> Result<T, CompileError> {
         let package = self.job.name.clone();
         result.map_err(|error| match error {
-            LookError::NoResponse(processes) if self.cancel.is_cancelled() => {
+            LookupError::NoResponse(processes) if self.cancel.is_cancelled() => {
                 warn_of_unkillable(&self.job, &processes);
                 CompileError::Stopped { package }
             }
-            LookError::NoResponse(processes) => CompileError::NoResponse { package, processes },
-            LookError::TimedOut(_) if self.cancel.is_cancelled() => {
+            LookupError::NoResponse(processes) => CompileError::NoResponse { package, processes },
+            LookupError::TimedOut(_) if self.cancel.is_cancelled() => {
                 CompileError::Stopped { package }
             }
-            LookError::TimedOut(step) => CompileError::TimedOut {
+            LookupError::TimedOut(step) => CompileError::TimedOut {
                 package,
                 step: step.to_string(),
             },
-            LookError::Stopped => CompileError::Stopped { package },
-            LookError::Sandbox(source) => CompileError::Sandbox { package, source },
-            LookError::Files(source) => CompileError::Files { package, source },
+            LookupError::Stopped => CompileError::Stopped { package },
+            LookupError::Sandbox(source) => CompileError::Sandbox { package, source },
+            LookupError::Files(source) => CompileError::Files { package, source },
         })
     }
 }

@@ -102,7 +102,7 @@ impl OnePackageRecord {
         let record = Arc::clone(self);
         Arc::new(move |event| {
             if let Some(events) = &mut record.facts().events {
-                events.hear(event);
+                events.on_event(event);
             }
         })
     }

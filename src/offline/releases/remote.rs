@@ -20,7 +20,7 @@ use crate::offline::scheduling::expected;
 use crate::reapi::Stage;
 
 impl ClusterCaller for Run<'_> {
-    fn hear(&mut self, event: ClusterEvent) {
+    fn on_event(&mut self, event: ClusterEvent) {
         match event {
             ClusterEvent::Started(id) => self.start(id.into()),
             ClusterEvent::Entered(id, Stage::Queued) => self.enter(id.into(), Phase::Queued),
@@ -110,7 +110,7 @@ impl Run<'_> {
             package: self.ledger.package(node).name().clone(),
             phase,
         };
-        self.target.record.hear(&event);
+        self.target.record.on_event(&event);
         self.target.progress.show(event);
     }
 

@@ -61,8 +61,8 @@ fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), 
     let place = fs::canonicalize(&place)?;
     let (own, other) = (place.join("own"), place.join("other"));
     fs::write(&other.join("file"), b"")?;
-    let hold = work.join(PROCESSES);
-    fs::write(&hold, b"")?;
+    let process_lock = work.join(PROCESSES);
+    fs::write(&process_lock, b"")?;
     let script = Script {
         spec: Spec {
             program: "bash".to_owned(),
@@ -70,7 +70,7 @@ fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), 
             directory: own.clone(),
             umask: 0o022,
             nice: 0,
-            hold,
+            process_lock,
             grace: GRACE,
             view: None,
             rules: Some(Rules {

@@ -74,7 +74,7 @@ impl Fixture {
         for name in &place.to_provide {
             fs::create_dir(&self.packages().join(name.as_str())).unwrap();
         }
-        self.landlocked.provided(place).unwrap();
+        self.landlocked.record_dependencies(place).unwrap();
     }
 
     fn packages(&self) -> PathBuf {

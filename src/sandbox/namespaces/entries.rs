@@ -10,7 +10,7 @@ use super::directories::OWN;
 use crate::config::Visibility;
 use crate::fs;
 use crate::sandbox::error::SandboxError;
-use crate::sandbox::look::Look;
+use crate::sandbox::path_lookup::PathLookup;
 use crate::sandbox::shared_tree::SharedTree;
 
 impl Namespaces {
@@ -20,9 +20,9 @@ impl Namespaces {
         if mounted.is_empty() {
             return Ok(());
         }
-        let look = Look::at_mounts(&self.agent, cancel);
-        let checked = SharedTree::check_others(&mounted, &|it| look.responses(it));
-        look.check_not_stopped()?;
+        let lookup = PathLookup::at_mounts(&self.agent, cancel);
+        let checked = SharedTree::check_others(&mounted, &|it| lookup.responses(it));
+        lookup.check_not_stopped()?;
         checked
     }
 

@@ -160,7 +160,7 @@ impl Namespaces {
                 directory: self.vcap.compile(),
                 umask: 0o022,
                 nice: 0,
-                hold: self.hold(),
+                process_lock: self.process_lock(),
                 grace: GRACE,
                 view: Some(self.view(place, &[(&sealed, &install)], &Environment::default())),
                 rules: None,

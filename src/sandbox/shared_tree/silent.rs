@@ -12,7 +12,7 @@ use super::{MARKER, TEMPORARY};
 use crate::config::Vcap;
 use crate::fs;
 use crate::sandbox::error::SandboxError;
-use crate::sandbox::look::Response;
+use crate::sandbox::path_lookup::Response;
 
 /// The maximum number of mounts on top of each other that are unmounted.
 const LIMIT: usize = 100;

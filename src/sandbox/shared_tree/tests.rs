@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::PackagePaths;
 use crate::process;
-use crate::sandbox::look::Response;
+use crate::sandbox::path_lookup::Response;
 
 mod forged;
 mod volumes;

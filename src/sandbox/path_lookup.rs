@@ -24,7 +24,7 @@ use crate::fs;
 use crate::process::{self, ForkServer, Status, TimeLimits, Unkillable};
 
 /// The time limit for paths that a package needs: the same as for the start of a script.
-pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LOOKUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// After this time without a response from a mounted file system, a message says that the agent waits for it.
 const REMINDER: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const NO_NAME: &str = ".bosh-agent-responds";
 
 /// Looks up paths until a cancellation. All functions block and must be called on a blocking thread of the runtime.
 #[derive(Debug)]
-pub(crate) struct Look<'a> {
+pub(crate) struct PathLookup<'a> {
     /// Forks the processes that look up paths.
     pub(crate) agent: &'a ForkServer,
     pub(crate) cancel: &'a CancellationToken,
@@ -46,7 +46,7 @@ pub(crate) struct Look<'a> {
 
 /// Why a path could not be looked up.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LookError {
+pub(crate) enum LookupError {
     /// The file system of a path does not respond, and these processes that wait for it cannot be killed.
     #[error("a file system does not respond")]
     NoResponse(Vec<Unkillable>),
@@ -81,7 +81,7 @@ pub(crate) struct ClosedAnswer {
     /// The answers, in the order of the paths.
     pub(crate) closed: Vec<Option<Closed>>,
     /// Why there are fewer answers than paths.
-    pub(crate) error: Option<LookError>,
+    pub(crate) error: Option<LookupError>,
 }
 
 /// The answer of a process that has looked up paths.
@@ -91,7 +91,7 @@ struct Answer {
     end: Result<ScriptEnd, SandboxError>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> PathLookup<'a> {
     /// For file systems that are mounted over directories of the machine. Their time limit can be configured.
     pub(crate) fn at_mounts(agent: &'a ForkServer, cancel: &'a CancellationToken) -> Self {
         Self {
@@ -102,12 +102,12 @@ impl<'a> Look<'a> {
     }
 }
 
-impl Look<'_> {
+impl PathLookup<'_> {
     /// The kind of file that a path leads to.
     ///
     /// # Errors
-    /// See [`LookError`].
-    pub(crate) fn kind(&self, path: &Path) -> Result<FileKind, LookError> {
+    /// See [`LookupError`].
+    pub(crate) fn kind(&self, path: &Path) -> Result<FileKind, LookupError> {
         self.value(Question::Kind(path.to_owned()))
     }
 
@@ -152,8 +152,10 @@ impl Look<'_> {
             Ok(false) => Response::Gone,
             // The caller must not use the directory, and `check_not_stopped` reports the stop.
             Err(_) if self.cancel.is_cancelled() => Response::Late(self.limit),
-            Err(LookError::NoResponse(_) | LookError::TimedOut(_)) => Response::Late(self.limit),
-            Err(LookError::Stopped | LookError::Sandbox(_) | LookError::Files(_)) => {
+            Err(LookupError::NoResponse(_) | LookupError::TimedOut(_)) => {
+                Response::Late(self.limit)
+            }
+            Err(LookupError::Stopped | LookupError::Sandbox(_) | LookupError::Files(_)) => {
                 Response::Responds
             }
         }
@@ -162,8 +164,8 @@ impl Look<'_> {
     /// The contents of a file; empty if it is larger than `limit` bytes or cannot be read.
     ///
     /// # Errors
-    /// See [`LookError`].
-    pub(crate) fn contents(&self, path: &Path, limit: u64) -> Result<Vec<u8>, LookError> {
+    /// See [`LookupError`].
+    pub(crate) fn contents(&self, path: &Path, limit: u64) -> Result<Vec<u8>, LookupError> {
         let path = path.to_owned();
         let answer = self.ask(Question::Contents { path, limit })?;
         Ok(answer.whole(self.cancel)?.0)
@@ -172,8 +174,8 @@ impl Look<'_> {
     /// Follows every link in an absolute path of a script.
     ///
     /// # Errors
-    /// See [`LookError`].
-    pub(crate) fn seen(&self, path: &Path, paths: &SeenPaths) -> Result<Resolved, LookError> {
+    /// See [`LookupError`].
+    pub(crate) fn seen(&self, path: &Path, paths: &SeenPaths) -> Result<Resolved, LookupError> {
         let found: FileResult<Resolved> = self.value(Question::Seen {
             path: path.to_owned(),
             paths: paths.clone(),
@@ -185,13 +187,13 @@ impl Look<'_> {
     /// and after an error, there may be a partial copy.
     ///
     /// # Errors
-    /// See [`LookError`].
+    /// See [`LookupError`].
     pub(crate) fn copy(
         &self,
         from: &Path,
         to: &Path,
         outside: Vec<PathBuf>,
-    ) -> Result<CopyEnd, LookError> {
+    ) -> Result<CopyEnd, LookupError> {
         let order = CopyOrder {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -224,22 +226,22 @@ impl Look<'_> {
         }
     }
 
-    fn value<T: DeserializeOwned>(&self, question: Question) -> Result<T, LookError> {
+    fn value<T: DeserializeOwned>(&self, question: Question) -> Result<T, LookupError> {
         self.read(self.ask(question)?)
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, LookError> {
+    fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, LookupError> {
         let (text, status) = answer.whole(self.cancel)?;
         let value = serde_json::from_slice(&text);
         value.map_err(|_| SandboxError::NoReport { status }.into())
     }
 
-    fn ask(&self, question: Question) -> Result<Answer, LookError> {
+    fn ask(&self, question: Question) -> Result<Answer, LookupError> {
         tokio::runtime::Handle::current().block_on(self.answer(question))
     }
 
-    async fn answer(&self, question: Question) -> Result<Answer, LookError> {
-        let orders = Orders::Look(question, self.limit);
+    async fn answer(&self, question: Question) -> Result<Answer, LookupError> {
+        let orders = Orders::Answer(question, self.limit);
         let child = process::Child {
             server: self.agent.clone(),
             environment: Environment::default(),
@@ -258,22 +260,22 @@ impl Look<'_> {
 
 impl Answer {
     /// The complete output of a process that succeeded, and its status.
-    fn whole(self, cancel: &CancellationToken) -> Result<(Vec<u8>, Status), LookError> {
+    fn whole(self, cancel: &CancellationToken) -> Result<(Vec<u8>, Status), LookupError> {
         let end = match self.end {
             Err(SandboxError::Step(StepError { step, errno }))
                 if errno == Errno::ETIMEDOUT as i32 =>
             {
-                return Err(LookError::TimedOut(step));
+                return Err(LookupError::TimedOut(step));
             }
             other => other?,
         };
         if !end.unkillable.is_empty() {
-            return Err(LookError::NoResponse(end.unkillable));
+            return Err(LookupError::NoResponse(end.unkillable));
         }
         let status = end.status;
         match status.is_success() {
             true => Ok((self.text, status)),
-            false if cancel.is_cancelled() => Err(LookError::Stopped),
+            false if cancel.is_cancelled() => Err(LookupError::Stopped),
             false => Err(SandboxError::NoReport { status }.into()),
         }
     }
