@@ -1,13 +1,13 @@
-//! Patterns that select logs by their paths. Pure.
+//! Patterns that select logs by their paths. No I/O.
 //!
-//! The patterns mean the same as those of the crate `globset`, which would add its own regular expression engine to the program. The tests
-//! compare the two.
+//! The patterns have the same meaning as those of the crate `globset`, which is not used because it would add another regular expression
+//! engine to the program. The tests compare the two.
 
 use std::path::Path;
 
 use regex_lite::Regex;
 
-/// Matches a path with any number of directories, none included, that end here.
+/// A regular expression that matches any number of directories, also none, at the start of a path.
 const DIRECTORIES: &str = "(?:/?|.*/)";
 
 /// Why a pattern is invalid.
@@ -76,7 +76,7 @@ impl LogFilters {
     }
 }
 
-/// What a branch ends with, as the meaning of `**` depends on it.
+/// The end of a branch so far. The meaning of a following `**` depends on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum End {
     #[default]
@@ -110,7 +110,7 @@ impl Branch {
     }
 }
 
-/// Alternates whose end was not read yet.
+/// Alternates, such as `{a,b}`, whose closing brace has not been read yet.
 #[derive(Debug)]
 struct Alternates {
     before: Branch,
@@ -171,7 +171,7 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// Ends alternates. Empty ones match nothing, instead of the empty path.
+    /// Ends alternates. Ignores empty ones: `a{,b}` matches only `ab`.
     fn close(&mut self) -> Result<(), Reason> {
         let Alternates {
             before,
@@ -188,7 +188,8 @@ impl Translation<'_> {
         Ok(())
     }
 
-    /// Reads what follows `*`: `**` that is a component of a path matches any number of directories, other stars match within one.
+    /// Reads the rest of a pattern's stars. `**` as a whole component of a path matches any number of directories; other stars match within
+    /// one directory.
     fn star(&mut self) {
         const WITHIN_ONE: &str = "[^/]*";
         if self.rest.next_if_eq(&'*').is_none() {

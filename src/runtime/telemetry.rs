@@ -87,9 +87,9 @@ fn parts(level: &str) -> impl Iterator<Item = &str> {
         .filter(|part| !part.is_empty())
 }
 
-/// What a value of `BOSH_AGENT_LOG` selects: errors if it is empty, `None` if it is invalid.
+/// Parses a value of `BOSH_AGENT_LOG`. An empty value selects errors. `None` if the value is invalid.
 fn targets(level: &str) -> Option<Targets> {
-    // The library would take an empty part as `error`.
+    // Leave out empty parts, which the library would parse as `error`.
     parts(level).collect::<Vec<_>>().join(",").parse().ok()
 }
 
