@@ -297,7 +297,7 @@ fn cause_hint(failure: &PackageFailure, command: Command) -> Option<String> {
                 ..
             } => source.hint(),
             CompileError::Mounted { mount, .. } => Some(format!(
-                "let the script unmount `{}` before it ends, or copy the files to install",
+                "let the script unmount `{}` before it ends, or copy the files that the package needs to $BOSH_INSTALL_TARGET",
                 mount.display()
             )),
             CompileError::Unkillable {

@@ -49,7 +49,7 @@ pub enum VerifyError {
     Content(String),
     /// The copy of a file does not have the file's digest.
     #[error(
-        "it does not have the expected SHA-256: another program changed it, or the file of which it is a copy"
+        "it does not have the expected SHA-256, because another program changed this file or the one that was copied"
     )]
     Copy,
 }

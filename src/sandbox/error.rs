@@ -243,7 +243,7 @@ const OWN_BASE: &str = "compile as root or in a container, or pass a --base-dire
 /// The hint if a file system is mounted over a directory that a killed run has noted.
 fn to_uncover(directory: &Path, marker: &Path) -> String {
     format!(
-        "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove `{}` instead, which only records what that run found there",
+        "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove the file `{}` instead: it is only a record of the killed run",
         directory.display(),
         marker.display()
     )

@@ -184,6 +184,7 @@ fn broken_go_agent_is_an_error() {
         return;
     }
     let world = machine();
+    set_groups(&world, &["web"]);
     let program = install_go_agent(&world);
     executable(&program, "#!/no/interpreter\n");
     let ran = daemon(&world).run();

@@ -37,7 +37,9 @@ impl Daemon {
         let settings = json!({
             "agent_id": "agent-1",
             "mbus": format!("https://mbus:hunter2@{address}"),
+            // As a Director creates compilation VMs: leftovers in BASE/packages are removed at the start.
             "env": {"bosh": {
+                "groups": ["compilation-4b7a5d0e-9c1f-4e58-8a36-2f60d1c7b9e4"],
                 "mbus": {"cert": {"ca": read(&certificate), "certificate": read(&certificate), "private_key": read(&key)}},
                 "blobstores": [{"provider": "local", "options": {"blobstore_path": path("store")}}],
             }},

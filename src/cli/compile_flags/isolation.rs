@@ -37,8 +37,8 @@ pub(in crate::cli) enum IsolationFlag {
     Auto,
     /// Namespaces for mounts, processes and IPC; needs root or CAP_SYS_ADMIN
     Namespace,
-    /// The same in a user namespace. An ordinary user needs newuidmap (package `uidmap`) and ranges in
-    /// /etc/subuid and /etc/subgid; without them, all files have one owner, and `auto` takes another tier
+    /// The same in a user namespace. An ordinary user should have newuidmap (package `uidmap`) and ranges
+    /// in /etc/subuid and /etc/subgid: without them, all files have one owner, and `auto` skips this tier
     Userns,
     /// The real BASE, restricted by Landlock rules; needs Linux 5.19, but no privileges
     Landlock,

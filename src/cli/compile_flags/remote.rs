@@ -83,16 +83,16 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
     pub remote_timeout: Option<Duration>,
 
-    /// Compile on this machine, and take only packages from the server whose results it has from other
-    /// runs, also from those of other machines
+    /// Compile on this machine, and use the server only as a cache: take packages from it that an earlier
+    /// run compiled, on any machine
     #[arg(long, requires = "remote", conflicts_with_all = [
         "remote_fallback", "remote_jobs", "remote_queue_timeout",
     ])]
     pub remote_cache_only: bool,
 
-    /// Store packages that this machine compiles as results on the server, where runs with --remote use
-    /// them. This says that this machine has the properties of --remote-property: its compilers and
-    /// libraries are those of the other machines (docs/cluster.md)
+    /// Send the packages that this machine compiles to the server. Runs with --remote then use them as if
+    /// another machine had compiled them, so use this flag only on a machine with the properties of
+    /// --remote-property: with the same compilers and libraries (docs/cluster.md)
     #[arg(long, requires = "remote_cache_only")]
     pub remote_store: bool,
 

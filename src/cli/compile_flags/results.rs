@@ -54,9 +54,9 @@ pub(in crate::cli) struct ResultFlags {
 pub(in crate::cli) struct PackingFlags {
     /// Make compiled packages independent of the time of the run. Each package gets a source date: the
     /// newest time in its source. Installed files with a later time are packed with the source date, and
-    /// scripts get it as SOURCE_DATE_EPOCH. SOURCE_DATE_EPOCH, in the
-    /// environment of bosh-agent or set with --env, has the same effect as this flag, with its date as
-    /// the source date of all packages
+    /// scripts get it as SOURCE_DATE_EPOCH. If you set SOURCE_DATE_EPOCH
+    /// yourself, in the environment of bosh-agent or with --env, packages are compiled as with this flag,
+    /// but its date is the source date of all packages
     #[arg(long)]
     pub reproducible: bool,
 
