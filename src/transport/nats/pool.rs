@@ -1,6 +1,7 @@
 //! Decides which NATS server the client connects to next, and when. The client library asks for
 //! this before each attempt.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -129,6 +130,7 @@ impl Pool {
             .and_then(|server| server.last_error.as_deref())
             // The library records all other errors itself.
             .unwrap_or("failed to resolve the host name");
+        let reason = &*explained(reason);
         let server = address(addr);
         if self.is_retired() {
             tracing::debug!(server, reason, "failed to connect a replaced connection");
@@ -139,6 +141,16 @@ impl Pool {
                 "failed to connect to the message bus; retrying"
             );
         }
+    }
+}
+
+/// Adds the setting to compare if a reason of the TLS library does not suggest it.
+fn explained(reason: &str) -> Cow<'_, str> {
+    let errors = ["UnknownIssuer", "BadSignature"];
+    match errors.iter().any(|error| reason.contains(error)) {
+        true => format!("{reason}: `env.bosh.mbus.cert.ca` did not sign the server's certificate")
+            .into(),
+        false => reason.into(),
     }
 }
 
@@ -213,6 +225,14 @@ mod tests {
         (0..count)
             .map(|_| rotation.next(false, Instant::now()).1.as_secs())
             .collect()
+    }
+
+    #[test]
+    fn unknown_certificates_name_the_setting_to_compare() {
+        let reason = "invalid peer certificate: BadSignature";
+        let setting = ": `env.bosh.mbus.cert.ca` did not sign the server's certificate";
+        assert_eq!(explained(reason), format!("{reason}{setting}"));
+        assert_eq!(explained("connection refused"), "connection refused");
     }
 
     #[test]
