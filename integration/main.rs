@@ -21,6 +21,7 @@ mod support {
     pub(crate) mod faults;
     pub(crate) mod inputs;
     pub(crate) mod nats;
+    pub(crate) mod network;
     pub(crate) mod nginx;
     pub(crate) mod proxy;
     pub(crate) mod release;

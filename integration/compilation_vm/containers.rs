@@ -1,5 +1,6 @@
 //! Compilation VMs as container CPIs create them, of a stemcell image: their results equal those of `bosh-agent compile`.
 
+mod cluster;
 mod repacked;
 
 use std::fs;
@@ -15,6 +16,7 @@ use crate::containers::{a_release, in_a_default_container};
 use crate::support::blobstore::Blobstore;
 use crate::support::certificates::AGENT;
 use crate::support::director::Director;
+use crate::support::director::compile_stage::CompiledPackages;
 use crate::support::docker::Container;
 use crate::support::inputs::{self, Inputs, STEMCELL_IMAGE, require_parts};
 use crate::support::nats::NatsServer;
@@ -68,8 +70,14 @@ async fn compile_and_compare(director: &Director, blobs: &Blobstore, inputs: &In
     let release = SourceRelease::read(&inputs.release);
     assert_eq!(release.packages.len(), inputs.packages);
     let compiled = director.compile_release(&release, blobs).await.unwrap();
+    equal_offline(&compiled, blobs, inputs);
+}
+
+/// Compares compiled packages with those of the offline compile.
+#[track_caller]
+fn equal_offline(compiled: &CompiledPackages, blobs: &Blobstore, inputs: &Inputs) {
     let kept = TempDir::new().unwrap();
-    for (package, result) in &compiled {
+    for (package, result) in compiled {
         let name = format!("{package}.tgz");
         fs::copy(blobs.path(&result.blob), kept.path().join(name)).unwrap();
     }

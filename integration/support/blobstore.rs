@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::director::compile_stage::CompiledPackage;
 use super::docker::run;
+use super::network::Network;
 use super::nginx::{Nginx, SIGNATURE, WRITER};
 use super::vm::LIMIT;
 use crate::common::{directory_outside_tmp, run_tool_with};
@@ -38,10 +39,18 @@ impl Blobstore {
 
     /// A WebDAV server with the password of a user who may write, over TLS like BOSH's servers. `None` without nginx.
     pub(crate) fn dav() -> Option<Self> {
-        let nginx = Nginx::start()?;
+        Nginx::start().map(Self::over_tls)
+    }
+
+    /// The same in a container with this number in a network.
+    pub(crate) fn dav_in(network: &Network, number: u8) -> Option<Self> {
+        Nginx::start_in(network, number).map(Self::over_tls)
+    }
+
+    fn over_tls(nginx: Nginx) -> Self {
         let endpoint = nginx.endpoint_tls_1_2();
         let kind = Kind::Dav { nginx, endpoint };
-        Some(Self { kind })
+        Self { kind }
     }
 
     /// The same without TLS, for an agent that reaches it by another server: `endpoint` makes its URL from that of the store.

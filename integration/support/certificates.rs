@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 use bosh_agent::config::Secret;
 use bosh_agent::transport::BusOptions;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::common::once;
 
 /// A certificate and its key, PEM.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub(crate) struct Pair {
     pub(crate) certificate: String,
     /// PKCS#1, as from a Director.
@@ -121,10 +122,30 @@ pub(crate) fn pairs() -> &'static HashMap<String, Pair> {
             },
         ];
         let made = once("certificates", |directory| {
-            fs::write(directory.join("pairs.json"), make(&wanted)).unwrap();
+            let made = make(&HashMap::new(), &wanted);
+            fs::write(directory.join("pairs.json"), made).unwrap();
         });
         serde_json::from_slice(&fs::read(made.join("pairs.json")).unwrap()).unwrap()
     })
+}
+
+/// A NATS server's certificate for this address, issued by `ca`.
+pub(crate) fn server_at(address: &str) -> Pair {
+    let name = format!("IP:{address}");
+    issue(Wanted::server("server", "ca", SERVER_NAME, &[&name]))
+}
+
+/// The certificate of any agent, issued by `ca`.
+pub(crate) fn agent_with_id(id: &str) -> Pair {
+    issue(Wanted::client("agent", "ca", &common_name(id)))
+}
+
+fn issue(wanted: Wanted) -> Pair {
+    let issuers = HashMap::from([("ca", &pairs()["ca"])]);
+    let name = wanted.name.clone();
+    let made = make(&issuers, &[wanted]);
+    let mut made: HashMap<String, Pair> = serde_json::from_slice(&made).unwrap();
+    made.remove(&name).unwrap()
 }
 
 /// The common name of an agent's certificate.
@@ -143,8 +164,8 @@ pub(crate) fn bus(urls: &[&str]) -> BusOptions {
     }
 }
 
-/// Makes certificates. Returns them as JSON, by name. Issuers come before the certificates that they sign.
-fn make(wanted: &[Wanted]) -> Vec<u8> {
+/// Makes certificates. Returns them as JSON, by name. Issuers are given, or come before the certificates that they sign.
+fn make(issuers: &HashMap<&str, &Pair>, wanted: &[Wanted]) -> Vec<u8> {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/integration/support/certificates.rb"
@@ -155,8 +176,10 @@ fn make(wanted: &[Wanted]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let wanted = serde_json::to_vec(wanted).unwrap();
-    ruby.stdin.take().unwrap().write_all(&wanted).unwrap();
+    let input = json!({ "issuers": issuers, "wanted": wanted }).to_string();
+    let mut stdin = ruby.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
     let output = ruby.wait_with_output().unwrap();
     assert!(output.status.success(), "no certificates were made");
     output.stdout

@@ -5,9 +5,10 @@ pub(crate) mod bus;
 pub(crate) mod compile_stage;
 pub(crate) mod monitor;
 pub(crate) mod reply;
+pub(crate) mod several_vms;
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use reply::{Reply, Status};
 
 /// How long a Director waits for a reply, except to pings.
 pub(crate) const RPC_LIMIT: Duration = Duration::from_secs(45);
+/// How often a Director repeats a `get_task` without a reply.
+pub(crate) const TASK_RETRIES: usize = 4;
 /// A slower reply means that the agent waited for something, even on a busy machine.
 pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 /// How long a Director waits for the reply to one ping of a new VM.
@@ -68,10 +71,11 @@ impl fmt::Display for Exchange {
 
 /// A Director with one agent.
 pub(crate) struct Director {
-    bus: Bus,
+    bus: Arc<Bus>,
     agent: String,
     poll: Duration,
     patience: Duration,
+    task_limit: Duration,
     exchanges: Mutex<Vec<Exchange>>,
 }
 
@@ -79,12 +83,29 @@ impl Director {
     /// A Director with the usual poll interval.
     pub(crate) fn new(bus: Bus, agent: &str) -> Self {
         Self {
-            bus,
+            bus: Arc::new(bus),
             agent: agent.to_owned(),
             poll: POLL_INTERVAL,
             patience: READY_LIMIT,
+            task_limit: RPC_LIMIT,
             exchanges: Mutex::default(),
         }
+    }
+
+    /// The same Director with another agent: the same connection, inbox and time limits.
+    pub(crate) fn with_agent(&self, agent: &str) -> Self {
+        Self {
+            bus: Arc::clone(&self.bus),
+            agent: agent.to_owned(),
+            exchanges: Mutex::default(),
+            ..*self
+        }
+    }
+
+    /// Sets how long to wait for the reply to one `get_task`.
+    pub(crate) fn with_task_limit(mut self, limit: Duration) -> Self {
+        self.task_limit = limit;
+        self
     }
 
     /// A Director with a shorter poll interval and a shorter limit for new VMs, for fast tests.
@@ -126,7 +147,7 @@ impl Director {
             "arguments": arguments,
             "reply_to": self.bus.reply_to(&self.agent, &id),
         });
-        if matches!(self.bus, Bus::Https(_)) {
+        if matches!(*self.bus, Bus::Https(_)) {
             // `bosh create-env` does not send any.
             envelope.as_object_mut().unwrap().remove("protocol");
         }
@@ -154,19 +175,19 @@ impl Director {
 
     /// Sends a request, and repeats it without a reply as often as a Director.
     pub(crate) async fn call(&self, method: &str, arguments: Value) -> Result<Value, Failure> {
-        let retries = match method {
-            "get_task" => 4,
-            "get_state" => 2,
-            "upload_blob" => 3,
-            _ => 0,
+        let (retries, limit) = match method {
+            "get_task" => (TASK_RETRIES, self.task_limit),
+            "get_state" => (2, RPC_LIMIT),
+            "upload_blob" => (3, RPC_LIMIT),
+            _ => (0, RPC_LIMIT),
         };
         for _ in 0..retries {
-            match self.request(method, arguments.clone(), RPC_LIMIT).await {
+            match self.request(method, arguments.clone(), limit).await {
                 Err(Failure::Timeout(_)) => {}
                 other => return other,
             }
         }
-        self.request(method, arguments, RPC_LIMIT).await
+        self.request(method, arguments, limit).await
     }
 
     /// Calls a method that may start a task.
@@ -189,8 +210,19 @@ impl Director {
 
     /// Polls a task until it has ended.
     pub(crate) async fn wait_for_task(&self, task: &str) -> Result<Value, Failure> {
+        self.follow_task(task, |_| ()).await
+    }
+
+    /// The same. Passes each value of `get_task` to `see`.
+    pub(crate) async fn follow_task(
+        &self,
+        task: &str,
+        see: impl Fn(&Value),
+    ) -> Result<Value, Failure> {
         loop {
-            let status = self.status(task).await?;
+            let value = self.call("get_task", json!([task])).await?;
+            see(&value);
+            let status = Status::of(value);
             if !status.is_running() {
                 return Ok(status.value);
             }

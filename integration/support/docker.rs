@@ -83,6 +83,14 @@ pub(crate) fn docker(arguments: &[&str], limit: Duration) -> Outcome {
     run(Command::new("docker").args(arguments), limit)
 }
 
+/// A new name for a container or a network.
+pub(crate) fn name_of(label: &str) -> String {
+    // Concurrent tests may use the same label.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("bosh-agent-test-{}-{label}-{number}", std::process::id())
+}
+
 /// A container's name. Dropping it removes the container, running or not.
 pub(crate) struct Container {
     name: String,
@@ -90,11 +98,8 @@ pub(crate) struct Container {
 
 impl Container {
     pub(crate) fn new(label: &str) -> Self {
-        // Concurrent tests may use the same label.
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            name: format!("bosh-agent-test-{}-{label}-{number}", std::process::id()),
+            name: name_of(label),
         }
     }
 

@@ -14,15 +14,20 @@ use nix::unistd::Pid;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
-use super::certificates::{common_name, pairs};
+use super::certificates::{Pair, common_name, pairs, server_at};
+use super::docker::Container;
+use super::network::Network;
 use crate::common::{free_port, wait_until};
 
 /// A NATS server. Dropping it kills the process.
 pub(crate) struct NatsServer {
     directory: TempDir,
+    host: String,
     port: u16,
     address: String,
     process: Option<Child>,
+    /// In which the server runs, if it is in a network of containers.
+    container: Option<Container>,
 }
 
 impl NatsServer {
@@ -35,14 +40,36 @@ impl NatsServer {
 
     /// A server that is not running.
     pub(crate) fn prepare(certificate: &str, agents: &[&str]) -> Self {
-        let port = free_port();
+        Self::configured("127.0.0.1", free_port(), &pairs()[certificate], agents)
+    }
+
+    /// A running server in a container with this number in a network.
+    #[track_caller]
+    pub(crate) fn start_in(network: &Network, number: u8, agents: &[&str]) -> Self {
+        let host = network.address(number);
+        let mut server = Self::configured(&host, 4222, &server_at(&host), agents);
+        let path = |name| server.directory.path().join(name).display().to_string();
+        let (config, log) = (path("nats.cfg"), path("log"));
+        let command = ["nats-server", "-c", &config, "-l", &log];
+        let container = network.serve(
+            ("nats", number),
+            server.port,
+            server.directory.path(),
+            &command,
+        );
+        server.container = Some(container);
+        server
+    }
+
+    fn configured(host: &str, port: u16, pair: &Pair, agents: &[&str]) -> Self {
         let server = Self {
             directory: tempfile::tempdir().unwrap(),
+            host: host.to_owned(),
             port,
-            address: format!("127.0.0.1:{port}"),
+            address: format!("{host}:{port}"),
             process: None,
+            container: None,
         };
-        let pair = &pairs()[certificate];
         server.write("server.crt", &pair.certificate);
         server.write("server.key", &pair.key);
         server.write("ca.crt", &pairs()["ca"].certificate);
@@ -54,9 +81,10 @@ impl NatsServer {
     pub(crate) fn configure(&self, agents: &[&str], max_payload: usize) {
         let path = |name| self.directory.path().join(name);
         let configuration = format!(
-            "host: \"127.0.0.1\"\nport: {}\nmax_payload: {max_payload}\n\
+            "host: {:?}\nport: {}\nmax_payload: {max_payload}\n\
              tls {{\n  cert_file: {:?}\n  key_file: {:?}\n  ca_file: {:?}\n  verify_and_map: true\n  timeout: 5\n}}\n\
              include \"auth.json\"\n",
+            self.host,
             self.port,
             path("server.crt"),
             path("server.key"),
@@ -146,6 +174,7 @@ impl NatsServer {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+        drop(self.container.take());
     }
 
     /// The server's URL with an IP address, as in an agent's settings.

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::docker::Container;
+use super::network::Network;
+
 /// A user who may only fetch, and the password.
 pub(crate) const READER: (&str, &str) = ("reader", "read-hunter2");
 /// A user who may fetch and store, and the password.
@@ -24,8 +27,11 @@ const START: Duration = Duration::from_secs(60);
 
 /// The server. Dropping it kills the process.
 pub(crate) struct Nginx {
-    child: Child,
+    process: Option<Child>,
+    /// In which the server runs, if it is in a network of containers.
+    _container: Option<Container>,
     prefix: TempDir,
+    host: String,
     ports: Ports,
 }
 
@@ -41,24 +47,7 @@ impl Nginx {
     /// a failure.
     #[track_caller]
     pub(crate) fn start() -> Option<Self> {
-        for program in ["nginx", "openssl"] {
-            let found = Command::new("sh")
-                .args(["-c", &format!("command -v {program} >/dev/null")])
-                .status();
-            if !found.unwrap().success() {
-                assert!(
-                    std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
-                    "{program} is not installed; integration/setup installs it"
-                );
-                eprintln!("skipped: {program} is not installed; integration/setup installs it");
-                return None;
-            }
-        }
-        let prefix = tempfile::tempdir().unwrap();
-        for directory in ["store", "signed", "logs", "tmp"] {
-            fs::create_dir(prefix.path().join(directory)).unwrap();
-        }
-        make_certificates(prefix.path());
+        let prefix = prepared("127.0.0.1")?;
         // Another process may use a free port before nginx binds it.
         let started = (0..5).find_map(|_| {
             let ports = Ports::free();
@@ -70,8 +59,34 @@ impl Nginx {
             panic!("nginx does not start: {}", fs::read_to_string(log).unwrap());
         });
         Some(Self {
-            child,
+            process: Some(child),
+            _container: None,
             prefix,
+            host: "127.0.0.1".to_owned(),
+            ports,
+        })
+    }
+
+    /// The same in a container with this number in a network.
+    #[track_caller]
+    pub(crate) fn start_in(network: &Network, number: u8) -> Option<Self> {
+        let host = network.address(number);
+        let prefix = prepared(&host)?;
+        let ports = Ports {
+            tls: 8443,
+            tls_1_2: 8444,
+            plain: 8080,
+        };
+        configure(prefix.path(), &host, ports);
+        let directory = prefix.path().display().to_string();
+        let config = format!("{directory}/nginx.conf");
+        let command = ["nginx", "-p", &directory, "-c", &config, "-e", "stderr"];
+        let container = network.serve(("nginx", number), ports.plain, prefix.path(), &command);
+        Some(Self {
+            process: None,
+            _container: Some(container),
+            prefix,
+            host,
             ports,
         })
     }
@@ -83,22 +98,22 @@ impl Nginx {
 
     /// The blobstore over TLS 1.2 and 1.3.
     pub(crate) fn endpoint(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.tls)
+        format!("https://{}:{}", self.host, self.ports.tls)
     }
 
     /// The same over TLS 1.2 with the cipher suites of BOSH's servers.
     pub(crate) fn endpoint_tls_1_2(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.tls_1_2)
+        format!("https://{}:{}", self.host, self.ports.tls_1_2)
     }
 
     /// The same without TLS.
     pub(crate) fn plain_endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.plain)
+        format!("http://{}:{}", self.host, self.ports.plain)
     }
 
     /// The same with a name that only a proxy can resolve.
     pub(crate) fn named(&self, endpoint: &str) -> String {
-        endpoint.replace("127.0.0.1", NAME)
+        endpoint.replace(&self.host, NAME)
     }
 
     /// A URL that grants fetching and storing to its holder.
@@ -164,8 +179,10 @@ impl Request {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // There is only one process.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
@@ -181,8 +198,33 @@ impl Ports {
     }
 }
 
-fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
-    fs::write(prefix.join("nginx.conf"), configuration(prefix, ports)).unwrap();
+/// A directory with the certificates of a server at this address. `None` if that is impossible; see [`Nginx::start`].
+#[track_caller]
+fn prepared(host: &str) -> Option<TempDir> {
+    for program in ["nginx", "openssl"] {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {program} >/dev/null")])
+            .status();
+        if !found.unwrap().success() {
+            assert!(
+                std::env::var_os("BOSH_AGENT_TEST_REQUIRE_ALL").is_none(),
+                "{program} is not installed; integration/setup installs it"
+            );
+            eprintln!("skipped: {program} is not installed; integration/setup installs it");
+            return None;
+        }
+    }
+    let prefix = tempfile::tempdir().unwrap();
+    for directory in ["store", "signed", "logs", "tmp"] {
+        fs::create_dir(prefix.path().join(directory)).unwrap();
+    }
+    make_certificates(prefix.path(), host);
+    Some(prefix)
+}
+
+fn configure(prefix: &Path, host: &str, ports: Ports) {
+    let configuration = configuration(prefix, host, ports);
+    fs::write(prefix.join("nginx.conf"), configuration).unwrap();
     let users = |users: &[(&str, &str)]| {
         let lines = users
             .iter()
@@ -191,6 +233,10 @@ fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
     };
     fs::write(prefix.join("read_users"), users(&[READER, WRITER])).unwrap();
     fs::write(prefix.join("write_users"), users(&[WRITER])).unwrap();
+}
+
+fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
+    configure(prefix, "127.0.0.1", ports);
     let log = File::create(prefix.join("logs/error.log")).unwrap();
     let mut child = Command::new("nginx")
         .arg("-p")
@@ -218,7 +264,7 @@ fn launch(prefix: &Path, ports: Ports) -> Option<Child> {
 
 /// Locations and users are those of the Director's blobstore job. It checks signed URLs with a module that Debian's nginx lacks; here one
 /// signature is valid.
-fn configuration(prefix: &Path, ports: Ports) -> String {
+fn configuration(prefix: &Path, host: &str, ports: Ports) -> String {
     let prefix = prefix.display();
     let Ports {
         tls,
@@ -273,13 +319,13 @@ http {{
   uwsgi_temp_path {prefix}/tmp/uwsgi;
   scgi_temp_path {prefix}/tmp/scgi;
   server {{
-    listen 127.0.0.1:{tls} ssl;
-    listen 127.0.0.1:{plain};
+    listen {host}:{tls} ssl;
+    listen {host}:{plain};
     ssl_protocols TLSv1.2 TLSv1.3;
 {common}
   }}
   server {{
-    listen 127.0.0.1:{tls_1_2} ssl;
+    listen {host}:{tls_1_2} ssl;
     ssl_protocols TLSv1.2;
     ssl_ciphers ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256;
 {common}
@@ -290,8 +336,8 @@ http {{
 }
 
 /// `ca.pem`, and `server.pem` with its key, signed by the CA.
-fn make_certificates(directory: &Path) {
-    let extensions = format!("subjectAltName=IP:127.0.0.1,DNS:{NAME}\n");
+fn make_certificates(directory: &Path, host: &str) {
+    let extensions = format!("subjectAltName=IP:{host},DNS:{NAME}\n");
     fs::write(directory.join("extensions"), extensions).unwrap();
     for arguments in [
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca",

@@ -1,6 +1,7 @@
 //! Compilation VMs: the agent as a process of this machine with its own base directory, or in a container of a stemcell image, started as
 //! by a container CPI.
 
+mod container;
 mod tests;
 
 use std::fs::{self, File};
@@ -15,7 +16,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::docker::{Container, docker};
+pub(crate) use container::{BOOT_WITH_RUNIT, ContainerVm};
+
 use crate::common::{directory_outside_tmp, mount_at_var_vcap, processes_below, wait_for};
 
 /// Enough for any step on a slow and busy machine.
@@ -381,113 +383,4 @@ fn finish(log: &str, secrets: &[String]) {
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(80)..].join("\n")
-}
-
-/// The first process of a container of a stemcell with runit, which starts the agent and keeps its log in [`LOG_OF_RUNIT`].
-pub(crate) const BOOT_WITH_RUNIT: [&str; 6] = [
-    "env",
-    "-i",
-    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-    "runsvdir",
-    "-P",
-    "/etc/service",
-];
-
-/// The agent's log in a stemcell with runit.
-const LOG_OF_RUNIT: &str = "/var/vcap/bosh/log/current";
-
-/// A container as a VM. Its supervisor restarts the agent when it ends, as runit does in a stemcell.
-pub(crate) struct ContainerVm {
-    container: Container,
-    machine: Machine,
-    /// Whether runit of the image started the agent.
-    has_runit: bool,
-    /// Mounted into the container.
-    _mounted: TempDir,
-}
-
-impl ContainerVm {
-    /// Starts a container of an image and copies the program into it. As with the Docker CPI, the settings come after the start.
-    #[track_caller]
-    pub(crate) fn create(
-        label: &str,
-        (image, program): (&str, &Path),
-        options: &[&str],
-        machine: Machine,
-    ) -> Self {
-        const SUPERVISE: &str = r#"
-            cd /var/vcap/bosh
-            PATH=/var/vcap/bosh/bin:$PATH
-            while true; do
-                nice -n -15 bosh-agent -P "$(cat etc/operating_system)" -C agent.json
-                echo "the supervisor: the agent has ended with $?" >&2
-                sleep 1
-            done
-        "#;
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("agent.json");
-        let text = agent_config(&format!("/var/vcap/{SETTINGS}")).to_string();
-        fs::write(&config, text).unwrap();
-        let config = format!("{}:/var/vcap/bosh/agent.json:ro", config.display());
-        let program = format!("{}:/var/vcap/bosh/bin/bosh-agent:ro", program.display());
-        let options = [&["-v", &config, "-v", &program], options].concat();
-        let vm = Self {
-            container: Container::new(label),
-            machine,
-            has_runit: false,
-            _mounted: directory,
-        };
-        vm.start(image, &options, &["bash", "-c", SUPERVISE]);
-        vm
-    }
-
-    /// Starts a container of an image that contains the agent, by the image's own supervisor.
-    #[track_caller]
-    pub(crate) fn boot(label: &str, image: &str, command: &[&str], machine: Machine) -> Self {
-        let vm = Self {
-            container: Container::new(label),
-            machine,
-            has_runit: true,
-            _mounted: tempfile::tempdir().unwrap(),
-        };
-        vm.start(image, &[], command);
-        vm
-    }
-
-    #[track_caller]
-    fn start(&self, image: &str, options: &[&str], command: &[&str]) {
-        let name = self.container.name();
-        let fixed = ["run", "--detach", "--network", "host", "--name", name];
-        docker(&[&fixed, options, &[image], command].concat(), LIMIT).expect_code(0, "docker run");
-        let directory = tempfile::tempdir().unwrap();
-        let settings = directory.path().join("settings.json");
-        fs::write(&settings, self.machine.settings().to_string()).unwrap();
-        let target = format!("{name}:/var/vcap/{SETTINGS}");
-        docker(&["cp", settings.to_str().unwrap(), &target], LIMIT).expect_code(0, "docker cp");
-    }
-
-    /// The log of the agent.
-    pub(crate) fn log(&self) -> String {
-        let arguments = match self.has_runit {
-            true => vec!["exec", self.container.name(), "cat", LOG_OF_RUNIT],
-            false => vec!["logs", self.container.name()],
-        };
-        let outcome = docker(&arguments, LIMIT);
-        outcome.stdout + &outcome.stderr
-    }
-
-    /// Runs a shell command in the container and returns its output.
-    #[track_caller]
-    pub(crate) fn shell(&self, script: &str) -> String {
-        let arguments = ["exec", self.container.name(), "bash", "-c", script];
-        let outcome = docker(&arguments, LIMIT);
-        outcome.expect_code(0, script);
-        outcome.stdout
-    }
-}
-
-impl Drop for ContainerVm {
-    fn drop(&mut self) {
-        finish(&self.log(), &self.machine.secrets());
-    }
 }
