@@ -193,6 +193,29 @@ async fn new_vm_connects_when_nats_accepts_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn denied_subscription_is_repeated_until_the_server_permits_it() {
+    if !can_run() {
+        return;
+    }
+    let mut server = NatsServer::prepare("server", &[AGENT]);
+    server.misname(AGENT);
+    server.launch();
+    let nats = start(&[&server.url()]).await;
+    wait_until("the reason in the log", || {
+        has_logged(&server, "compare `agent_id` in the settings")
+    });
+    server.allow(&[AGENT]);
+    let mut director = Director::connect(&server, AGENT).await;
+    director.wait_until_served(LONG).await;
+
+    // Also when the permission is lost and granted again while the agent is connected.
+    server.misname(AGENT);
+    server.allow(&[AGENT]);
+    director.wait_until_served(LONG).await;
+    nats.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn foreign_server_is_refused_with_a_logged_reason() {
     if !can_run() {
         return;

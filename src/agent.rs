@@ -22,6 +22,7 @@ pub mod logs_request;
 mod method;
 pub mod protocol;
 mod recent;
+pub mod short_requests;
 pub mod tasks;
 
 use std::path::PathBuf;

@@ -132,8 +132,24 @@ impl NatsServer {
 
     /// Changes the agents that a running server accepts, as bosh-nats-sync does.
     pub(crate) fn allow(&self, agents: &[&str]) {
-        let reloads = self.log().matches("Reloaded server configuration").count();
         self.configure(agents, 1 << 20);
+        self.reload();
+    }
+
+    /// Makes a running server, or one that is not running yet, deny the subscription of an agent, as if the agent had another name.
+    pub(crate) fn misname(&self, agent: &str) {
+        let path = self.directory.path().join("auth.json");
+        let text = fs::read_to_string(path).unwrap();
+        let own = format!("\"agent.{agent}\"");
+        assert!(text.contains(&own));
+        self.write("auth.json", &text.replace(&own, "\"agent.other\""));
+        if self.process.is_some() {
+            self.reload();
+        }
+    }
+
+    fn reload(&self) {
+        let reloads = self.log().matches("Reloaded server configuration").count();
         let process = self.process.as_ref().unwrap();
         kill(
             Pid::from_raw(i32::try_from(process.id()).unwrap()),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::actions::compile_package::CompilePackageError;
 use super::actions::{Action, ActionError, RunTask};
 use super::method::Method;
-use super::protocol::{Exception, InvalidRequest, Reply, Request};
+use super::protocol::{Exception, InvalidRequest, Reply, Request, shortened};
 use super::tasks::{Interrupted, TaskContext, TaskError, TaskFailure, TaskOptions, TaskOutcome};
 use super::{Agent, Answer};
 use crate::config::Hidden;
@@ -14,6 +14,10 @@ use crate::diag::Chain;
 
 /// The maximum length, in characters, of an unknown method's name in the log and in the reply.
 const METHOD_LIMIT: usize = 200;
+
+/// The maximum length of an error's text in bytes. The longest useful ones, of failed scripts, have about
+/// 30 KiB. Longer ones quote a request.
+const ERROR_LIMIT: usize = 64 << 10;
 
 impl Agent {
     /// Handles one request. The reply has at most `limit` bytes. With `once`, a request with the
@@ -140,7 +144,7 @@ fn failure(error: &ActionError) -> TaskFailure {
         None
     };
     TaskFailure {
-        message: Chain(error).to_string(),
+        message: shortened(Chain(error).to_string(), ERROR_LIMIT),
         log,
     }
 }

@@ -55,7 +55,7 @@ impl LogsRequest {
     ///
     /// # Errors
     /// As [`of_blobs`](Self::of_blobs).
-    pub(crate) fn of_bundle(arguments: &[Value]) -> Result<(Self, String), ArgumentError> {
+    pub fn of_bundle(arguments: &[Value]) -> Result<(Self, String), ArgumentError> {
         let [argument] = first(arguments)?;
         let nothing = Map::new();
         let argument = object(argument, "bundle_logs")?.unwrap_or(&nothing);

@@ -123,6 +123,15 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Shortens a text to a number of bytes, by leaving out its middle.
+#[must_use]
+pub(crate) fn shortened(text: String, limit: usize) -> String {
+    match text.len() <= limit {
+        true => text,
+        false => fit::shortened(&text, |text| text.len() <= limit),
+    }
+}
+
 /// The reply to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {

@@ -1,23 +1,28 @@
 //! Detects duplicate requests. While the message bus is changed, two connections may deliver the
 //! same request.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::sync::{Mutex, PoisonError};
 
-/// The number of requests that are remembered. A Director sends about one request per second.
-const CAPACITY: usize = 1000;
+/// The number of requests that are remembered. A Director sends about one request per second, so a
+/// request is remembered for hours.
+const CAPACITY: usize = 10_000;
 
 /// The latest requests, identified by their `reply_to`, which is unique for each request of a
-/// Director.
+/// Director. Only a hash of it is kept, because its length is up to the sender. Two requests in ten
+/// thousand have the same hash with a probability of 10^-12.
 #[derive(Debug, Default)]
 pub(super) struct RecentRequests {
+    hasher: RandomState,
     seen: Mutex<RecentIds>,
 }
 
 #[derive(Debug, Default)]
 struct RecentIds {
-    order: VecDeque<String>,
-    set: HashSet<String>,
+    order: VecDeque<u64>,
+    set: HashSet<u64>,
 }
 
 impl RecentRequests {
@@ -26,11 +31,12 @@ impl RecentRequests {
         if reply_to.is_empty() {
             return true;
         }
+        let id = self.hasher.hash_one(reply_to);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.set.insert(reply_to.to_owned()) {
+        if !seen.set.insert(id) {
             return false;
         }
-        seen.order.push_back(reply_to.to_owned());
+        seen.order.push_back(id);
         if seen.order.len() > CAPACITY
             && let Some(oldest) = seen.order.pop_front()
         {

@@ -28,6 +28,9 @@ const KEPT_FOR: Duration = Duration::from_secs(3600);
 /// The maximum number of results that are kept. The least recently polled result is removed first.
 const KEPT: usize = 1000;
 
+/// The maximum size of all results that are kept, in bytes.
+const KEPT_BYTES: usize = 8 << 20;
+
 /// The maximum number of concurrent tasks. It is a safeguard, because a Director normally starts
 /// one task at a time.
 const RUNNING: usize = 1000;
@@ -141,6 +144,8 @@ enum TaskEntry {
     Running(RunningTask),
     Ended {
         outcome: TaskOutcome,
+        /// The size of the outcome in bytes.
+        size: usize,
         /// The time of the last `get_task`, or of the task's end if there was none.
         polled: Instant,
     },
@@ -342,7 +347,9 @@ impl Tasks {
         let mut table = self.table();
         match table.entries.get_mut(id).ok_or_else(|| unknown(id))? {
             TaskEntry::Running(task) => Ok(running(id, Some(&task.context.progress))),
-            TaskEntry::Ended { outcome, polled } => {
+            TaskEntry::Ended {
+                outcome, polled, ..
+            } => {
                 *polled = Instant::now();
                 outcome.clone().map_err(|failure| TaskError::Failed {
                     id: id.to_owned(),
@@ -415,20 +422,22 @@ impl Tasks {
 
 impl TaskTable {
     /// Makes room for one more result: removes results that were not polled for [`KEPT_FOR`], and
-    /// the least recently polled ones in excess of [`KEPT`].
+    /// the least recently polled ones in excess of [`KEPT`] and [`KEPT_BYTES`].
     fn remove_old_results(&mut self, now: Instant) {
-        let mut ended: Vec<(Instant, String)> = self
+        let mut ended: Vec<(Instant, String, usize)> = self
             .entries
             .iter()
             .filter_map(|(id, entry)| match entry {
-                TaskEntry::Ended { polled, .. } => Some((*polled, id.clone())),
+                TaskEntry::Ended { polled, size, .. } => Some((*polled, id.clone(), *size)),
                 TaskEntry::Running(_) => None,
             })
             .collect();
         ended.sort();
-        let excess = ended.len().saturating_sub(KEPT - 1);
-        for (index, (polled, id)) in ended.into_iter().enumerate() {
-            if index < excess || now.saturating_duration_since(polled) > KEPT_FOR {
+        let mut bytes = 0;
+        for (index, (polled, id, size)) in ended.into_iter().rev().enumerate() {
+            bytes += size;
+            let is_old = now.saturating_duration_since(polled) > KEPT_FOR;
+            if index >= KEPT - 1 || bytes > KEPT_BYTES || is_old {
                 self.entries.remove(&id);
             }
         }
@@ -438,9 +447,18 @@ impl TaskTable {
 impl TaskEntry {
     fn ended(outcome: TaskOutcome) -> Self {
         Self::Ended {
+            size: size(&outcome),
             outcome,
             polled: Instant::now(),
         }
+    }
+}
+
+/// The approximate size of an outcome in bytes.
+fn size(outcome: &TaskOutcome) -> usize {
+    match outcome {
+        Ok(value) => value.to_string().len(),
+        Err(failure) => failure.message.len(),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use crate::release::name::excerpt;
+
 /// A blob's name in a store. It is also a valid file name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BlobId(String);
 
-/// The text is not a blob's id.
+/// The text is not a blob's id. The error contains an excerpt of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be the id of a blob")]
+#[error("\"{0}\" cannot be the id of a blob")]
 pub struct InvalidBlobId(String);
 
 impl BlobId {
@@ -18,7 +20,7 @@ impl BlobId {
     /// If the text is empty, is `.` or `..`, or contains `/` or NUL.
     pub fn parse(text: &str) -> Result<Self, InvalidBlobId> {
         if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
-            return Err(InvalidBlobId(text.to_owned()));
+            return Err(InvalidBlobId(excerpt(text)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -49,12 +51,12 @@ mod tests {
     #[test]
     fn id_must_be_a_file_name() {
         for text in ["", ".", "..", "a/b", "/etc/passwd", "../x", "a\0"] {
-            assert_eq!(
-                BlobId::parse(text),
-                Err(InvalidBlobId(text.to_owned())),
-                "{text:?}"
-            );
+            let error = BlobId::parse(text).unwrap_err();
+            let expected = format!("{text:?} cannot be the id of a blob");
+            assert_eq!(error.to_string(), expected);
         }
+        let error = BlobId::parse(&"/".repeat(1 << 20)).unwrap_err();
+        assert!(error.to_string().len() < 500, "{error}");
         assert_eq!(BlobId::parse("..a").unwrap().as_str(), "..a");
     }
 

@@ -20,6 +20,9 @@ use crate::transport::{self, BusOptions, Handle, Https, Nats, Scheme, TransportE
 /// minute.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// The pause before a client that has ended is replaced.
+const RESTART_PAUSE: Duration = Duration::from_secs(2);
+
 /// How long an old connection continues to receive requests after the new one is established.
 const OVERLAP: Duration = Duration::from_secs(1);
 
@@ -37,8 +40,16 @@ pub(super) struct BusConnection {
     blobs: PathBuf,
 }
 
+/// A change of the current connection.
+enum Change {
+    /// The connection is established.
+    Established,
+    /// The client has ended, because of what a server has sent.
+    Ended,
+}
+
 enum Transport {
-    Nats(Nats),
+    Nats(Box<Nats>),
     /// `None` only while one listener is replaced by another.
     Https(Option<Https>),
 }
@@ -82,9 +93,9 @@ impl BusConnection {
                     self.publish(agent, "shutdown", b"null".to_vec());
                 }
                 Ok(()) = self.changes.changed() => self.replace(agent).await?,
-                established = self.current.established_or_failed(!self.old.is_empty()) => {
-                    established?;
-                    self.retire_old();
+                change = self.current.changed(!self.old.is_empty()) => match change? {
+                    Change::Established => self.retire_old(),
+                    Change::Ended => self.restart(agent).await,
                 }
             }
         }
@@ -104,7 +115,7 @@ impl BusConnection {
                 tracing::info!("connecting to the message bus with new settings");
                 self.bus = bus;
                 if let Transport::Nats(old) = std::mem::replace(&mut self.current, new) {
-                    self.old.push(old);
+                    self.old.push(*old);
                 }
                 if let Transport::Https(_) = &self.current {
                     // The new listener accepts requests already.
@@ -119,6 +130,22 @@ impl BusConnection {
             }
         }
         Ok(())
+    }
+
+    /// Replaces a client that has ended by one with the same settings.
+    async fn restart(&mut self, agent: &Agent) {
+        tracing::warn!("starting the client of the message bus again");
+        match Transport::start(agent, &self.bus, self.blobs.clone()).await {
+            Ok(new) => {
+                if let Transport::Nats(ended) = std::mem::replace(&mut self.current, new) {
+                    self.retiring.retain(|task| !task.is_finished());
+                    self.retiring.push(runtime::spawn("old bus", ended.stop()));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "failed to start the client of the message bus");
+            }
+        }
     }
 
     /// Closes the connections with earlier settings, because the current one is established. They close in the background and do not
@@ -191,7 +218,7 @@ impl Transport {
             Scheme::Nats => {
                 let live = agent.live();
                 let id = live.settings.agent_id.as_str();
-                Self::Nats(Nats::start(bus, id, handle(agent, true)).await?)
+                Self::Nats(Box::new(Nats::start(bus, id, handle(agent, true)).await?))
             }
             Scheme::Https => {
                 let handle = handle(agent, false);
@@ -200,17 +227,19 @@ impl Transport {
         })
     }
 
-    /// With NATS, and if there are old connections to close (`has_old`), waits until the connection
-    /// is established. With HTTPS, waits until the listener fails, and returns the error. Otherwise,
-    /// waits forever.
-    async fn established_or_failed(&mut self, has_old: bool) -> Result<(), TransportError> {
+    /// With NATS, waits until the connection is established if there are old ones to close (`has_old`), or until a
+    /// while after the client has ended. With HTTPS, waits until the listener fails, and returns the error.
+    async fn changed(&mut self, has_old: bool) -> Result<Change, TransportError> {
         match self {
-            Self::Nats(nats) if has_old => {
-                nats.connected().await;
-                Ok(())
-            }
+            Self::Nats(nats) => tokio::select! {
+                () = nats.connected(), if has_old => Ok(Change::Established),
+                () = nats.ended() => {
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                    Ok(Change::Ended)
+                }
+            },
             Self::Https(Some(https)) => Err(https.failed().await),
-            Self::Nats(_) | Self::Https(None) => std::future::pending().await,
+            Self::Https(None) => std::future::pending().await,
         }
     }
 }

@@ -43,6 +43,12 @@ impl<T> Future for Task<T> {
 }
 
 impl<T> Task<T> {
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
     /// Lets the task continue without an owner. Without this call, dropping the handle cancels the
     /// task, even a blocking one that has not begun.
     pub fn detach(self) {

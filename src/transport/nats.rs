@@ -5,22 +5,28 @@
 //! example, in the first seconds of a new VM, the Director's NATS server does not know the VM and
 //! responds with an authorization violation.
 
+mod events;
+mod guard;
 mod outbox;
 mod pool;
 mod subject;
+mod texts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, ServerError, Subscriber};
+use async_nats::{Client, ConnectOptions, Message, ServerAddr, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use outbox::{Outbox, PublishError};
 
+use self::events::EventLog;
+use self::guard::{guard, resubscribe};
 use self::pool::Pool;
+use self::texts::ServerTexts;
 use super::throttle::Throttle;
 use super::url::BusUrl;
 use super::{Answer, BusOptions, Handle, InvalidRequest, TransportError, audit, tls};
@@ -55,7 +61,10 @@ pub struct Nats {
     outbox: Outbox,
     serving: Task<()>,
     sending: Task<()>,
+    _guarding: [Task<()>; 2],
     stop: CancellationToken,
+    /// Canceled when the client has ended although it was not stopped.
+    ended: CancellationToken,
     _stop_when_dropped: DropGuard,
 }
 
@@ -76,13 +85,19 @@ impl Nats {
             return Err(TransportError::AgentId { problem });
         }
         let urls = BusUrl::nats(&bus.urls)?;
-        let stop = CancellationToken::new();
-        let pool = Arc::new(Pool::new(addresses(&urls)?, stop.clone()));
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        let texts = server_texts(&urls);
+        let pool = Pool::new(addresses(&urls)?, texts.clone(), stop.clone());
+        let pool = Arc::new(pool);
+        let denied = Arc::new(Notify::new());
         let (connected_sender, connected) = watch::channel(false);
         let events = EventLog {
             pool: Arc::clone(&pool),
             connected: connected_sender,
             logged: Throttle::default(),
+            texts,
+            subject: subject.clone(),
+            denied: Arc::clone(&denied),
         };
         let options = options(bus, &urls, agent_id, events)?;
         let client = options
@@ -102,8 +117,13 @@ impl Nats {
             outbox: outbox.clone(),
             logged: Throttle::default(),
         });
+        let serving = serve(subscriber, responder, stop.clone(), ended.clone());
         Ok(Self {
-            serving: runtime::spawn("nats", serve(subscriber, responder, stop.clone())),
+            serving: runtime::spawn("nats", serving),
+            _guarding: [
+                runtime::spawn("nats guard", guard(client.clone(), Arc::clone(&pool))),
+                runtime::spawn("nats denials", resubscribe(client.clone(), denied)),
+            ],
             client,
             connected,
             pool,
@@ -111,6 +131,7 @@ impl Nats {
             sending,
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
+            ended,
         })
     }
 
@@ -136,12 +157,17 @@ impl Nats {
 
     /// Waits until the client is connected.
     pub async fn connected(&self) {
-        // This fails only if the client has ended.
-        let _ = self
-            .connected
-            .clone()
-            .wait_for(|connected| *connected)
-            .await;
+        let mut connected = self.connected.clone();
+        if connected.wait_for(|connected| *connected).await.is_err() {
+            // The client has ended, and will never be connected.
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until the client ends although it was not stopped, and receives no requests any more.
+    /// This happens if the client library panics because of what a server has sent.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Marks the connection as replaced by another one. It still serves, but its failures are logged at the
@@ -159,9 +185,15 @@ impl Nats {
             sending,
             stop,
             connected,
+            ended,
             ..
         } = self;
         stop.cancel();
+        if ended.is_cancelled() {
+            // Running requests continue; their replies are lost.
+            let _ = tokio::time::timeout(STOP_WITHIN, serving).await;
+            return;
+        }
         if !*connected.borrow() {
             // Nothing can be sent, and the client would wait for a connection.
             tracing::debug!("closed a connection to the message bus that was not established");
@@ -180,6 +212,13 @@ impl Nats {
             );
         }
     }
+}
+
+/// Hides the passwords and tokens in these URLs.
+fn server_texts(urls: &[BusUrl]) -> ServerTexts {
+    // A user without a password is a token.
+    let credential = |url: &BusUrl| url.password.clone().or_else(|| url.user.clone());
+    ServerTexts::new(urls.iter().filter_map(credential))
 }
 
 /// The addresses of the servers without user and password, because the library logs the addresses.
@@ -234,53 +273,6 @@ fn options(
     Ok(options)
 }
 
-/// Logs the events of the connection.
-#[derive(Debug)]
-struct EventLog {
-    pool: Arc<Pool>,
-    connected: watch::Sender<bool>,
-    logged: Throttle,
-}
-
-impl EventLog {
-    fn log(&self, event: &Event) {
-        match event {
-            Event::Connected => {
-                self.connected.send_replace(true);
-                tracing::info!(server = self.pool.current(), "connected to the message bus");
-            }
-            Event::Disconnected => {
-                self.connected.send_replace(false);
-                let server = self.pool.current();
-                if self.pool.is_retired() {
-                    tracing::debug!(server, "closed a connection to the message bus");
-                } else if self.logged.should_log(&format!("lost {server}")) {
-                    tracing::warn!(
-                        server,
-                        "lost the connection to the message bus; reconnecting"
-                    );
-                }
-            }
-            // The pool logs why attempts failed.
-            Event::ClientError(_) => tracing::debug!(%event, "message bus"),
-            // After this event, the connection is lost, and the next attempt has the same reason.
-            Event::ServerError(ServerError::AuthorizationViolation) => {
-                tracing::debug!(%event, "message bus");
-            }
-            // These errors are normal while a connection is being established or replaced.
-            Event::ServerError(_) if !*self.connected.borrow() || self.pool.is_retired() => {
-                tracing::debug!(%event, "message bus");
-            }
-            Event::ServerError(_) | Event::SlowConsumer(_) => {
-                if self.logged.should_log(&event.to_string()) {
-                    tracing::warn!(server = self.pool.current(), %event, "the message bus reported a problem");
-                }
-            }
-            _ => tracing::debug!(%event, "message bus"),
-        }
-    }
-}
-
 /// Handles requests and sends the replies.
 struct Responder {
     handle: Handle,
@@ -306,7 +298,7 @@ impl Responder {
                     sent => sent.err().map(|error| error.to_string()),
                 };
                 audit::nats(&method, &reply_to, &server, problem.as_deref());
-                if let Some(problem) = problem {
+                if let Some(problem) = problem.filter(|problem| self.logged.should_log(problem)) {
                     let method = audit::short(&method);
                     tracing::warn!(method, bytes, problem, "a request got no reply");
                 }
@@ -326,8 +318,14 @@ impl Responder {
     }
 }
 
-/// Receives requests until `stop` is canceled, then waits for the running ones.
-async fn serve(mut subscriber: Subscriber, responder: Arc<Responder>, stop: CancellationToken) {
+/// Receives requests until `stop` is canceled, then waits for the running ones. Cancels `ended` if the client
+/// ends before.
+async fn serve(
+    mut subscriber: Subscriber,
+    responder: Arc<Responder>,
+    stop: CancellationToken,
+    ended: CancellationToken,
+) {
     let mut running = FuturesUnordered::new();
     let (mut open, mut stopping) = (true, false);
     loop {
@@ -347,10 +345,11 @@ async fn serve(mut subscriber: Subscriber, responder: Arc<Responder>, stop: Canc
                     open = false;
                     if !stopping {
                         tracing::error!("the client of the message bus ended unexpectedly");
+                        ended.cancel();
                     }
                 }
             },
-            Some(ended) = running.next(), if !running.is_empty() => if let Err(error) = ended {
+            Some(handled) = running.next(), if !running.is_empty() => if let Err(error) = handled {
                 tracing::error!(error = %crate::diag::Chain(&error), "a request got no reply");
             },
             else => break,

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Action, ActionResult};
 use crate::agent::Agent;
-use crate::agent::arguments::{first, get, object, texts};
+use crate::agent::short_requests::arp_addresses;
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::machine::program::{ProgramError, run_program};
@@ -26,14 +26,10 @@ const TOTAL: Duration = Duration::from_secs(30);
 
 /// Deletes the entries. Failures are only logged, because entries that stay expire later.
 async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult {
-    let [argument] = first(arguments)?;
-    let nothing = Map::new();
-    let argument = object(argument, "delete_arp_entries")?.unwrap_or(&nothing);
-    let addresses = texts(get(argument, "ips"), "ips")?;
+    let addresses = arp_addresses(arguments)?;
     if agent.platform() == Platform::Dummy {
         return Ok(json!({}));
     }
-    let addresses: BTreeSet<IpAddr> = addresses.iter().filter_map(|it| it.parse().ok()).collect();
     let deleting = tokio::time::timeout(TOTAL, delete(agent, addresses));
     let stopping = agent.tasks().stopping();
     if let Some(Err(_)) = stopping.run_until_cancelled(deleting).await {

@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::{Action, ActionResult};
-use crate::agent::arguments::{first, object, text};
+use crate::agent::short_requests::check_script;
 use crate::agent::tasks::Cancellation;
 
 pub(in crate::agent) const ACTION: Action = Action::Task {
@@ -14,8 +14,6 @@ pub(in crate::agent) const ACTION: Action = Action::Task {
 };
 
 fn run_script(arguments: &[Value]) -> ActionResult {
-    let [name, options] = first(arguments)?;
-    text(name, "script name")?;
-    object(options, "options")?;
+    check_script(arguments)?;
     Ok(json!({}))
 }

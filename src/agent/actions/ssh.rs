@@ -1,11 +1,12 @@
 //! `ssh`: creates and removes users of `bosh ssh`.
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::{ArgumentError, first, get, object, text};
+use crate::agent::arguments::ArgumentError;
+use crate::agent::short_requests::SshRequest;
 use crate::fs;
 use crate::machine::accounts::{AccountError, Accounts};
 use crate::machine::bootstrap::Platform;
@@ -39,21 +40,16 @@ enum SshError {
 }
 
 async fn ssh(agent: &Agent, arguments: &[Value]) -> Result<Value, SshError> {
-    let [command, parameters] = first(arguments)?;
-    let nothing = Map::new();
-    let parameters = object(parameters, "ssh")?.unwrap_or(&nothing);
-    match text(command, "command")? {
-        "setup" => setup(agent, parameters).await,
-        "cleanup" => cleanup(agent, parameters).await,
-        _ => Err(SshError::Command),
+    match SshRequest::parse(arguments)? {
+        SshRequest::Setup { user, key } => setup(agent, &user, &key).await,
+        SshRequest::Cleanup { pattern } => cleanup(agent, &pattern).await,
+        SshRequest::Unknown => Err(SshError::Command),
     }
 }
 
 /// Creates a user who can log in with a key. First reads the host key and the address for the reply,
 /// so that no user is left if that fails.
-async fn setup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, SshError> {
-    let user = text(get(parameters, "user"), "user")?;
-    let key = text(get(parameters, "public_key"), "public_key")?;
+async fn setup(agent: &Agent, user: &str, key: &str) -> Result<Value, SshError> {
     if agent.platform() == Platform::Dummy {
         return Err(SshError::Dummy);
     }
@@ -78,8 +74,7 @@ async fn setup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, 
 }
 
 /// Removes the users that `setup` created and whose names match a regular expression.
-async fn cleanup(agent: &Agent, parameters: &Map<String, Value>) -> Result<Value, SshError> {
-    let pattern = text(get(parameters, "user_regex"), "user_regex")?;
+async fn cleanup(agent: &Agent, pattern: &str) -> Result<Value, SshError> {
     // An empty pattern matches every name.
     if pattern.is_empty() {
         return Err(SshError::NoPattern);

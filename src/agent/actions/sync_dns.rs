@@ -8,12 +8,12 @@ use tempfile::TempPath;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
-use crate::agent::arguments::{ArgumentError, first, parsed};
-use crate::blobs::{BlobError, BlobId, Headers, SignedUrl};
+use crate::agent::arguments::ArgumentError;
+use crate::agent::short_requests::{DnsRequest, RecordsBlob};
+use crate::blobs::BlobError;
 use crate::fs::{self, Context as _};
 use crate::machine::bootstrap::Platform;
 use crate::machine::dns::{DnsError, DnsRecords, LONGEST, beginning, saved_version};
-use crate::release::MultiDigest;
 use crate::runtime::{self, TaskFailed};
 
 pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments| {
@@ -36,32 +36,13 @@ pub(super) enum SyncDnsError {
     Task(#[from] TaskFailed),
 }
 
-/// The location of records.
-pub(super) enum RecordsBlob {
-    Blobstore(BlobId),
-    Signed(SignedUrl, Headers),
-}
-
 async fn sync_dns(agent: &Agent, arguments: &[Value]) -> Result<Value, SyncDnsError> {
-    let [id, digest, version] = first(arguments)?;
-    let id = parsed(id, "blob_id", BlobId::parse)?;
-    let digest = parsed(digest, "digest", MultiDigest::parse)?;
-    sync(
-        agent,
-        &RecordsBlob::Blobstore(id),
-        &digest,
-        number(version)?,
-    )
-    .await
+    sync(agent, DnsRequest::of_blob(arguments)?).await
 }
 
 /// Fetches and saves records, unless the machine has them or newer ones.
-pub(super) async fn sync(
-    agent: &Agent,
-    blob: &RecordsBlob,
-    digest: &MultiDigest,
-    version: u64,
-) -> Result<Value, SyncDnsError> {
+pub(super) async fn sync(agent: &Agent, request: DnsRequest) -> Result<Value, SyncDnsError> {
+    let version = request.version;
     if !is_new(agent, version).await? {
         return Ok(json!("synced"));
     }
@@ -70,7 +51,8 @@ pub(super) async fn sync(
     let making = runtime::spawn_blocking("dns", move || temporary(&directory));
     let file = making.await??;
     let (blobs, stopping) = (agent.blobs(), agent.tasks().stopping());
-    match blob {
+    let digest = &request.digest;
+    match &request.blob {
         RecordsBlob::Blobstore(id) => blobs.get(id, digest, &file, stopping).await?,
         RecordsBlob::Signed(url, headers) => {
             let fetching = blobs.get_signed(url, headers, digest, &file, stopping);
@@ -115,11 +97,4 @@ fn temporary(directory: &Path) -> fs::Result<TempPath> {
         .tempfile_in(directory)
         .at("make a file in", directory)?;
     Ok(file.into_temp_path())
-}
-
-pub(super) fn number(version: &Value) -> Result<u64, ArgumentError> {
-    version.as_u64().ok_or_else(|| ArgumentError::Invalid {
-        what: "version",
-        reason: "it is not a number".to_owned(),
-    })
 }

@@ -75,11 +75,7 @@ impl TaskFile {
 
     /// Adds a result. The next [`save`](Self::save) writes it.
     pub(super) fn note_end(&self, id: &str, outcome: &TaskOutcome) {
-        let size = match outcome {
-            Ok(value) => value.to_string().len(),
-            Err(failure) => failure.message.len(),
-        };
-        if size > MAX_RESULT {
+        if super::size(outcome) > MAX_RESULT {
             return;
         }
         let mut ended = self.ended();

@@ -187,10 +187,13 @@ fn old_and_excess_results_are_removed() {
     let mut table = TaskTable::default();
     let now = Instant::now() + KEPT_FOR * 2;
     let insert = |table: &mut TaskTable, id: String, polled: Instant| {
-        let outcome = Ok(Value::Null);
-        table
-            .entries
-            .insert(id, TaskEntry::Ended { outcome, polled });
+        let (outcome, size) = (Ok(Value::Null), 4);
+        let ended = TaskEntry::Ended {
+            outcome,
+            size,
+            polled,
+        };
+        table.entries.insert(id, ended);
     };
     let second = Duration::from_secs(1);
     insert(&mut table, "old".to_owned(), now - KEPT_FOR - second);
@@ -204,6 +207,29 @@ fn old_and_excess_results_are_removed() {
     table.remove_old_results(now);
     assert_eq!(table.entries.len(), KEPT - 1);
     assert!(!table.entries.contains_key("0") && table.entries.contains_key("1000"));
+}
+
+#[test]
+fn results_are_limited_by_their_size() {
+    let mut table = TaskTable::default();
+    let now = Instant::now();
+    for number in 0..20 {
+        let entry = TaskEntry::ended(Ok(json!("x".repeat(1 << 20))));
+        let TaskEntry::Ended { outcome, size, .. } = entry else {
+            unreachable!()
+        };
+        let polled = now + Duration::from_secs(number);
+        let entry = TaskEntry::Ended {
+            outcome,
+            size,
+            polled,
+        };
+        table.entries.insert(number.to_string(), entry);
+    }
+    table.remove_old_results(now);
+    // With its quotation marks, a result has two bytes more than a MiB.
+    assert_eq!(table.entries.len(), (KEPT_BYTES >> 20) - 1);
+    assert!(table.entries.contains_key("19") && !table.entries.contains_key("12"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::{ReconnectToServer, Server, ServerAddr, Statistics};
 use tokio_util::sync::CancellationToken;
 
+use super::texts::ServerTexts;
 use crate::transport::throttle::Throttle;
 
 /// The pause after trying all servers without success. It grows by this time with each further
@@ -26,6 +27,7 @@ pub(super) struct Pool {
     last: Mutex<Option<Attempt>>,
     statistics: OnceLock<Arc<Statistics>>,
     logged: Throttle,
+    texts: ServerTexts,
     stop: CancellationToken,
     /// Canceled when another connection has replaced this one. Its failures are then logged at the level `debug`.
     retired: CancellationToken,
@@ -44,7 +46,11 @@ struct Attempt {
 
 impl Pool {
     /// Starts with a random server, so that agents are distributed over all servers.
-    pub(super) fn new(mut servers: Vec<ServerAddr>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        mut servers: Vec<ServerAddr>,
+        texts: ServerTexts,
+        stop: CancellationToken,
+    ) -> Self {
         if !servers.is_empty() {
             let start = uuid::Uuid::new_v4().as_u128() % servers.len() as u128;
             servers.rotate_left(usize::try_from(start).unwrap_or(0));
@@ -55,6 +61,7 @@ impl Pool {
             last: Mutex::new(None),
             statistics: OnceLock::new(),
             logged: Throttle::default(),
+            texts,
             retired: stop.child_token(),
             stop,
         }
@@ -130,7 +137,7 @@ impl Pool {
             .and_then(|server| server.last_error.as_deref())
             // The library records all other errors itself.
             .unwrap_or("failed to resolve the host name");
-        let reason = &*explained(reason);
+        let reason = self.texts.shown(&explained(reason));
         let server = address(addr);
         if self.is_retired() {
             tracing::debug!(server, reason, "failed to connect a replaced connection");
@@ -247,7 +254,8 @@ mod tests {
     #[test]
     fn no_attempt_follows_a_stop() {
         let stop = CancellationToken::new();
-        let pool = Pool::new(vec!["nats://a:1".parse().unwrap()], stop.clone());
+        let servers = vec!["nats://a:1".parse().unwrap()];
+        let pool = Pool::new(servers, ServerTexts::default(), stop.clone());
         let next = pool.next(Vec::new()).now_or_never();
         assert_eq!(next.flatten().unwrap().delay, Some(Duration::ZERO));
         assert_eq!(pool.current(), "a:1");
