@@ -43,12 +43,12 @@ export CARGO_TERM_COLOR ?= auto
 # A text that differs from its snapshot fails. `make texts` accepts it.
 export INSTA_UPDATE ?= no
 
-.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist deb example deny clean
+.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist dist-arm64 smoke-arm64 deb example deny clean
 # A binary that fails its checks is not kept.
 .DELETE_ON_ERROR:
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## Compile a real release on this machine, print how to inspect the result
 	@packaging-scripts/example-release/demo
@@ -127,6 +127,16 @@ $(DIST): $(SOURCES)
 
 $(PUBLISHED)-$(ARCHITECTURE): $(DIST)
 	ln -f $< $@
+
+dist-arm64: $(PUBLISHED)-arm64.sha256 ## Build the portable binary for arm64; on another architecture as root, with Debian's cross compiler
+
+ifneq ($(ARCHITECTURE),arm64)
+$(PUBLISHED)-arm64: $(SOURCES) $(wildcard integration/arm64/*)
+	integration/arm64/build $(ZIG_TOOLS) $(GLIBC) $@
+endif
+
+smoke-arm64: dist-arm64 ## Try the portable binary for arm64 with QEMU, as root
+	integration/arm64/smoke $(PUBLISHED)-arm64
 
 deb: dist ## Build a Debian package in dist, with manual pages and completions
 	packaging-scripts/deb $(DIST) dist
