@@ -137,7 +137,7 @@ fn client() -> reqwest::Client {
         .unwrap()
 }
 
-async fn raw(address: SocketAddr) -> TlsStream<TcpStream> {
+pub(crate) async fn raw(address: SocketAddr) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
     secured(stream).await.unwrap()
 }
@@ -170,7 +170,7 @@ async fn ping(stream: &mut TlsStream<TcpStream>) -> io::Result<Duration> {
 }
 
 /// All bytes from the server until it closes.
-async fn rest(stream: &mut TlsStream<TcpStream>) -> String {
+pub(crate) async fn rest(stream: &mut TlsStream<TcpStream>) -> String {
     let mut bytes = Vec::new();
     // A client that was disconnected may get a reset.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut bytes))

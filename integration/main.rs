@@ -20,9 +20,11 @@ mod support {
     pub(crate) mod docker;
     pub(crate) mod faults;
     pub(crate) mod inputs;
+    pub(crate) mod malformed;
     pub(crate) mod nats;
     pub(crate) mod network;
     pub(crate) mod nginx;
+    pub(crate) mod numbers;
     pub(crate) mod proxy;
     pub(crate) mod release;
     pub(crate) mod source_release;
@@ -39,8 +41,10 @@ mod compilation_vm {
     mod blob_faults;
     mod containers;
     mod conversation;
+    mod endurance;
     mod go_release;
     mod load;
+    mod malformed;
     mod outages;
     mod requests;
     mod scene;

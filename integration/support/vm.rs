@@ -4,6 +4,7 @@
 mod container;
 mod tests;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -308,16 +309,20 @@ impl HostVm {
     /// The resources that the agent uses.
     pub(crate) fn usage(&self) -> Usage {
         let pid = self.pid();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident = resident.unwrap().trim().trim_end_matches(" kB");
         Usage {
-            resident: resident.parse::<u64>().unwrap() * 1024,
+            resident: memory(pid, "VmRSS:").unwrap(),
+            peak: memory(pid, "VmHWM:").unwrap(),
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
             threads: fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(),
             files: files_below(&self.base()).len(),
             disk: files_below(&self.base()).iter().map(|(_, size)| size).sum(),
         }
+    }
+
+    /// The peak memory of each process that the agent has started and that still runs, in bytes.
+    pub(crate) fn helpers(&self) -> Vec<u64> {
+        let helpers = descendants(self.pid()).into_iter();
+        helpers.filter_map(|pid| memory(pid, "VmHWM:")).collect()
     }
 
     /// The names of the files below a directory of the base directory.
@@ -337,14 +342,61 @@ impl Drop for HostVm {
     }
 }
 
-/// Resources of an agent: bytes of memory, open files, threads, files and bytes on disk.
+/// Resources of an agent: bytes of memory now and at most, open files, threads, files and bytes on disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) resident: u64,
+    pub(crate) peak: u64,
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
     pub(crate) files: usize,
     pub(crate) disk: u64,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        write!(
+            formatter,
+            "{:.1} MiB resident, {:.1} at most, {} descriptors, {} threads, {} files with {:.1} MiB",
+            mib(self.resident),
+            mib(self.peak),
+            self.descriptors,
+            self.threads,
+            self.files,
+            mib(self.disk)
+        )
+    }
+}
+
+/// A size in the status of a process, in bytes. `None` if the process has ended.
+fn memory(pid: i32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let size = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let size = size.trim().trim_end_matches(" kB");
+    Some(size.parse::<u64>().ok()? * 1024)
+}
+
+/// The processes that a process has started, directly or through others.
+fn descendants(pid: i32) -> Vec<i32> {
+    let parent = |entry: fs::DirEntry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        Some((pid, parent.trim().parse::<i32>().ok()?))
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let parents: Vec<(i32, i32)> = processes.filter_map(parent).collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while at < found.len() {
+        let of = found[at];
+        let children = parents.iter().filter(|(_, parent)| *parent == of);
+        found.extend(children.map(|(child, _)| *child));
+        at += 1;
+    }
+    found.remove(0);
+    found
 }
 
 /// All files below a directory that are not directories, with their size on disk in bytes.
