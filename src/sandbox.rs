@@ -41,6 +41,7 @@ mod shared_tree;
 mod spec;
 mod start;
 mod step;
+mod stop_signals;
 mod sys;
 mod tier;
 mod users;
@@ -72,6 +73,9 @@ pub(crate) use shared_tree::SilentMount;
 pub use spec::{Report, ScriptEnd, Spec};
 #[cfg(test)]
 pub(crate) use step::{Step, StepError};
+pub(crate) use stop_signals::{
+    end_at_stop_signals, leave_stop_signals_to_tasks, note_stop_signals,
+};
 pub(crate) use sys::{
     default_signals, inherit_no_descriptors, set_variable_before_threads,
     shorten_slices_before_threads,

@@ -113,6 +113,7 @@ fn stand_aside(
     let deciding = async move {
         let stop = CancellationToken::new();
         let mut stopping = handle_signals(&stop)?;
+        sandbox::leave_stop_signals_to_tasks();
         // Its process ends before this process becomes another program.
         let agent = ForkServer::default();
         let question = Question {
@@ -125,18 +126,21 @@ fn stand_aside(
         let serves = daemon::serves(&question, &stop).await;
         Ok((serves, stopping.signal().await))
     };
+    sandbox::note_stop_signals(FAILED);
     let decided: io::Result<_> = run_on_threads(WORKERS, deciding, THREADS_END_WITHIN)?;
-    match decided {
-        Ok((Ok(Serves::ThisAgent), None)) => Ok(()),
-        Ok((Ok(Serves::GoAgent { reason }), None)) => {
+    // No task listens to signals now. Those after this line end this process.
+    let late = sandbox::end_at_stop_signals(FAILED);
+    let (serves, signal) = decided.map_err(|error| cannot_start(&error))?;
+    match (serves, signal.or(late.and_then(StopSignal::of))) {
+        (Ok(Serves::ThisAgent), None) => Ok(()),
+        (Ok(Serves::GoAgent { reason }), None) => {
             let program = go_agent.display();
             tracing::info!(%program, reason, "becoming the Go agent");
             let error = become_go_agent(go_agent, environment);
             tracing::error!("Agent exited with error: failed to execute `{program}`: {error}");
             Err(FAILED)
         }
-        Ok((serves, signal)) => Err(exit_code(serves.map(drop), signal)),
-        Err(error) => Err(cannot_start(&error)),
+        (serves, signal) => Err(exit_code(serves.map(drop), signal)),
     }
 }
 
@@ -155,6 +159,7 @@ async fn run(options: DaemonOptions, ignored: Vec<String>) -> u8 {
     }
     let stop = CancellationToken::new();
     let listening = handle_signals(&stop).and_then(|stopping| {
+        sandbox::leave_stop_signals_to_tasks();
         process::adopt_orphans()?;
         Ok(stopping)
     });

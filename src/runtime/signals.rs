@@ -4,7 +4,8 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// Further signals within this time after the first one are treated as repetitions of it. `timeout`
 /// signals both the process and its group, and some wrappers forward a signal that the terminal has
@@ -23,6 +24,17 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
+    /// The stop signal that is this signal.
+    #[must_use]
+    pub(crate) fn of(signal: Signal) -> Option<Self> {
+        match signal {
+            Signal::SIGINT => Some(Self::Interrupt),
+            Signal::SIGTERM => Some(Self::Terminate),
+            Signal::SIGHUP => Some(Self::HangUp),
+            _ => None,
+        }
+    }
+
     /// The signal's name, such as `SIGINT`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -52,7 +64,7 @@ impl StopSignal {
 /// ignored.
 #[derive(Debug)]
 pub struct Signals {
-    listeners: Vec<(StopSignal, Signal)>,
+    listeners: Vec<(StopSignal, unix::Signal)>,
 }
 
 impl Signals {

@@ -12,8 +12,8 @@ use crate::config::Environment;
 use crate::{fs, process};
 
 /// Executes a program in place of this process, with these arguments, of which the first is the name of the program. The program gets the
-/// umask, the soft limit of open files and the ignored signals that this process inherited, and only standard input and output as
-/// descriptors. Returns only if that failed, with the error.
+/// umask, the soft limit of open files, the ignored and blocked signals and the descriptors that this process inherited. Returns only if
+/// that failed, with the error.
 pub(crate) fn replace_this_process(
     program: &Path,
     arguments: &[OsString],
@@ -39,6 +39,7 @@ pub(crate) fn replace_this_process(
     fs::restore_umask();
     process::restore_inherited_limit_of_open_files();
     sys::inherit_no_descriptors(&[]);
+    sys::restore_descriptors();
     sys::restore_signals();
     let Err(error) = execve(&program, &arguments, &variables);
     error.into()

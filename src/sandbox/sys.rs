@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, ptr};
 
 use nix::NixPath;
@@ -73,16 +74,35 @@ pub(crate) fn default_signals(keep: &[Signal]) {
 /// The signals that this process inherited as ignored, except those that are still ignored, and the blocked ones.
 static INHERITED: OnceLock<(Vec<libc::c_int>, SigSet)> = OnceLock::new();
 
-/// Undoes [`default_signals`] before this process executes another program, which the calling thread does.
+/// Whether this process inherited SIGPIPE as ignored.
+static SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// The loader runs this before `main`, in which the Rust runtime ignores SIGPIPE.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+extern "C" fn note_sigpipe() {
+    let mut current = KernelAction::default();
+    let found = sigaction(libc::SIGPIPE, None, Some(&mut current));
+    let is_ignored = found && current.handler == libc::SIG_IGN;
+    SIGPIPE_IGNORED.store(is_ignored, Ordering::Relaxed);
+}
+
+/// Undoes [`default_signals`], and what the Rust runtime has set, before this process executes another program, which the calling thread
+/// does.
 pub(super) fn restore_signals() {
-    // The Rust runtime ignores it.
-    sigaction(libc::SIGPIPE, Some(&KernelAction::default()), None);
-    let Some((ignored, blocked)) = INHERITED.get() else {
-        return;
-    };
     let ignore = KernelAction {
         handler: libc::SIG_IGN,
         ..KernelAction::default()
+    };
+    let of_pipe = match SIGPIPE_IGNORED.load(Ordering::Relaxed) {
+        true => &ignore,
+        false => &KernelAction::default(),
+    };
+    sigaction(libc::SIGPIPE, Some(of_pipe), None);
+    let Some((ignored, blocked)) = INHERITED.get() else {
+        return;
     };
     for number in ignored {
         sigaction(*number, Some(&ignore), None);
@@ -131,6 +151,13 @@ pub(super) fn exit(code: i32) -> ! {
 /// Prevents programs that this process executes from inheriting descriptors, except standard input and output, and pipes in `keep`. The
 /// parent of this process may have left files open that scripts must not read.
 pub(crate) fn inherit_no_descriptors(keep: &[i32]) {
+    // Keep the first value: later calls find what the first one has set.
+    INHERITED_DESCRIPTORS.get_or_init(|| {
+        let inherited = open_descriptors();
+        inherited
+            .filter(|it| *it > 2 && is_inherited(*it))
+            .collect()
+    });
     let mut keep: Vec<i32> = keep
         .iter()
         .copied()
@@ -144,6 +171,30 @@ pub(crate) fn inherit_no_descriptors(keep: &[i32]) {
         }
         first = number.saturating_add(1);
     }
+}
+
+/// The descriptors that this process inherited, except standard input and output.
+static INHERITED_DESCRIPTORS: OnceLock<Vec<i32>> = OnceLock::new();
+
+/// Undoes [`inherit_no_descriptors`] before this process executes another program, for descriptors that this process inherited.
+pub(super) fn restore_descriptors() {
+    for descriptor in INHERITED_DESCRIPTORS.get().into_iter().flatten() {
+        // SAFETY: this sets the flags of a descriptor. A number that is not an open descriptor only causes an error.
+        unsafe { libc::fcntl(*descriptor, libc::F_SETFD, 0) };
+    }
+}
+
+/// Whether programs that this process executes inherit the descriptor.
+fn is_inherited(descriptor: i32) -> bool {
+    // SAFETY: this reads the flags of a descriptor. A number that is not an open descriptor only causes an error.
+    unsafe { libc::fcntl(descriptor, libc::F_GETFD) == 0 }
+}
+
+/// The open descriptors of this process, and the closed one from which they were read.
+fn open_descriptors() -> impl Iterator<Item = i32> {
+    let open = fs::list("/proc/self/fd".as_ref()).unwrap_or_default();
+    open.into_iter()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn is_pipe(descriptor: i32) -> bool {
@@ -169,11 +220,7 @@ fn close_on_exec(first: i32, last: i32) {
         return;
     }
     // Linux before 5.11, or a system call filter that does not know the call.
-    let open = fs::list("/proc/self/fd".as_ref()).unwrap_or_default();
-    let numbers = open
-        .iter()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    for number in numbers.filter(|number| (first..=last).contains(number)) {
+    for number in open_descriptors().filter(|number| (first..=last).contains(number)) {
         // SAFETY: this sets a flag of a descriptor. The one from which the list was read is already closed, which only causes an error.
         unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }

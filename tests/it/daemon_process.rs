@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::support::{
-    Agent, Daemon, LANDLOCK, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT,
-    World, in_tiers, limit_of_open_files, listed, processes_below, require_root, require_tools,
-    run_tool, wait_for,
+    Daemon, LANDLOCK, NAMESPACE, Place, Running, Tier, USERNS_OF_A_USER, USERNS_OF_ROOT, World,
+    in_tiers, limit_of_open_files, listed, processes_below, require_root, require_tools, run_tool,
+    wait_for,
 };
 use nix::sys::signal::Signal;
 
@@ -18,22 +18,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The time in which a daemon without a running script ends, on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A world with settings of an HTTPS bus.
-fn machine() -> World {
-    let world = World::new();
-    Daemon::configure(&world);
-    world
-}
-
-fn daemon(world: &World) -> Agent {
-    daemon_through(world, &[])
-}
-
-/// A daemon that is started by another program.
-fn daemon_through(world: &World, program: &[&str]) -> Agent {
-    Daemon::command(Agent::wrapped(&world.path("printed"), program), world)
-}
-
 fn write(path: &Path) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, "x").unwrap();
@@ -44,12 +28,12 @@ fn second_daemon_is_refused_and_changes_no_file() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
-    let first = daemon(&world).start();
+    let world = Daemon::machine();
+    let first = Daemon::of(&world).start();
     Daemon::wait_for_message(&first, "listening for HTTPS requests");
     let own = world.base().join("data/tmp/file-of-a-script");
     write(&own);
-    let second = daemon(&world).run();
+    let second = Daemon::of(&world).run();
     assert_eq!(second.code, Some(1));
     assert!(
         second.stderr.contains("another agent is running"),
@@ -61,7 +45,7 @@ fn second_daemon_is_refused_and_changes_no_file() {
     // A killed process holds no lock.
     first.signal(Signal::SIGKILL);
     assert_eq!(first.end().code, None);
-    let third = daemon(&world).start();
+    let third = Daemon::of(&world).start();
     Daemon::wait_for_message(&third, "listening for HTTPS requests");
     assert!(!own.exists());
     third.signal(Signal::SIGTERM);
@@ -82,12 +66,12 @@ fn daemon_with_a_hanging_disk_stops() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     // Opening a FIFO blocks until another process opens it for writing.
     let spec = world.base().join("bosh/spec.json");
     std::fs::create_dir_all(spec.parent().unwrap()).unwrap();
     nix::unistd::mkfifo(&spec, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let daemon = daemon(&world).start();
+    let daemon = Daemon::of(&world).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
@@ -99,7 +83,7 @@ fn invalid_settings_are_reported_without_secrets() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     let settings = world.path("settings.json");
     let whole = std::fs::read_to_string(&settings).unwrap();
     for (from, to, reason) in [
@@ -111,7 +95,7 @@ fn invalid_settings_are_reported_without_secrets() {
         ("BEGIN PRIVATE KEY", "BEGIN KEY", "private key"),
     ] {
         std::fs::write(&settings, whole.replace(from, to)).unwrap();
-        let ended = daemon(&world).run();
+        let ended = Daemon::of(&world).run();
         assert_eq!(ended.code, Some(1));
         assert!(ended.stderr.contains(reason), "{}", ended.stderr);
         assert_eq!(
@@ -129,7 +113,7 @@ fn invalid_settings_are_reported_without_secrets() {
         "{\"mbus\": {\"cert\": {\"private_key\": \"hunter2\"",
     )
     .unwrap();
-    let ended = daemon(&world).run();
+    let ended = Daemon::of(&world).run();
     assert_eq!(ended.code, Some(1));
     assert!(
         ended
@@ -146,9 +130,9 @@ fn daemon_with_inherited_ignored_signals_can_be_stopped() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     let inherited = ["env", "--ignore-signal", "--block-signal"];
-    let daemon = daemon_through(&world, &inherited).start();
+    let daemon = Daemon::started_by(&world, &inherited).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::wait_for_message(&daemon, "isolation: ");
     daemon.signal(Signal::SIGTERM);
@@ -160,8 +144,8 @@ fn idle_connection_does_not_delay_the_end() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
-    let daemon = daemon(&world).start();
+    let world = Daemon::machine();
+    let daemon = Daemon::of(&world).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::wait_for_message(&daemon, "isolation: ");
     let settings: serde_json::Value = serde_json::from_str(&world.read("settings.json")).unwrap();
@@ -180,8 +164,8 @@ fn scripts_keep_the_limit_of_open_files() {
     if !require_root() || !require_tools(&["openssl", "curl", "prlimit"]) {
         return;
     }
-    let world = machine();
-    let daemon = daemon_through(&world, &["prlimit", "--nofile=500:2000"]).start();
+    let world = Daemon::machine();
+    let daemon = Daemon::started_by(&world, &["prlimit", "--nofile=500:2000"]).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     assert_eq!(limit_of_open_files(daemon.pid()), ["2000", "2000"]);
     let script = "echo $(ulimit -Sn) $(ulimit -Hn) > $BOSH_INSTALL_TARGET/limits";
@@ -196,7 +180,7 @@ fn blobstore_program_that_cannot_start_is_named() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     let settings = world.read("settings.json");
     world.write("settings.json", settings.replace("\"local\"", "\"s3\""));
     let program = world.write("bin/bosh-blobstore-s3", "#!/no/interpreter\n");
@@ -207,7 +191,7 @@ fn blobstore_program_that_cannot_start_is_named() {
         world.path("bin").display(),
         std::env::var("PATH").unwrap()
     );
-    let daemon = daemon(&world).env("PATH", &path).start();
+    let daemon = Daemon::of(&world).env("PATH", &path).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::order(&world, "true", &serde_json::json!({}));
     let failed = format!(
@@ -225,9 +209,9 @@ fn umask_of_zero_opens_nothing_to_others() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     let program = ["sh", "-c", "umask 0; exec \"$@\"", "sh"];
-    let daemon = daemon_through(&world, &program).start();
+    let daemon = Daemon::started_by(&world, &program).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     let found = compiled(&world, &daemon, "umask > $BOSH_INSTALL_TARGET/umask");
     assert_eq!(found("umask"), "0022");
@@ -246,11 +230,11 @@ fn dangling_link_as_data_directory_is_reported() {
     if !require_tools(&["openssl"]) {
         return;
     }
-    let world = machine();
+    let world = Daemon::machine();
     let (link, target) = (world.base().join("data"), world.path("not-mounted"));
     std::fs::create_dir_all(world.base()).unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
-    let ended = daemon(&world).within(SOON).run();
+    let ended = Daemon::of(&world).within(SOON).run();
     assert_eq!(ended.code, Some(1));
     let (link, target) = (link.display(), target.display());
     let said = format!("`{link}` is a link to `{target}`, which does not exist");
@@ -262,8 +246,8 @@ fn second_sigterm_kills_scripts_and_ends_the_daemon() {
     if !require_root() || !require_tools(&["openssl", "curl"]) {
         return;
     }
-    let world = machine();
-    let mut daemon = daemon(&world).start();
+    let world = Daemon::machine();
+    let mut daemon = Daemon::of(&world).start();
     Daemon::wait_for_message(&daemon, "listening for HTTPS requests");
     Daemon::order(
         &world,

@@ -50,6 +50,23 @@ impl Daemon {
         std::fs::write(world.path("agent.json"), config.to_string()).unwrap();
     }
 
+    /// A world with settings of an HTTPS bus.
+    pub(crate) fn machine() -> World {
+        let world = World::new();
+        Self::configure(&world);
+        world
+    }
+
+    /// The daemon of such a world.
+    pub(crate) fn of(world: &World) -> Agent {
+        Self::started_by(world, &[])
+    }
+
+    /// The same, started by another program.
+    pub(crate) fn started_by(world: &World, program: &[&str]) -> Agent {
+        Self::command(Agent::wrapped(&world.path("printed"), program), world)
+    }
+
     /// Adds the daemon's arguments.
     pub(crate) fn command(agent: Agent, world: &World) -> Agent {
         let config = world.path("agent.json");
@@ -147,5 +164,24 @@ impl Daemon {
             .unwrap();
         let is_answered = sent.status.success();
         is_answered.then(|| String::from_utf8(sent.stdout).unwrap())
+    }
+
+    /// Uploads a blob over HTTPS. Returns the status and the text of the reply.
+    pub(crate) fn put(world: &World, blob: &str, content: &str) -> (String, String) {
+        let settings: Value = serde_json::from_str(&world.read("settings.json")).unwrap();
+        let url = format!("{}/blobs/{blob}", settings["mbus"].as_str().unwrap());
+        let words = [
+            "-sk",
+            "--max-time",
+            "20",
+            "-X",
+            "PUT",
+            "-w",
+            "\n%{http_code}",
+        ];
+        let words = [&words[..], &["-d", content, &url]].concat();
+        let printed = run_tool("curl", &words);
+        let (text, status) = printed.trim_end().rsplit_once('\n').unwrap();
+        (status.to_owned(), text.to_owned())
     }
 }
