@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::{is_soak, require_tools, wait_until};
 use crate::support::certificates::pairs;
-use bosh_agent::config::Secret;
+use bosh_agent::config::{Secret, Vcap};
+use bosh_agent::machine::data::DataDirectory;
 use bosh_agent::tls::{self, Profile};
 use bosh_agent::transport::{Answer, BusOptions, Handle, Https, InvalidRequest};
 use futures_util::{FutureExt, StreamExt};
@@ -81,9 +82,8 @@ impl World {
             certificate: server.certificate.clone(),
             private_key: Secret::new(server.key.clone()),
         };
-        let https = Https::start(&bus, blobs.path().join("blobs"), handle)
-            .await
-            .unwrap();
+        let data = DataDirectory::prepared(&Vcap::new(blobs.path()));
+        let https = Https::start(&bus, data, handle).await.unwrap();
         Some(Self {
             https,
             blobs,
@@ -118,7 +118,7 @@ impl World {
 
     fn stored(&self) -> Vec<String> {
         // The first upload creates the directory.
-        let listed = std::fs::read_dir(self.blobs.path().join("blobs"));
+        let listed = std::fs::read_dir(self.blobs.path().join("data/blobs"));
         let mut names: Vec<_> = listed
             .into_iter()
             .flatten()

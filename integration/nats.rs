@@ -486,6 +486,9 @@ async fn unanswerable_message_gets_no_reply_and_keeps_the_connection() {
         let (request, text) = director.reply(LONG).await.unwrap();
         assert_eq!((request.as_str(), text.as_str()), ("good", "good"));
     }
+    let missing = logged("reply_to is missing");
+    let is_named = |line: &String| line.contains("a request got no reply");
+    assert!(missing.iter().any(is_named), "{missing:?}");
     assert!(!has_logged(&server, "lost the connection"));
     wait_until("the server's complaint in the log", || {
         has_logged(&server, "Permissions Violation")

@@ -37,7 +37,9 @@ pub use compilation::CompilerOptions;
 use crate::blobs::{Blobs, BlobsError, BlobstoreSettings};
 use crate::config::{Environment, Secret, Settings, UpdateSettings, Vcap};
 use crate::machine::bootstrap::Platform;
+use crate::machine::data::DataDirectory;
 use crate::machine::instance::Instance;
+use crate::machine::program::Programs;
 use crate::machine::settings::SettingsStore;
 use crate::machine::vitals::VitalsCollector;
 use compilation::PackageCompiler;
@@ -71,7 +73,7 @@ pub struct AgentOptions {
     pub environment: Environment,
     /// The kind of machine.
     pub platform: Platform,
-    /// The root directory of the system, in which users and host names are changed.
+    /// The root directory of the system, in which users and host names are changed, and whose programs are run.
     pub root: PathBuf,
     /// Checks the URLs of a message bus. The error is a text without secrets.
     pub check_urls: CheckUrls,
@@ -92,6 +94,7 @@ pub struct Agent {
 #[derive(Debug)]
 struct AgentState {
     vcap: Vcap,
+    data: DataDirectory,
     instance: Instance,
     vitals: VitalsCollector,
     environment: Environment,
@@ -146,6 +149,7 @@ impl Agent {
                 environment: options.environment,
                 platform: options.platform,
                 root: options.root,
+                data: options.compiler.data.clone(),
                 check_urls: options.check_urls,
                 store: options.store,
                 live: RwLock::new(Arc::new(live)),
@@ -211,6 +215,19 @@ impl Agent {
 
     fn vcap(&self) -> &Vcap {
         &self.state.vcap
+    }
+
+    /// The data directory. Its methods block.
+    fn data(&self) -> DataDirectory {
+        self.state.data.clone()
+    }
+
+    /// The programs of the system.
+    fn programs(&self) -> Programs {
+        Programs {
+            root: self.state.root.clone(),
+            environment: self.state.environment.clone(),
+        }
     }
 
     pub(crate) fn platform(&self) -> Platform {

@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::diag::Chain;
 use crate::machine::bootstrap::{self, BootstrapError, Platform};
+use crate::machine::data::DataDirectory;
 use crate::machine::settings::{LoadError, LoadedSettings, SettingsStore};
 use crate::machine::sources::NoSource;
 use crate::process::ForkServer;
@@ -137,18 +138,9 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     };
     tracing::info!(agent_id = %loaded.settings.agent_id, from = loaded.origin, "loaded the settings");
     check_settings(&loaded, &config)?;
-    if is_data_usable {
-        let (vcap, platform) = (options.vcap.clone(), options.platform);
-        let making =
-            runtime::spawn_blocking("bootstrap", move || bootstrap::bootstrap(&vcap, platform));
-        making.await??;
-    }
-    let compiler = CompilerOptions {
-        skipped_bootstrap: (!is_data_usable).then_some(options.platform),
-        ..compiler(&options, secrets, &loaded.settings, config)
-    };
+    let data = prepare(&options, is_data_usable, stop).await?;
     let agent = Agent::start(AgentOptions {
-        compiler,
+        compiler: compiler(&options, secrets, &loaded.settings, config, data.clone()),
         environment: options.environment.clone(),
         platform: options.platform,
         root: "/".into(),
@@ -157,7 +149,7 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         settings: loaded.settings,
         update: loaded.update,
     })?;
-    let mut connection = BusConnection::start(&agent, &options.vcap).await?;
+    let mut connection = BusConnection::start(&agent, data).await?;
     let stop_preparing = stop.child_token();
     let preparing = runtime::spawn("prepare", {
         let (agent, cancel) = (agent.clone(), stop_preparing.clone());
@@ -198,6 +190,36 @@ async fn check_directories(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Creates the machine's directories and removes the leftovers of a killed agent. If the data directory is not usable, only removes those that
+/// are elsewhere.
+async fn prepare(
+    options: &DaemonOptions,
+    is_data_usable: bool,
+    stop: &CancellationToken,
+) -> Result<DataDirectory, DaemonError> {
+    let (vcap, agent, isolation) = (
+        options.vcap.clone(),
+        options.agent.clone(),
+        options.isolation,
+    );
+    let cancel = stop.clone();
+    let check = move || {
+        let lookup = PathLookup::at_mounts(&agent, &cancel);
+        isolation.check_data(&vcap, &lookup).is_ok()
+    };
+    let data = DataDirectory::unprepared(&options.vcap, options.platform, check);
+    let (own, vcap) = (data.clone(), options.vcap.clone());
+    let preparing = runtime::spawn_blocking("bootstrap", move || {
+        if is_data_usable {
+            return own.prepare();
+        }
+        bootstrap::remove_leftovers_outside_data(&vcap);
+        Ok(())
+    });
+    preparing.await??;
+    Ok(data)
 }
 
 /// Locks the base directory. Two agents would remove each other's temporary files and answer the
@@ -258,6 +280,7 @@ fn compiler(
     secrets: Vec<PathBuf>,
     settings: &Settings,
     config: AgentConfig,
+    data: DataDirectory,
 ) -> CompilerOptions {
     CompilerOptions {
         vcap: options.vcap.clone(),
@@ -274,7 +297,7 @@ fn compiler(
         isolation: options.isolation,
         user_namespace: options.user_namespace.clone(),
         config: config.compilation,
-        skipped_bootstrap: None,
+        data,
         program: options.program.clone(),
     }
 }

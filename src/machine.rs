@@ -6,6 +6,7 @@
 //! sources        where settings come from: files, metadata services, disks
 //! settings       loads the settings and saves them for the next start
 //! bootstrap      creates directories, removes leftovers of a killed agent
+//! data           the data directory, and whether it may be used
 //! instance       the applied spec, and the reply to `get_state`
 //! network        the machine's address, if the settings do not contain it
 //! vitals         load, memory and disks; heartbeats
@@ -17,6 +18,7 @@
 
 pub(crate) mod accounts;
 pub mod bootstrap;
+pub mod data;
 pub(crate) mod dns;
 pub mod instance;
 pub mod network;

@@ -657,7 +657,7 @@ fn blobstores() {
 #[test]
 fn settings() {
     use config::json::JsonError;
-    use machine::settings::LoadError;
+    use machine::settings::{LoadError, SourceErrors};
     use machine::sources::{DiskError, NoSource, SourceError};
     let syntax = || JsonError::Syntax {
         kind: "syntax error",
@@ -725,7 +725,24 @@ fn settings() {
                 path: path("/update_settings.json"),
                 source: syntax(),
             },
+            &LoadError::Failed(SourceErrors(vec![
+                SourceError::Missing {
+                    path: path("/settings.json"),
+                },
+                SourceError::Unreadable(file()),
+            ])),
+            &LoadError::Unsupported(SourceErrors(vec![
+                SourceError::Unsupported {
+                    kind: "VsphereGuestInfo".to_owned(),
+                },
+                SourceError::Missing {
+                    path: path("/settings.json"),
+                },
+            ])),
             &LoadError::Stopped,
+            &machine::data::ReplacedData {
+                path: path("/var/vcap/data"),
+            },
             &machine::bootstrap::BootstrapError::NotADirectory {
                 path: path("/var/vcap/data"),
             },

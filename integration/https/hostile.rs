@@ -267,8 +267,8 @@ async fn permanent_errors_are_reported_at_once() {
             private_key: Secret::new(key),
         };
         let handle: Handle = Arc::new(|_, _| panic!("unexpected request"));
-        let directory = world.blobs.path().to_owned();
-        async move { Https::start(&bus, directory, handle).await.map(|_| ()) }
+        let data = DataDirectory::prepared(&Vcap::new(world.blobs.path()));
+        async move { Https::start(&bus, data, handle).await.map(|_| ()) }
     };
     let taken = format!("https://u:p@{}", world.https.address());
     let (key, other) = (server.key.as_str(), pairs()["agent"].key.as_str());

@@ -126,7 +126,7 @@ async fn blob_is_returned_unchanged_and_partial_ones_are_hidden() {
         .collect();
     let stored = world.call(Method::PUT, "/blobs/big", blob.clone()).await;
     assert_eq!(stored, (201, Vec::new()));
-    let path = world.blobs.path().join("blobs/big");
+    let path = world.blobs.path().join("data/blobs/big");
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
         0o640

@@ -38,8 +38,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub(super) use disks::{
-    add_dynamic_disk, add_persistent_disk, associate_disks, migrate_disk, mount_disk,
-    remove_dynamic_disk, remove_persistent_disk, unmount_disk,
+    add_dynamic_disk, add_persistent_disk, migrate_disk, mount_disk, remove_dynamic_disk,
+    remove_persistent_disk, unmount_disk,
 };
 
 use super::Agent;

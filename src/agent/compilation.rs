@@ -1,7 +1,8 @@
-//! Compiles for a Director, one package at a time: fetches blobs, runs the compile core, uploads the result.
+//! Compiles for a Director, one package at a time: runs the compile core on the fetched inputs, and uploads the result.
 
 mod cache;
 mod failure;
+mod inputs;
 mod log_blob;
 mod logs;
 mod on_disk;
@@ -15,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -26,9 +26,8 @@ pub use options::CompilerOptions;
 pub use request::{BlobSource, CompileRequest, Destination, RequestedDependency};
 
 use super::tasks::TaskContext;
-use crate::archive;
 use crate::blobs::{BlobId, Blobs};
-use crate::compile::{self, CompileError, Compiled, Dependency, Installed, Job};
+use crate::compile::{self, CompileError, Compiled, Job};
 use crate::diag::Chain;
 use crate::fs;
 use crate::release::digest::Algorithm;
@@ -39,14 +38,6 @@ use logs::Logs;
 use on_disk::on_disk;
 use phases::{Phases, seconds};
 use state::CompilerState;
-
-/// The free space, in bytes, that should remain after a blob is extracted. If less would remain, [`make_room`](CompileRun::make_room)
-/// removes packages that are kept from earlier requests.
-const RESERVE: u64 = 512 << 20;
-
-/// The free space, in bytes, that is assumed to be enough for any script; how much a script writes is unknown. Before a blob is extracted,
-/// [`make_room`](CompileRun::make_room) removes kept packages until this much is free, or half of the disk if that is less.
-const AMPLE: u64 = 16 << 30;
 
 /// How long to wait for the removal of the work directory when the agent stops.
 const CLOSE_WITHIN: Duration = Duration::from_secs(20);
@@ -268,132 +259,6 @@ impl CompileRun<'_> {
         Ok(compiled)
     }
 
-    async fn dependencies(&self, state: &mut CompilerState) -> Result<Vec<Dependency>, Reason> {
-        let mut dependencies = Vec::new();
-        for dependency in &self.request.dependencies {
-            let installed =
-                self.install(state, dependency)
-                    .await
-                    .map_err(|source| Reason::Dependency {
-                        dependency: dependency.name.clone(),
-                        source: Box::new(source),
-                    })?;
-            dependencies.push(Dependency {
-                name: dependency.name.clone(),
-                version: dependency.version.clone(),
-                installed,
-            });
-        }
-        Ok(dependencies)
-    }
-
-    /// Returns an installed dependency, kept from an earlier request or newly extracted from its blob.
-    async fn install(
-        &self,
-        state: &mut CompilerState,
-        dependency: &RequestedDependency,
-    ) -> Result<Installed, Reason> {
-        if let Some(installed) = state.cache.get(&dependency.name, &dependency.digest) {
-            if is_unchanged(state, &dependency.name, &installed).await? {
-                return Ok(installed);
-            }
-            state.discard(&dependency.name, &dependency.digest).await?;
-        }
-        let RequestedDependency {
-            name,
-            version,
-            digest,
-            ..
-        } = dependency;
-        let blob = state.fetched(name);
-        self.fetch(name, dependency.blob.as_ref(), digest, &blob)
-            .await?;
-        self.make_room(state, name, &blob).await?;
-        let (context, own) = (Arc::clone(state.context()), name.clone());
-        let (from, cancel) = (blob.clone(), self.task.cancel.clone());
-        let unpacking = runtime::spawn_blocking("install", move || {
-            context.store.unpack(&own, &from, &cancel)
-        });
-        let unpacked = unpacking.await.map_err(Reason::Task)?;
-        let installed = unpacked.map_err(|source| Reason::Unpack {
-            package: name.clone(),
-            source,
-        })?;
-        state.cache.insert(name, version, digest, installed.clone());
-        on_disk("blob", move || fs::remove_file(&blob)).await?;
-        Ok(installed)
-    }
-
-    async fn fetch(
-        &self,
-        package: &Name,
-        origin: Option<&BlobSource>,
-        digest: &MultiDigest,
-        to: &Path,
-    ) -> Result<(), Reason> {
-        let cancel = &self.task.cancel;
-        let fetched = match origin {
-            None => {
-                return Err(Reason::NoBlob {
-                    package: package.clone(),
-                });
-            }
-            Some(BlobSource::Blobstore(id)) => {
-                self.with_current_blobs(|blobs| {
-                    async move { blobs.get(id, digest, to, cancel).await }.boxed()
-                })
-                .await
-            }
-            Some(BlobSource::Signed(url, headers)) => {
-                self.with_current_blobs(|blobs| {
-                    async move { blobs.get_signed(url, headers, digest, to, cancel).await }.boxed()
-                })
-                .await
-            }
-        };
-        fetched.map_err(|source| Reason::Fetch {
-            package: package.clone(),
-            source: Box::new(source),
-        })
-    }
-
-    /// Makes room to extract a blob: removes packages of earlier requests and, if that is not enough, the contents of scratch directories.
-    async fn make_room(
-        &self,
-        state: &mut CompilerState,
-        package: &Name,
-        blob: &Path,
-    ) -> Result<(), Reason> {
-        let own = blob.to_owned();
-        let needed = on_disk("measure", move || archive::least_unpacked(&own)).await?;
-        let mut has_waited = false;
-        let space = loop {
-            let own = blob.to_owned();
-            let space = on_disk("measure", move || fs::space(&own)).await?;
-            if is_space_ample(space, needed) {
-                break space;
-            }
-            if !has_waited {
-                // The files of the last package may not have been removed yet.
-                let ample = ample_space(space.total, needed);
-                state.wait_for_space(ample, &self.task.cancel).await?;
-                has_waited = true;
-            } else if !state.forget_one().await? {
-                break space;
-            }
-        };
-        if space.free < needed {
-            return Err(Reason::NoSpace {
-                package: package.clone(),
-                directory: fs::parent(blob).to_owned(),
-                purpose: "its contents",
-                needed,
-                free: space.free,
-            });
-        }
-        Ok(())
-    }
-
     /// Keeps the installed package under the digest with which later requests name it as a dependency.
     fn keep(&self, state: &mut CompilerState, compiled: Compiled, algorithms: &[Algorithm]) {
         if let Some(digest) = MultiDigest::of(&compiled.digests, algorithms)
@@ -404,36 +269,6 @@ impl CompileRun<'_> {
             state.cache.insert(name, version, &digest, installed);
         }
     }
-}
-
-/// Whether an installed package still has the content that was installed.
-async fn is_unchanged(
-    state: &CompilerState,
-    dependency: &Name,
-    installed: &Installed,
-) -> Result<bool, Reason> {
-    let (context, own) = (Arc::clone(state.context()), installed.clone());
-    let checking = runtime::spawn_blocking("check", move || context.store.check(&own));
-    let Err(changed) = checking.await.map_err(Reason::Task)? else {
-        return Ok(true);
-    };
-    tracing::warn!(
-        dependency = %dependency,
-        changes = %changed.difference,
-        suspects = %changed.suspects,
-        "an installed package was changed; fetching it again"
-    );
-    Ok(false)
-}
-
-/// Whether there is room for a script without removing packages that are kept from earlier requests.
-fn is_space_ample(space: fs::Space, needed: u64) -> bool {
-    space.free >= ample_space(space.total, needed)
-}
-
-/// The free space, on a disk of `total` bytes, that is assumed to be enough for `needed` bytes of files and for any script.
-fn ample_space(total: u64, needed: u64) -> u64 {
-    needed.saturating_add(RESERVE).max(AMPLE.min(total / 2))
 }
 
 fn reason(error: CompileError) -> Reason {
@@ -504,6 +339,7 @@ mod tests {
 
     use super::*;
     use crate::config::{CompilationConfig, Environment, Vcap};
+    use crate::machine::data::DataDirectory;
     use crate::process;
     use crate::sandbox::{Isolation, Sandbox, SharedTree, UserNamespace};
 
@@ -551,6 +387,7 @@ mod tests {
         // `prepare` waits for this process of a script of the killed agent.
         let mut process = process::start_holder("sandbox-child", &marker);
         let compiler = PackageCompiler::new(CompilerOptions {
+            data: DataDirectory::prepared(&vcap),
             vcap,
             environment: Environment::default(),
             agent: temporary.path().join("none").into(),
@@ -561,7 +398,6 @@ mod tests {
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
-            skipped_bootstrap: None,
             program: temporary.path().join("none"),
         });
         let cancel = CancellationToken::new();
@@ -572,29 +408,5 @@ mod tests {
         process.wait().unwrap();
         assert!(prepared.is_ok(), "it waits for the process");
         assert!(compiler.state.lock().await.is_none());
-    }
-
-    #[test]
-    fn packages_are_kept_while_there_is_room() {
-        const GIB: u64 = 1 << 30;
-        let is_space_ample = |free, total, needed| {
-            is_space_ample(
-                fs::Space {
-                    free,
-                    total,
-                    inodes: None,
-                    device: 0,
-                },
-                needed,
-            )
-        };
-        assert!(is_space_ample(6 * GIB, 10 * GIB, GIB));
-        assert!(!is_space_ample(4 * GIB, 10 * GIB, GIB));
-        // On a large disk, `AMPLE` is enough.
-        assert!(is_space_ample(17 * GIB, 1000 * GIB, GIB));
-        assert!(!is_space_ample(15 * GIB, 1000 * GIB, GIB));
-        // The contents of the blob must fit, too.
-        assert!(!is_space_ample(6 * GIB, 10 * GIB, 6 * GIB));
-        assert!(is_space_ample(u64::MAX, 0, u64::MAX));
     }
 }

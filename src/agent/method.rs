@@ -40,7 +40,6 @@ methods! {
     AddDynamicDisk = add_dynamic_disk,
     AddPersistentDisk = add_persistent_disk,
     Apply = apply,
-    AssociateDisks = associate_disks,
     BundleLogs = bundle_logs,
     CancelTask = cancel_task,
     CompilePackage = compile_package,

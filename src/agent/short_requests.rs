@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::arguments::{ArgumentError, first, get, object, parsed, text, texts};
 use crate::blobs::{BlobId, Headers, SignedUrl};
+use crate::machine::bootstrap::{LOGS_BUNDLE, TEMPORARY};
 use crate::release::MultiDigest;
 
 /// The arguments of `ssh`.
@@ -191,8 +192,8 @@ pub fn check_script(arguments: &[Value]) -> Result<(), ArgumentError> {
 pub fn removable_file(directory: &Path, path: &str) -> Option<PathBuf> {
     let name = path.strip_prefix(directory.to_str()?)?.strip_prefix('/')?;
     let is_plain = !name.contains(['/', '\0']) && !matches!(name, "" | "." | "..");
-    // Files with this prefix belong to running operations of the agent.
-    let is_in_use = name.starts_with(".bosh-agent-");
+    // Other files with this prefix belong to running operations of the agent.
+    let is_in_use = name.starts_with(TEMPORARY) && !name.starts_with(LOGS_BUNDLE);
     (is_plain && !is_in_use).then(|| directory.join(name))
 }
 
@@ -212,6 +213,8 @@ mod tests {
             ("/var/vcap/data/tmp/a/b", false),
             ("/var/vcap/data/tmpfile", false),
             ("/var/vcap/data/tmp/.bosh-agent-1", false),
+            ("/var/vcap/data/tmp/.bosh-agent-logs-bundle-1.tgz", true),
+            ("/var/vcap/data/tmp/.bosh-agent-logs-1.tgz", false),
             ("/etc/passwd", false),
             ("logs-1.tgz", false),
             ("", false),

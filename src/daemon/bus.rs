@@ -1,7 +1,6 @@
 //! The daemon's connection to the message bus (NATS or HTTPS) in the settings. When the settings
 //! change, the connection is replaced.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Live};
-use crate::config::{Secret, Vcap};
+use crate::config::Secret;
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
+use crate::machine::data::DataDirectory;
 use crate::runtime::{self, Task};
 use crate::transport::{self, BusOptions, Handle, Https, Nats, Scheme, TransportError};
 
@@ -37,7 +37,7 @@ pub(super) struct BusConnection {
     retiring: Vec<Task<()>>,
     changes: watch::Receiver<u64>,
     shutdowns: watch::Receiver<u64>,
-    blobs: PathBuf,
+    data: DataDirectory,
 }
 
 /// A change of the current connection.
@@ -56,22 +56,21 @@ enum Transport {
 
 impl BusConnection {
     /// Starts to connect (NATS), or starts to listen (HTTPS). On a stemcell, also starts to send audit lines to syslog.
-    pub(super) async fn start(agent: &Agent, vcap: &Vcap) -> Result<Self, TransportError> {
+    pub(super) async fn start(agent: &Agent, data: DataDirectory) -> Result<Self, TransportError> {
         if agent.platform() == Platform::Linux {
             transport::send_to_syslog();
         }
         // Subscribe before reading the settings, so that no change is missed.
         let changes = agent.bus_changes();
-        let blobs = vcap.blobs();
         let bus = bus(&agent.live());
         Ok(Self {
-            current: Transport::start(agent, &bus, blobs.clone()).await?,
+            current: Transport::start(agent, &bus, data.clone()).await?,
             bus,
             old: Vec::new(),
             retiring: Vec::new(),
             changes,
             shutdowns: agent.shutdowns(),
-            blobs,
+            data,
         })
     }
 
@@ -110,7 +109,7 @@ impl BusConnection {
             }
         }
         let bus = bus(&agent.live());
-        match Transport::start(agent, &bus, self.blobs.clone()).await {
+        match Transport::start(agent, &bus, self.data.clone()).await {
             Ok(new) => {
                 tracing::info!("connecting to the message bus with new settings");
                 self.bus = bus;
@@ -125,7 +124,7 @@ impl BusConnection {
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "the new settings of the message bus are not usable; keeping the old ones");
                 if let Transport::Https(None) = &self.current {
-                    self.current = Transport::start(agent, &self.bus, self.blobs.clone()).await?;
+                    self.current = Transport::start(agent, &self.bus, self.data.clone()).await?;
                 }
             }
         }
@@ -135,7 +134,7 @@ impl BusConnection {
     /// Replaces a client that has ended by one with the same settings.
     async fn restart(&mut self, agent: &Agent) {
         tracing::warn!("starting the client of the message bus again");
-        match Transport::start(agent, &self.bus, self.blobs.clone()).await {
+        match Transport::start(agent, &self.bus, self.data.clone()).await {
             Ok(new) => {
                 if let Transport::Nats(ended) = std::mem::replace(&mut self.current, new) {
                     self.retiring.retain(|task| !task.is_finished());
@@ -212,7 +211,7 @@ impl Transport {
     async fn start(
         agent: &Agent,
         bus: &BusOptions,
-        blobs: PathBuf,
+        data: DataDirectory,
     ) -> Result<Self, TransportError> {
         Ok(match bus.scheme()? {
             Scheme::Nats => {
@@ -222,7 +221,7 @@ impl Transport {
             }
             Scheme::Https => {
                 let handle = handle(agent, false);
-                Self::Https(Some(Https::start(bus, blobs, handle).await?))
+                Self::Https(Some(Https::start(bus, data, handle).await?))
             }
         })
     }

@@ -77,6 +77,21 @@ impl LeasedFile {
         super::sync(super::parent(target))
     }
 
+    /// Like [`persist`](Self::persist), but returns the file if it cannot be renamed.
+    ///
+    /// # Errors
+    /// The error of the system, with the file if the rename failed.
+    pub(crate) fn persist_or_return(
+        mut self,
+        target: &Path,
+    ) -> std::result::Result<(), (Option<Self>, Error)> {
+        if let Err(error) = super::rename(&self.path, target) {
+            return Err((Some(self), error));
+        }
+        self.persisted = true;
+        super::sync(super::parent(target)).map_err(|error| (None, error))
+    }
+
     /// Like [`persist`](Self::persist), but does not flush the directory. The caller flushes it, and can thus distinguish a failed rename
     /// from a failed flush. After a failed flush, a crash of the machine may undo the rename.
     ///
@@ -282,18 +297,31 @@ pub(crate) fn remove_abandoned(
     prefix: &str,
     processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
 ) -> Vec<PathBuf> {
-    remove_abandoned_of_age((directory, prefix), Duration::ZERO, processes)
+    remove_abandoned_of_age((directory, prefix), (Duration::ZERO, Kinds::All), processes)
+}
+
+/// Like [`remove_abandoned`], but only for regular files. In a directory to which others can write, a directory with such a name is not the
+/// agent's, and could be replaced while it is examined.
+pub(crate) fn remove_abandoned_files(directory: &Path, prefix: &str) {
+    remove_abandoned_of_age((directory, prefix), (Duration::ZERO, Kinds::Files), None);
 }
 
 /// Like [`remove_abandoned`], but only for leases that were not changed for `age`. On a file system
 /// that several machines share, a lock of one machine may be invisible to the others.
 pub(crate) fn remove_abandoned_older(directory: &Path, prefix: &str, age: Duration) {
-    remove_abandoned_of_age((directory, prefix), age, None);
+    remove_abandoned_of_age((directory, prefix), (age, Kinds::All), None);
+}
+
+/// Which leases are removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    All,
+    Files,
 }
 
 fn remove_abandoned_of_age(
     (directory, prefix): (&Path, &str),
-    age: Duration,
+    (age, kinds): (Duration, Kinds),
     processes: Option<(&str, Duration, &dyn Fn() -> bool)>,
 ) -> Vec<PathBuf> {
     let mut removed = Vec::new();
@@ -312,7 +340,7 @@ fn remove_abandoned_of_age(
         }
         // Hold the lock until the removal is complete. Otherwise, another process could use the
         // name meanwhile.
-        let Some(_lock) = lock_abandoned(&path) else {
+        let Some(_lock) = lock_abandoned(&path, kinds) else {
             continue;
         };
         if let Some((file, limit, stop)) = processes
@@ -356,10 +384,10 @@ fn warn(error: &Error) {
 
 /// Locks an abandoned lease. Returns `None` for a lease in use, and for a FIFO or link, which is not
 /// a lease.
-fn lock_abandoned(path: &Path) -> Option<File> {
+fn lock_abandoned(path: &Path, kinds: Kinds) -> Option<File> {
     uncover(path)?;
     let kind = super::lookup(path).ok()??.file_type();
-    let lock = if kind.is_dir() {
+    let lock = if kind.is_dir() && kinds == Kinds::All {
         path.join(LOCK)
     } else if kind.is_file() {
         path.to_owned()
@@ -374,7 +402,7 @@ fn lock_abandoned(path: &Path) -> Option<File> {
         Ok(file) => file,
         // The lock file is missing: the owner has ended before creating it, or is about to create
         // it. Whichever process creates the file gets the lock.
-        Err(error) if error.is_not_found() => {
+        Err(error) if error.is_not_found() && kinds == Kinds::All => {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600);
             super::open_with(&options, &lock).ok()?
@@ -441,6 +469,22 @@ mod tests {
         drop(file);
         assert!(!held_path.exists() && !file_path.exists());
         assert!(scratch.path().join("theirs").exists());
+    }
+
+    #[test]
+    fn only_files_are_removed_where_others_can_write() {
+        let scratch = tempfile::tempdir().unwrap();
+        let held = LeasedFile::create(scratch.path(), ".ours-", "").unwrap();
+        std::fs::create_dir(scratch.path().join(".ours-directory")).unwrap();
+        std::fs::write(scratch.path().join("theirs"), "").unwrap();
+        std::os::unix::fs::symlink("theirs", scratch.path().join(".ours-link")).unwrap();
+        std::fs::write(scratch.path().join(".ours-abandoned"), "").unwrap();
+        let before = super::super::list(scratch.path()).unwrap().len();
+        remove_abandoned_files(scratch.path(), ".ours-");
+        assert!(!scratch.path().join(".ours-abandoned").exists());
+        let left = super::super::list(scratch.path()).unwrap().len();
+        assert_eq!(left, before - 1);
+        assert!(held.path().exists());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regex_lite::Regex;
 
-use super::program::{ProgramError, run_program};
-use crate::config::{Environment, Vcap};
+use super::program::{ProgramError, Programs, run_program};
+use crate::config::Vcap;
 use crate::diag::Chain;
 use crate::fs::{self, Context as _};
 use crate::runtime::{self, TaskFailed};
@@ -84,11 +84,9 @@ pub(crate) enum AccountError {
 /// The accounts of a machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Accounts {
-    /// The root directory of the system: `/`, or another one in tests.
-    root: PathBuf,
+    programs: Programs,
     /// The directory of home directories, as users see it.
     homes: PathBuf,
-    environment: Environment,
 }
 
 /// An entry of `/etc/passwd`.
@@ -101,12 +99,11 @@ struct Account {
 }
 
 impl Accounts {
-    /// The accounts of the system below `root`.
-    pub(crate) fn new(root: &Path, vcap: &Vcap, environment: &Environment) -> Self {
+    /// The accounts of the system with these programs.
+    pub(crate) fn new(programs: Programs, vcap: &Vcap) -> Self {
         Self {
-            root: root.to_owned(),
+            programs,
             homes: vcap.ssh_homes(),
-            environment: environment.clone(),
         }
     }
 
@@ -142,7 +139,7 @@ impl Accounts {
             arguments.extend(["-G".into(), groups.join(",").into()]);
         }
         arguments.extend(["--".into(), name.into()]);
-        if let Err(error) = run_program("useradd", arguments, &self.environment, LIMIT).await {
+        if let Err(error) = run_program(&self.programs, "useradd", arguments, LIMIT).await {
             // The program may have been stopped after it had created the account.
             self.undo(name).await;
             return Err(error.into());
@@ -259,14 +256,15 @@ impl Accounts {
     async fn remove(&self, name: &str) -> Result<(), ProgramError> {
         let mut arguments = self.prefix();
         arguments.extend(["-r".into(), "-f".into(), "--".into(), name.into()]);
-        run_program("userdel", arguments, &self.environment, LIMIT).await
+        run_program(&self.programs, "userdel", arguments, LIMIT).await
     }
 
     /// The arguments that make a program change the files of another root directory.
     fn prefix(&self) -> Vec<std::ffi::OsString> {
-        match self.root.parent() {
+        let root = &self.programs.root;
+        match root.parent() {
             None => Vec::new(),
-            Some(_) => vec!["--prefix".into(), self.root.clone().into()],
+            Some(_) => vec!["--prefix".into(), root.into()],
         }
     }
 
@@ -284,7 +282,8 @@ impl Accounts {
 
     /// A path of the system below the root directory.
     fn at(&self, path: &Path) -> PathBuf {
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        let root = &self.programs.root;
+        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
 
@@ -328,6 +327,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+    use crate::config::Environment;
     use crate::fs::{require, require_root};
 
     const KEY: &str = "ssh-rsa AAAAB3NzaC1yc2E= alice@example.com";
@@ -356,8 +356,18 @@ mod tests {
             "USERGROUPS_ENAB yes\nUID_MIN 1000\nGID_MIN 1000\n",
         );
         write("etc/ssh/ssh_host_rsa_key.pub", "ssh-rsa AAAA host\n");
+        let programs = root.path().join("usr/sbin");
+        fs::create_dir_all(&programs).unwrap();
+        for program in ["useradd", "userdel"] {
+            let file = Path::new("/usr/sbin").join(program);
+            fs::symlink(&file, &programs.join(program)).unwrap();
+        }
         let vcap = Vcap::new(Path::new(Vcap::BASE));
-        let accounts = Accounts::new(root.path(), &vcap, &Environment::default());
+        let programs = Programs {
+            root: root.path().to_owned(),
+            environment: Environment::default(),
+        };
+        let accounts = Accounts::new(programs, &vcap);
         (root, accounts)
     }
 

@@ -17,10 +17,13 @@ use crate::fs;
 const VCAP_GROUP: u32 = 1000;
 
 /// The prefix of the agent's temporary files and directories.
-const TEMPORARY: &str = ".bosh-agent-";
+pub(crate) const TEMPORARY: &str = ".bosh-agent-";
 
-/// The prefix of archives of logs while they are written or uploaded. The agent holds a lock on each.
+/// The prefix of archives of logs. The agent holds a lock on each of them until it is a bundle, or uploaded and removed.
 pub(crate) const LOGS_ARCHIVE: &str = ".bosh-agent-logs-";
+
+/// The prefix of bundles of logs, archives that a client copies and removes. Only the next start removes those that clients leave.
+pub(crate) const LOGS_BUNDLE: &str = ".bosh-agent-logs-bundle-";
 
 /// The kind of machine, the value of `-P`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +255,16 @@ fn remove_leftovers(vcap: &Vcap) {
     if is_compile_tree_unused(vcap) {
         log_failure(empty(&vcap.compile(), &vcap.data()));
     }
+    for directory in [vcap.blobs(), vcap.sensitive_blobs()] {
+        if is_replaced(&directory, &vcap.data()).is_ok_and(|is_replaced| !is_replaced) {
+            fs::remove_abandoned(&directory, TEMPORARY, None);
+        }
+    }
+    remove_leftovers_outside_data(vcap);
+}
+
+/// Removes the temporary files of a killed agent that are not in the data directory.
+pub(crate) fn remove_leftovers_outside_data(vcap: &Vcap) {
     for directory in [
         vcap.bosh(),
         vcap.etc(),
@@ -259,11 +272,6 @@ fn remove_leftovers(vcap: &Vcap) {
         vcap.instance(),
     ] {
         fs::remove_abandoned(&directory, TEMPORARY, None);
-    }
-    for directory in [vcap.blobs(), vcap.sensitive_blobs()] {
-        if is_replaced(&directory, &vcap.data()).is_ok_and(|is_replaced| !is_replaced) {
-            fs::remove_abandoned(&directory, TEMPORARY, None);
-        }
     }
 }
 
@@ -279,7 +287,7 @@ fn is_compile_tree_unused(vcap: &Vcap) -> bool {
 /// link, removes only abandoned archives of logs, which no other program creates.
 fn empty(directory: &Path, data: &Path) -> fs::Result<()> {
     if is_replaced(directory, data)? {
-        fs::remove_abandoned(directory, LOGS_ARCHIVE, None);
+        fs::remove_abandoned_files(directory, LOGS_ARCHIVE);
         tracing::info!(path = %directory.display(), "keeping the files in a directory behind a link or a mount: others may use it");
         return Ok(());
     }
@@ -446,7 +454,13 @@ mod tests {
         let host = scratch.path().join("host");
         fs::create_dir_all(&host.join("tmp")).unwrap();
         let theirs = ["file", "tmp/file", ".bosh-agent-work-1", "logs-1"];
-        let logs = [".bosh-agent-logs-1.tgz", "tmp/.bosh-agent-logs-1.tgz"];
+        // An archive that was not uploaded, and a bundle that no client has removed.
+        let logs = [
+            ".bosh-agent-logs-1.tgz",
+            "tmp/.bosh-agent-logs-1.tgz",
+            ".bosh-agent-logs-bundle-1.tgz",
+            "tmp/.bosh-agent-logs-bundle-1.tgz",
+        ];
         for file in theirs {
             fs::write(&host.join(file), b"").unwrap();
         }
@@ -465,8 +479,12 @@ mod tests {
             for file in theirs {
                 assert!(host.join(file).exists(), "{}", directory.display());
             }
-            let is_left = |file: &&str| host.join(file).exists();
-            assert!(!logs.iter().all(is_left), "{}", directory.display());
+            let is_left = |file: &&&str| host.join(file).exists();
+            let left = logs.iter().filter(is_left).count();
+            // Those in one of the two directories are removed.
+            assert_eq!(left, 2, "{}", directory.display());
+            fs::remove_file(&directory).unwrap();
+            fs::create_dir(&directory).unwrap();
         }
     }
 

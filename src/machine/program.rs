@@ -1,7 +1,7 @@
 //! Runs programs of the machine, such as `useradd`, without a shell.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -10,8 +10,8 @@ use crate::config::Environment;
 use crate::process::{self, Program, RunError, Status};
 use crate::runtime::{self, TaskFailed};
 
-/// Directories of the system's programs, which are searched before `PATH`.
-const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+/// Directories of the system's programs below its root directory, which are searched before `PATH`.
+const SYSTEM_DIRECTORIES: [&str; 4] = ["usr/sbin", "sbin", "usr/bin", "bin"];
 
 /// Why a program could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,22 +46,45 @@ pub(crate) enum ProgramError {
     Task(#[from] TaskFailed),
 }
 
+/// The programs of a system.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// The root directory of the system: `/`, or another one in tests, whose programs must not change this machine.
+    pub(crate) root: PathBuf,
+    /// The environment of the programs.
+    pub(crate) environment: Environment,
+}
+
+impl Programs {
+    fn find(&self, program: &str) -> Option<PathBuf> {
+        // Search these directories first: scripts may be able to write to other directories in `PATH`, such as that of the stemcell's
+        // programs.
+        let mut system = SYSTEM_DIRECTORIES
+            .iter()
+            .map(|it| self.root.join(it).join(program));
+        system.find(|path| path.is_file()).or_else(|| {
+            let is_this_machine = self.root.parent().is_none();
+            is_this_machine.then(|| process::find_program(program, &self.environment))?
+        })
+    }
+}
+
 /// Runs a program to its end.
 ///
 /// # Errors
-/// If the machine lacks the program, or if the program fails or takes longer than `limit`.
+/// If the system lacks the program, or if the program fails or takes longer than `limit`.
 pub(crate) async fn run_program(
+    programs: &Programs,
     program: &'static str,
     arguments: Vec<OsString>,
-    environment: &Environment,
     limit: Duration,
 ) -> Result<(), ProgramError> {
-    let own = environment.clone();
-    let finding = runtime::spawn_blocking("find program", move || find(program, &own));
+    let own = programs.clone();
+    let finding = runtime::spawn_blocking("find program", move || own.find(program));
     let command = Program {
         file: finding.await?.ok_or(ProgramError::Missing { program })?,
         arguments,
-        environment: environment.clone(),
+        environment: programs.environment.clone(),
     };
     let cancel = CancellationToken::new();
     let ended = tokio::time::timeout(limit, process::run_to_end(&command, &cancel))
@@ -77,26 +100,63 @@ pub(crate) async fn run_program(
     })
 }
 
-fn find(program: &str, environment: &Environment) -> Option<PathBuf> {
-    // Search these directories first: scripts may be able to write to other directories in `PATH`, such as
-    // that of the stemcell's programs.
-    let mut system = SYSTEM_DIRECTORIES
-        .iter()
-        .map(|it| Path::new(it).join(program));
-    system
-        .find(|path| path.is_file())
-        .or_else(|| process::find_program(program, environment))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs;
 
     async fn ran(program: &'static str, argument: &str) -> Result<(), String> {
-        let environment = Environment::default();
+        let programs = Programs {
+            root: "/".into(),
+            environment: Environment::default(),
+        };
         let limit = Duration::from_secs(30);
-        let run = run_program(program, vec![argument.into()], &environment, limit);
+        let run = run_program(&programs, program, vec![argument.into()], limit);
         run.await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn slow_program_is_killed_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        let process = root.path().join("process");
+        let text = format!(
+            "#!/bin/sh\necho $$ >{}\nexec sleep 1000\n",
+            process.display()
+        );
+        let file = root.path().join("usr/sbin/slow");
+        fs::create_dir_all(fs::parent(&file)).unwrap();
+        fs::write(&file, text.as_bytes()).unwrap();
+        fs::set_mode(&file, 0o755).unwrap();
+        let programs = Programs {
+            root: root.path().to_owned(),
+            environment: Environment::default().with(&[("PATH", "/usr/bin:/bin".into())]),
+        };
+        // On a busy machine, the program may not have started within a short limit.
+        for seconds in 1.. {
+            let limit = Duration::from_secs(seconds);
+            let error = run_program(&programs, "slow", Vec::new(), limit)
+                .await
+                .unwrap_err();
+            assert!(matches!(error, ProgramError::Slow { .. }), "{error}");
+            assert_eq!(error.to_string(), "`slow` takes too long");
+            if fs::read_lossy(&process).is_ok_and(|it| it.ends_with('\n')) {
+                break;
+            }
+        }
+        let process = fs::read_lossy(&process).unwrap();
+        let status = PathBuf::from(format!("/proc/{}/stat", process.trim()));
+        let ending = async {
+            // A killed process may not be reaped yet.
+            while fs::read_lossy(&status).is_ok_and(|it| !it.contains(") Z ")) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ending)
+            .await
+            .unwrap();
+        // Programs of this machine are not programs of another root directory.
+        let missing = run_program(&programs, "test", Vec::new(), Duration::MAX).await;
+        assert!(matches!(missing, Err(ProgramError::Missing { .. })));
     }
 
     #[tokio::test]

@@ -12,7 +12,6 @@ mod slots;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +38,7 @@ use super::throttle::Throttle;
 use super::url::{BusUrl, Scheme};
 use super::{BusOptions, Handle, TransportError, audit, tls};
 use crate::config::Secret;
+use crate::machine::data::DataDirectory;
 use crate::runtime::{self, Task};
 
 /// The maximum number of connections. If another one arrives, a connection that has not sent the
@@ -80,13 +80,13 @@ pub struct Https {
 
 impl Https {
     /// Listens on the host and port of the bus's first URL, and passes requests to `handle`.
-    /// Uploaded blobs are stored in `blobs_directory`, which the first upload creates if it is missing.
+    /// Uploaded blobs are stored in the data directory.
     ///
     /// # Errors
     /// If the URL, the certificates or the key are invalid, or the address is in use.
     pub async fn start(
         bus: &BusOptions,
-        blobs_directory: PathBuf,
+        data: DataDirectory,
         handle: Handle,
     ) -> Result<Self, TransportError> {
         let url = BusUrl::first(&bus.urls)?;
@@ -97,7 +97,7 @@ impl Https {
             });
         }
         let config = tls::server(bus).map_err(TransportError::Tls)?;
-        let blobs = UploadedBlobs::open(blobs_directory)
+        let blobs = UploadedBlobs::open(data)
             .await
             .map_err(|error| TransportError::Blobs(error.into()))?;
         let failed = |source| TransportError::Listen {

@@ -53,7 +53,7 @@ async fn recorded_requests_get_their_replies() {
         check(&play, &method, &on_dummy).await;
         assert!(play.stop().await);
         if !on_stemcell.is_empty() && can_create_users() {
-            let play = Play::on_a_stemcell(stemcell());
+            let play = Play::on_a_stemcell(World::outside_tmp().with_accounts());
             check(&play, &method, &on_stemcell).await;
             assert!(play.stop().await);
         }
@@ -62,26 +62,6 @@ async fn recorded_requests_get_their_replies() {
 
 fn can_create_users() -> bool {
     require_root() && require(Path::new("/usr/sbin/useradd").exists(), "useradd")
-}
-
-/// A world whose directory `root` has the files of users and of the SSH server.
-fn stemcell() -> World {
-    let world = World::outside_tmp();
-    for (name, text) in [
-        ("passwd", "root:x:0:0:root:/root:/bin/bash\n"),
-        ("group", "root:x:0:\nvcap:x:1000:\nbosh_sudoers:x:1001:\n"),
-        ("shadow", "root:*:1::::::\n"),
-        ("gshadow", "root:*::\nvcap:!::\nbosh_sudoers:!::\n"),
-        (
-            "login.defs",
-            "USERGROUPS_ENAB yes\nUID_MIN 1000\nGID_MIN 1000\n",
-        ),
-        ("ssh/ssh_host_rsa_key.pub", "ssh-rsa AAAA host\n"),
-    ] {
-        world.write(&format!("root/etc/{name}"), text);
-    }
-    std::fs::create_dir(world.path("store")).unwrap();
-    world
 }
 
 async fn check(play: &Play, method: &str, requests: &[&Value]) {

@@ -8,6 +8,7 @@ use bosh_agent::config::{
     AgentConfig, CompilationConfig, Environment, Settings, Source, UpdateSettings, Vcap,
 };
 use bosh_agent::machine::bootstrap::{self, Platform};
+use bosh_agent::machine::data::DataDirectory;
 use bosh_agent::machine::settings::SettingsStore;
 use bosh_agent::sandbox::{Isolation, UserNamespace};
 use nix::sys::signal::Signal;
@@ -200,7 +201,7 @@ impl Play {
                 isolation,
                 user_namespace: UserNamespace::Outside,
                 config: CompilationConfig::default(),
-                skipped_bootstrap: None,
+                data: DataDirectory::prepared(&vcap),
                 program: env!("CARGO_BIN_EXE_bosh-agent").into(),
             },
             check_urls: |_| Ok(()),

@@ -46,6 +46,37 @@ impl World {
         world
     }
 
+    /// Makes `root` the root directory of a machine, with the files and programs for accounts, and `store` a blobstore.
+    pub(crate) fn with_accounts(self) -> Self {
+        for (name, text) in [
+            ("passwd", "root:x:0:0:root:/root:/bin/bash\n"),
+            (
+                "group",
+                "root:x:0:\nvcap:x:1000:\nbosh_sudoers:x:1001:\nbosh_sshers:x:1002:\n",
+            ),
+            ("shadow", "root:*:1::::::\n"),
+            (
+                "gshadow",
+                "root:*::\nvcap:!::\nbosh_sudoers:!::\nbosh_sshers:!::\n",
+            ),
+            (
+                "login.defs",
+                "USERGROUPS_ENAB yes\nUID_MIN 1000\nGID_MIN 1000\n",
+            ),
+            ("ssh/ssh_host_rsa_key.pub", "ssh-rsa AAAA host\n"),
+        ] {
+            self.write(&format!("root/etc/{name}"), text);
+        }
+        let programs = self.path("root/usr/sbin");
+        std::fs::create_dir_all(&programs).unwrap();
+        for program in ["useradd", "userdel"] {
+            let file = Path::new("/usr/sbin").join(program);
+            std::os::unix::fs::symlink(file, programs.join(program)).unwrap();
+        }
+        std::fs::create_dir(self.path("store")).unwrap();
+        self
+    }
+
     fn new_in(directory: &Path) -> Self {
         let root = tempfile::Builder::new()
             .prefix("bosh-agent-test-")

@@ -1,19 +1,22 @@
 //! `bundle_logs`: packs logs into an archive on this machine, from which a client copies it, for
 //! example with `scp`. The client removes it with `remove_file`.
 
+use std::io::{ErrorKind, Seek as _};
 use std::os::unix::fs::fchown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use nix::unistd::User;
 use serde_json::{Value, json};
 
-use super::fetch_logs::{FetchLogsError, pack};
+use super::fetch_logs::{FetchLogsError, pack, private};
 use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::ArgumentError;
 use crate::agent::logs_request::LogsRequest;
-use crate::fs::{self, Context as _};
+use crate::fs::{self, Context as _, LeasedFile};
+use crate::machine::bootstrap::{LOGS_ARCHIVE, LOGS_BUNDLE};
+use crate::machine::data::ReplacedData;
 use crate::release::digest::Algorithm;
 use crate::runtime::{self, TaskFailed};
 
@@ -37,6 +40,8 @@ enum BundleLogsError {
         source: nix::errno::Errno,
     },
     #[error(transparent)]
+    Data(#[from] ReplacedData),
+    #[error(transparent)]
     File(#[from] fs::Error),
     #[error(transparent)]
     Task(#[from] TaskFailed),
@@ -44,20 +49,42 @@ enum BundleLogsError {
 
 async fn bundle_logs(agent: &Agent, arguments: &[Value]) -> Result<Value, BundleLogsError> {
     let (request, owner) = LogsRequest::of_bundle(arguments)?;
-    let finding = runtime::spawn_blocking("user", move || user(&owner));
-    let owner = finding.await??;
+    let data = agent.data();
+    let finding = runtime::spawn_blocking("user", move || {
+        Ok::<_, BundleLogsError>((user(&owner)?, data.temporary()?))
+    });
+    let (owner, directory) = finding.await??;
     let stopping = agent.tasks().stopping();
     let (archive, digest) = pack(agent, &request, &[Algorithm::Sha512], stopping).await?;
-    let directory = agent.vcap().temporary();
     let keeping = runtime::spawn_blocking("logs", move || {
-        // Use the descriptor, because another file may have replaced the archive at its path.
-        fchown(archive.file(), owner, None).at("set the owner of", archive.path())?;
-        let path = directory.join(format!("logs-{}.tgz", uuid::Uuid::new_v4()));
-        archive.persist(&path)?;
+        let path = directory.join(format!("{LOGS_BUNDLE}{}.tgz", uuid::Uuid::new_v4()));
+        match give(archive, owner)?.persist_or_return(&path) {
+            Ok(()) => {}
+            Err((Some(archive), error)) if error.source.kind() == ErrorKind::CrossesDevices => {
+                give(copied(&archive, &directory)?, owner)?.persist(&path)?;
+            }
+            Err((_, error)) => return Err(error.into()),
+        }
         Ok::<PathBuf, BundleLogsError>(path)
     });
     let path = keeping.await??;
     Ok(json!({ "logs_tar_path": path, "sha512": digest }))
+}
+
+/// Makes a user the owner of an archive.
+fn give(archive: LeasedFile, owner: Option<u32>) -> fs::Result<LeasedFile> {
+    // Use the descriptor, because another file may have replaced the archive at its path.
+    fchown(archive.file(), owner, None).at("set the owner of", archive.path())?;
+    Ok(archive)
+}
+
+/// A copy of an archive in a directory on another file system, such as a disk of an operator. A file cannot be renamed to there.
+fn copied(archive: &LeasedFile, directory: &Path) -> fs::Result<LeasedFile> {
+    let copy = private(LeasedFile::create(directory, LOGS_ARCHIVE, ".tgz")?)?;
+    let mut from = archive.file();
+    from.rewind().at("read", archive.path())?;
+    std::io::copy(&mut from, &mut copy.file()).at("write", copy.path())?;
+    Ok(copy)
 }
 
 /// The ID of the user who will own the archive, and who alone can read it. `None` for the user of this process.

@@ -41,8 +41,7 @@ async fn delete_arp_entries(agent: &Agent, arguments: &[Value]) -> ActionResult 
 async fn delete(agent: &Agent, addresses: BTreeSet<IpAddr>) {
     for address in addresses {
         let arguments = ["neigh", "flush", "to", &address.to_string()].map(Into::into);
-        let environment = &agent.state.environment;
-        let deleted = run_program("ip", arguments.into(), environment, LIMIT).await;
+        let deleted = run_program(&agent.programs(), "ip", arguments.into(), LIMIT).await;
         if let Err(error) = &deleted {
             let error = Chain(error);
             tracing::warn!(%address, %error, "failed to delete ARP entries");

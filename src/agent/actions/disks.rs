@@ -49,8 +49,6 @@ macro_rules! refused_tasks {
 refused_tasks! {
     add_dynamic_disk: "use a dynamic disk",
     add_persistent_disk: "use a persistent disk",
-    // Older versions of the Go agent have this method; a Director now sends the disks in `update_settings`.
-    associate_disks: "associate disks",
     migrate_disk: "migrate a disk",
     mount_disk: "mount a disk",
     unmount_disk: "unmount a disk",

@@ -2,7 +2,6 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
@@ -17,6 +16,7 @@ use crate::agent::tasks::{Cancellation, TaskContext};
 use crate::blobs::{BlobError, Persistence};
 use crate::fs::{self, Context as _, LeasedFile};
 use crate::machine::bootstrap::LOGS_ARCHIVE;
+use crate::machine::data::DataDirectory;
 use crate::release::digest::Algorithm;
 use crate::release::{Digests, MultiDigest};
 use crate::runtime::{self, TaskFailed};
@@ -69,11 +69,10 @@ pub(super) async fn pack(
     cancel: &CancellationToken,
 ) -> Result<(LeasedFile, String), FetchLogsError> {
     let selection = LogSelection::new(agent.vcap(), &request.kinds, &request.filters)?;
-    // Scripts cannot access this directory in any tier that isolates them.
-    let directory = agent.vcap().blobs().join("tmp");
+    let data = agent.data();
     let (own, cancel) = (algorithms.to_vec(), cancel.clone());
     let packing = runtime::spawn_blocking("logs", move || {
-        let archive = temporary(&directory)?;
+        let archive = temporary(&data)?;
         let digests = selection.pack(archive.file(), archive.path(), &own, &cancel)?;
         Ok::<(LeasedFile, Digests), FetchLogsError>((archive, digests))
     });
@@ -82,17 +81,15 @@ pub(super) async fn pack(
     Ok((archive, digest.unwrap_or_default()))
 }
 
-/// Creates a temporary file for the archive. If the agent is killed, its next start removes the file, unless
-/// it is in `/tmp`.
-fn temporary(directory: &Path) -> fs::Result<LeasedFile> {
-    let create = |directory: &Path| LeasedFile::create(directory, LOGS_ARCHIVE, ".tgz");
-    let archive = match create(directory) {
-        // The directory is missing if the data directory was not usable when the agent started.
-        Err(error) if error.is_not_found() => create(Path::new("/tmp"))?,
-        created => created?,
-    };
-    let private = Permissions::from_mode(0o600);
-    let set = archive.file().set_permissions(private);
+/// A temporary file for the archive. If the agent is killed, its next start removes the file.
+fn temporary(data: &DataDirectory) -> fs::Result<LeasedFile> {
+    private(data.private_file(LOGS_ARCHIVE, ".tgz")?)
+}
+
+/// Lets only the owner read and write an archive.
+pub(super) fn private(archive: LeasedFile) -> fs::Result<LeasedFile> {
+    let mode = Permissions::from_mode(0o600);
+    let set = archive.file().set_permissions(mode);
     set.at("set the mode of", archive.path())?;
     Ok(archive)
 }

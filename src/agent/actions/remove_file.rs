@@ -10,6 +10,7 @@ use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::{ArgumentError, first, text};
 use crate::agent::short_requests::removable_file;
+use crate::machine::data::ReplacedData;
 use crate::runtime::{self, TaskFailed};
 use crate::{fs, fs::if_there};
 
@@ -26,6 +27,8 @@ enum RemoveFileError {
     #[error("`{path}` is not a temporary file of the agent: these are in `{}`", directory.display())]
     Elsewhere { path: String, directory: PathBuf },
     #[error(transparent)]
+    Data(#[from] ReplacedData),
+    #[error(transparent)]
     File(#[from] fs::Error),
     #[error(transparent)]
     Task(#[from] TaskFailed),
@@ -34,13 +37,17 @@ enum RemoveFileError {
 async fn remove_file(agent: &Agent, arguments: &[Value]) -> Result<Value, RemoveFileError> {
     let [path] = first(arguments)?;
     let path = text(path, "path")?.to_owned();
-    let directory = agent.vcap().temporary();
-    let Some(file) = removable_file(&directory, &path) else {
-        let path = path.chars().flat_map(char::escape_debug).collect();
-        return Err(RemoveFileError::Elsewhere { path, directory });
-    };
-    // A link is removed, not its target.
-    let removing = runtime::spawn_blocking("remove", move || if_there(fs::remove_file(&file)));
+    let (data, own) = (agent.data(), path.clone());
+    let removing = runtime::spawn_blocking("remove", move || {
+        let directory = data.temporary()?;
+        let Some(file) = removable_file(&directory, &own) else {
+            let path = own.chars().flat_map(char::escape_debug).collect();
+            return Err(RemoveFileError::Elsewhere { path, directory });
+        };
+        // A link is removed, not its target.
+        if_there(fs::remove_file(&file))?;
+        Ok(())
+    });
     removing.await??;
     Ok(json!(path))
 }

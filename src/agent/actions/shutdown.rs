@@ -30,6 +30,6 @@ async fn shutdown(agent: &Agent) -> Result<Value, ShutdownError> {
         return Err(ShutdownError::Dummy);
     }
     let arguments = ["-P", "0"].map(Into::into).into();
-    run_program("shutdown", arguments, &agent.state.environment, LIMIT).await?;
+    run_program(&agent.programs(), "shutdown", arguments, LIMIT).await?;
     Ok(json!(""))
 }

@@ -92,6 +92,5 @@ async fn cleanup(agent: &Agent, pattern: &str) -> Result<Value, SshError> {
 }
 
 fn accounts(agent: &Agent) -> Accounts {
-    let state = &agent.state;
-    Accounts::new(&state.root, &state.vcap, &state.environment)
+    Accounts::new(agent.programs(), agent.vcap())
 }

@@ -1,17 +1,14 @@
 //! `sync_dns`: updates the DNS records of this machine from a blob.
 
-use std::path::Path;
-
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
-use tempfile::TempPath;
 
 use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::ArgumentError;
 use crate::agent::short_requests::{DnsRequest, RecordsBlob};
 use crate::blobs::BlobError;
-use crate::fs::{self, Context as _};
+use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::dns::{DnsError, DnsRecords, LONGEST, beginning, saved_version};
 use crate::runtime::{self, TaskFailed};
@@ -19,6 +16,9 @@ use crate::runtime::{self, TaskFailed};
 pub(in crate::agent) const ACTION: Action = Action::Immediate(|agent, arguments| {
     sync_dns(agent, arguments).map_err(ActionError::new).boxed()
 });
+
+/// The prefix of fetched records. If the agent is killed, its next start removes them.
+const TEMPORARY: &str = ".bosh-agent-dns-";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncDnsError {
@@ -46,21 +46,20 @@ pub(super) async fn sync(agent: &Agent, request: DnsRequest) -> Result<Value, Sy
     if !is_new(agent, version).await? {
         return Ok(json!("synced"));
     }
-    // Scripts cannot access this directory in any tier that isolates them.
-    let directory = agent.vcap().blobs().join("tmp");
-    let making = runtime::spawn_blocking("dns", move || temporary(&directory));
+    let data = agent.data();
+    let making = runtime::spawn_blocking("dns", move || data.private_file(TEMPORARY, ""));
     let file = making.await??;
     let (blobs, stopping) = (agent.blobs(), agent.tasks().stopping());
     let digest = &request.digest;
     match &request.blob {
-        RecordsBlob::Blobstore(id) => blobs.get(id, digest, &file, stopping).await?,
+        RecordsBlob::Blobstore(id) => blobs.get(id, digest, file.path(), stopping).await?,
         RecordsBlob::Signed(url, headers) => {
-            let fetching = blobs.get_signed(url, headers, digest, &file, stopping);
+            let fetching = blobs.get_signed(url, headers, digest, file.path(), stopping);
             fetching.await?;
         }
     }
     let reading = runtime::spawn_blocking("dns", move || {
-        let (text, is_whole) = beginning(&file, LONGEST)?;
+        let (text, is_whole) = beginning(file.path(), LONGEST)?;
         match is_whole {
             true => Ok(DnsRecords::parse(text, version)?),
             false => Err(SyncDnsError::TooLong),
@@ -89,12 +88,4 @@ async fn is_new(agent: &Agent, version: u64) -> Result<bool, TaskFailed> {
     let vcap = agent.vcap().clone();
     let reading = runtime::spawn_blocking("dns", move || saved_version(&vcap));
     Ok(reading.await?.is_none_or(|saved| saved < version))
-}
-
-fn temporary(directory: &Path) -> fs::Result<TempPath> {
-    let file = tempfile::Builder::new()
-        .prefix("dns-")
-        .tempfile_in(directory)
-        .at("make a file in", directory)?;
-    Ok(file.into_temp_path())
 }

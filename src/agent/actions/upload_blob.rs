@@ -9,6 +9,7 @@ use crate::agent::arguments::ArgumentError;
 use crate::agent::short_requests::UploadedBlob;
 use crate::agent::tasks::Cancellation;
 use crate::fs;
+use crate::machine::data::ReplacedData;
 use crate::release::Digests;
 use crate::release::digest::DigestMismatch;
 use crate::runtime::{self, TaskFailed};
@@ -33,6 +34,8 @@ enum UploadBlobError {
         source: DigestMismatch,
     },
     #[error(transparent)]
+    Data(#[from] ReplacedData),
+    #[error(transparent)]
     File(#[from] fs::Error),
     #[error(transparent)]
     Task(#[from] TaskFailed),
@@ -44,7 +47,7 @@ async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, Upload
         digest,
         contents,
     } = UploadedBlob::parse(arguments)?;
-    let directory = agent.vcap().sensitive_blobs();
+    let data = agent.data();
     let name = id.to_string();
     let storing = runtime::spawn_blocking("upload", move || {
         let found = Digests::of(&contents, &digest.algorithms());
@@ -53,8 +56,8 @@ async fn upload_blob(agent: &Agent, arguments: &[Value]) -> Result<Value, Upload
             expected: digest.as_str().to_owned(),
             source,
         })?;
-        // The directory is not created: it is missing if the data directory was replaced.
-        Ok::<_, UploadBlobError>(fs::write_atomic(&directory.join(name), &contents, 0o600)?)
+        let path = data.sensitive_blobs()?.join(name);
+        Ok::<_, UploadBlobError>(fs::write_atomic(&path, &contents, 0o600)?)
     });
     storing.await??;
     Ok(json!(id.to_string()))

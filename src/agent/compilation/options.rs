@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{CompilationConfig, Environment, Vcap};
-use crate::machine::bootstrap::Platform;
+use crate::machine::data::DataDirectory;
 use crate::process::ForkServer;
 use crate::sandbox::{Isolation, UserNamespace};
 
@@ -34,9 +34,8 @@ pub struct CompilerOptions {
     pub user_namespace: UserNamespace,
     /// What is uploaded and kept in addition to compiled packages.
     pub config: CompilationConfig,
-    /// The platform, if [`bootstrap`](crate::machine::bootstrap::bootstrap) was skipped because the data directory was not usable. The
-    /// first compile after the data directory is usable again runs it.
-    pub skipped_bootstrap: Option<Platform>,
+    /// The data directory. If it was not usable at the start, it is prepared for the first compilation after that has been repaired.
+    pub data: DataDirectory,
     /// The path of this program, which opens a shell in the kept directories of a failed package.
     pub program: PathBuf,
 }

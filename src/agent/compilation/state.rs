@@ -18,7 +18,6 @@ use crate::compile::{
 };
 use crate::diag::Chain;
 use crate::fs::{self, MadeDirectories};
-use crate::machine::bootstrap::bootstrap;
 use crate::process::{TAIL_LINES, TimeLimits};
 use crate::release::{MultiDigest, Name};
 use crate::runtime;
@@ -57,12 +56,10 @@ impl CompilerState {
         });
         let checked = checking.await.map_err(Reason::Task)?;
         let silent = checked.map_err(Reason::Sandbox)?;
-        if let Some(platform) = options.skipped_bootstrap {
-            let vcap = options.vcap.clone();
-            let making = runtime::spawn_blocking("bootstrap", move || bootstrap(&vcap, platform));
-            let made = making.await.map_err(Reason::Task)?;
-            made.map_err(Reason::Machine)?;
-        }
+        let data = options.data.clone();
+        let preparing = runtime::spawn_blocking("bootstrap", move || data.prepare());
+        let prepared = preparing.await.map_err(Reason::Task)?;
+        prepared.map_err(Reason::Machine)?;
         let (data, own) = (options.vcap.data(), cancel.clone());
         let making = on_disk("work directory", move || {
             fs::create_dir_all(&data)?;
@@ -278,12 +275,14 @@ mod tests {
 
     use super::*;
     use crate::config::{CompilationConfig, Environment, Vcap};
+    use crate::machine::data::DataDirectory;
     use crate::sandbox::{Isolation, SharedTree, UserNamespace};
 
     fn options(vcap: Vcap, isolation: Isolation) -> CompilerOptions {
         CompilerOptions {
             // This program does not exist, so no child can create namespaces.
             agent: vcap.base().join("none").into(),
+            data: DataDirectory::prepared(&vcap),
             vcap,
             environment: Environment::default(),
             who: "a test".to_owned(),
@@ -293,7 +292,6 @@ mod tests {
             isolation,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
-            skipped_bootstrap: None,
             program: PathBuf::new(),
         }
     }

@@ -1,3 +1,5 @@
+mod stemcell;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use crate::config::{
 };
 use crate::fs;
 use crate::machine::bootstrap::Platform;
+use crate::machine::data::DataDirectory;
 use crate::machine::settings::SettingsStore;
 use crate::sandbox::{Isolation, UserNamespace};
 
@@ -17,6 +20,11 @@ use crate::sandbox::{Isolation, UserNamespace};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn agent(base: &std::path::Path) -> Agent {
+    agent_on(base, Platform::Dummy)
+}
+
+/// An agent on this platform, whose root directory is `root` in `base`.
+fn agent_on(base: &std::path::Path, platform: Platform) -> Agent {
     let vcap = Vcap::new(base);
     fs::create_dir_all(&vcap.bosh()).unwrap();
     let config = AgentConfig {
@@ -39,7 +47,7 @@ fn agent(base: &std::path::Path) -> Agent {
             isolation: Isolation::None,
             user_namespace: UserNamespace::Outside,
             config: CompilationConfig::default(),
-            skipped_bootstrap: None,
+            data: DataDirectory::prepared(&vcap),
             program: "/none".into(),
         },
         check_urls: |urls| match urls[0].expose() {
@@ -48,7 +56,7 @@ fn agent(base: &std::path::Path) -> Agent {
         },
         store: SettingsStore::new(&vcap, &config, &environment).unwrap(),
         environment,
-        platform: Platform::Dummy,
+        platform,
         root: base.join("root"),
         settings: Settings::from_json(
             json!({"agent_id": "a-1", "vm": {"name": "c-1"}, "mbus": "nats://10.0.0.6"}),
@@ -327,7 +335,8 @@ async fn dummy_machine_is_not_changed() {
 async fn unknown_method_is_named_in_the_reply() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
-    for method in ["prepare_network_change", "", "PING"] {
+    // The Go agent has no `associate_disks` any more: Directors send the disks in `update_settings`.
+    for method in ["associate_disks", "prepare_network_change", "", "PING"] {
         let reply = ask(&agent, method, json!([])).await;
         assert_eq!(exception(&reply), format!("unknown message {method}"));
     }

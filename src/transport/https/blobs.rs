@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::body::{RequestBody, RequestBodyError};
 use crate::fs::{self, Context, LeasedFile};
+use crate::machine::data::{DataDirectory, ReplacedData};
 use crate::runtime::{self, TaskFailed};
 
 /// The prefix of unfinished uploads.
@@ -34,7 +34,7 @@ pub(super) type ResponseBody = UnsyncBoxBody<Bytes, UploadedBlobError>;
 
 /// The directory of uploaded blobs.
 #[derive(Debug, Clone)]
-pub(super) struct UploadedBlobs(Arc<Path>);
+pub(super) struct UploadedBlobs(DataDirectory);
 
 /// Why a blob cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,10 @@ pub(super) enum UploadedBlobError {
     },
     /// A file operation failed.
     #[error("failed to access the file of the blob")]
-    File(#[source] fs::Error),
+    File(#[from] fs::Error),
+    /// The data directory may not be used.
+    #[error(transparent)]
+    Data(#[from] ReplacedData),
     /// The task that writes the file panicked.
     #[error("the transfer of the blob failed")]
     Lost(#[source] TaskFailed),
@@ -77,24 +80,25 @@ enum UploadPiece {
 }
 
 impl UploadedBlobs {
-    /// Removes unfinished uploads of an earlier process. The directory may be missing; the first upload creates it.
-    pub(super) async fn open(directory: PathBuf) -> Result<Self, UploadedBlobError> {
-        let directory: Arc<Path> = directory.into();
-        let path = Arc::clone(&directory);
-        runtime::spawn_blocking("blobs", move || {
-            if path.is_dir() {
-                fs::remove_abandoned(&path, UNFINISHED, None);
+    /// Removes unfinished uploads of an earlier process in the directory, which may be missing.
+    pub(super) async fn open(data: DataDirectory) -> Result<Self, UploadedBlobError> {
+        let own = data.clone();
+        let removing = runtime::spawn_blocking("blobs", move || {
+            if let Ok(directory) = own.blobs()
+                && directory.is_dir()
+            {
+                fs::remove_abandoned_files(&directory, UNFINISHED);
             }
-        })
-        .await
-        .map_err(UploadedBlobError::Lost)?;
-        Ok(Self(directory))
+        });
+        removing.await.map_err(UploadedBlobError::Lost)?;
+        Ok(Self(data))
     }
 
     /// Opens the blob with this name, if it exists.
     pub(super) async fn read(&self, name: &str) -> Result<Option<OpenBlob>, UploadedBlobError> {
-        let path = self.0.join(name);
-        runtime::spawn_blocking("blob", move || {
+        let (data, name) = (self.0.clone(), name.to_owned());
+        let reading = runtime::spawn_blocking("blob", move || {
+            let path = data.blobs()?.join(name);
             // Opening a file of another kind, such as a FIFO, could block.
             if !fs::lookup(&path)?.is_some_and(|metadata| metadata.is_file()) {
                 return Ok(None);
@@ -102,10 +106,8 @@ impl UploadedBlobs {
             let file = fs::open(&path)?;
             let length = file.metadata().at("examine", &path)?.len();
             Ok(Some(OpenBlob { file, path, length }))
-        })
-        .await
-        .map_err(UploadedBlobError::Lost)?
-        .map_err(UploadedBlobError::File)
+        });
+        reading.await.map_err(UploadedBlobError::Lost)?
     }
 
     /// Stores the body as a blob with this name, replacing an existing blob.
@@ -114,11 +116,12 @@ impl UploadedBlobs {
         name: String,
         mut body: RequestBody,
     ) -> Result<(), UploadedBlobError> {
-        let directory = Arc::clone(&self.0);
+        let data = self.0.clone();
         let announced = body.announced();
         let (pieces, queue) = mpsc::channel(QUEUE_LEN);
-        let writing =
-            runtime::spawn_blocking("upload", move || store(&directory, &name, announced, queue));
+        let writing = runtime::spawn_blocking("upload", move || {
+            store(&data.blobs()?, &name, announced, queue)
+        });
         let received = loop {
             let next = tokio::select! {
                 next = body.next() => next,

@@ -293,7 +293,12 @@ mod bodies {
                 return;
             };
             let theirs = place.world.path("theirs");
-            place.world.write("theirs/tmp/file", "theirs");
+            // Directories to which the agent writes in its own data directory.
+            for directory in ["tmp", "blobs/tmp", "sensitive_blobs/tmp", "sys/log"] {
+                place
+                    .world
+                    .write(&format!("theirs/{directory}/file"), "theirs");
+            }
             let script = format!(
                 "theirs={}; base=${{BOSH_INSTALL_TARGET%/packages/*}}; {replace}; touch $FACTS/started; sleep 1000",
                 theirs.display()
@@ -321,10 +326,24 @@ mod bodies {
             let reply = Daemon::post(&place.world, "fetch_logs", &json!(["agent", null]));
             let end = end_of_task(&place, &reply, LIMIT).unwrap();
             assert!(end["value"]["blobstore_id"].is_string(), "{end}");
+            let bundle = json!([{"owning_user": "", "log_type": "agent", "filters": []}]);
+            let bundle = || Daemon::post(&place.world, "bundle_logs", &bundle);
+            let upload = || Daemon::put(&place.world, "blob", "content");
+            let (status, refused) = upload();
+            assert_eq!(status, "500");
+            for refused in [refused, bundle()] {
+                let base = place.world.base();
+                let said = format!("has replaced `{}/data`", base.display());
+                assert!(refused.contains(&said), "{refused}");
+            }
             assert_eq!(snapshot(&theirs), before);
             drop(undo);
+            // Clients over HTTPS upload the source before they send a request to compile it.
+            assert_eq!(upload().0, "201");
             let end = compile();
             assert!(end["value"]["result"].is_object(), "{end}");
+            let bundled = bundle();
+            assert!(bundled.contains("logs_tar_path"), "{bundled}");
             assert!(place.world.base().join("sys/log").is_dir());
             assert_eq!(snapshot(&theirs), before);
             daemon.signal(Signal::SIGTERM);
