@@ -48,5 +48,6 @@ mod compilation_vm {
     mod outages;
     mod requests;
     mod scene;
+    mod small_packages;
     mod stops;
 }

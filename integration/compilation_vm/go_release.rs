@@ -29,6 +29,17 @@ async fn go_packages_share_a_build_cache_on_a_vm() {
     let logs = vm.base().join("data/sys/log/compilation");
     let counts = go_release::compiled(&logs, "stderr.log");
     go_release::assert_shared(&counts);
+    let log = vm.log();
+    for program in go_release::PROGRAMS {
+        let is_its = |line: &&str| {
+            line.contains("phase=\"packaging\"") && line.contains(&format!("package={program} "))
+        };
+        let line = log.lines().find(is_its);
+        let (_, facts) = line
+            .and_then(|it| it.split_once("seconds="))
+            .expect(program);
+        eprintln!("packaging: {facts}");
+    }
     // One after another, so no package is compiled twice.
     let more_than_once: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
     assert!(more_than_once.is_empty(), "{more_than_once:?}");

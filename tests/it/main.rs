@@ -60,6 +60,7 @@ mod scripts;
 mod second_run;
 mod selection;
 mod shell;
+mod ssh;
 mod stemcell_image;
 mod stoppable;
 mod stops;
