@@ -24,7 +24,7 @@ mod tests;
 mod unpack;
 
 pub use error::ImageError;
-pub use kind::UnknownImage;
+pub use kind::{UnknownImage, UnpackedFile};
 pub use layers::LayerError;
 pub use manifest::{ManifestError, Platform};
 pub use open::Description;

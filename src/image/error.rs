@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::kind::UnknownImage;
+use super::kind::{UnknownImage, UnpackedFile};
 use super::layers::LayerError;
 use super::manifest::{ManifestError, Platform};
 use crate::archive::{ReadError, UnpackError};
@@ -21,6 +21,14 @@ pub enum ImageError {
         image: PathBuf,
         /// The kinds of images that are supported.
         source: UnknownImage,
+    },
+    /// It is a directory into which an image was unpacked.
+    #[error("`{}` is the directory of an unpacked {kind}", image.display())]
+    UnpackedImage {
+        /// The directory.
+        image: PathBuf,
+        /// What was unpacked.
+        kind: UnpackedFile,
     },
     /// A document of the image cannot be used.
     #[error("failed to read the image `{}`", image.display())]

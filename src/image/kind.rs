@@ -1,6 +1,7 @@
 //! Recognizes the kind of an image by the names of its entries. No I/O.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// The top directories of a root file system, of which it has at least one.
 const SYSTEM: [&str; 4] = ["bin", "etc", "lib", "usr"];
@@ -16,6 +17,24 @@ pub(super) enum Kind {
     OciLayout,
     /// A file of `docker save` that is not also an OCI image layout.
     DockerSave,
+}
+
+/// What a directory is, if it is an image that cannot be used in unpacked form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnpackedFile {
+    /// A stemcell.
+    Stemcell,
+    /// A file of `docker save`.
+    DockerSave,
+}
+
+impl fmt::Display for UnpackedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stemcell => "stemcell",
+            Self::DockerSave => "file of docker save",
+        })
+    }
 }
 
 /// The error for names that match no kind of image.
@@ -51,11 +70,34 @@ impl Recognizer {
         if let Some(name) = known.find(|name| name.as_bytes() == first) {
             self.found.insert(name);
         }
+        self.known()
+    }
+
+    /// The kind, if the names so far identify it.
+    fn known(&self) -> Option<Kind> {
         match () {
             () if self.has("stemcell.MF") => Some(Kind::Stemcell),
             () if SYSTEM.iter().any(|name| self.has(name)) => Some(Kind::Root),
             () if self.has("oci-layout") && self.has("index.json") => Some(Kind::OciLayout),
             () => None,
+        }
+    }
+
+    /// The kind of a directory with these names. Their order does not matter, and a root file system may have other files next to its
+    /// directories.
+    ///
+    /// # Errors
+    /// If the names match no kind.
+    pub(super) fn directory<'a>(
+        names: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Kind, UnknownImage> {
+        let mut recognizer = Self::default();
+        names.for_each(|name| {
+            recognizer.see(name);
+        });
+        match SYSTEM.iter().any(|name| recognizer.has(name)) {
+            true => Ok(Kind::Root),
+            false => recognizer.known().map_or_else(|| recognizer.finish(), Ok),
         }
     }
 
@@ -113,6 +155,27 @@ mod tests {
             ),
         ] {
             assert_eq!(kind(names), Ok(expected), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn directory_is_recognized_in_any_order_of_its_names() {
+        for (names, expected) in [
+            (&["stemcell.MF", "image"][..], Ok(Kind::Stemcell)),
+            (&["stemcell.MF", "image", "usr"], Ok(Kind::Root)),
+            (&["manifest.json", "etc"], Ok(Kind::Root)),
+            (
+                &["index.json", "manifest.json", "oci-layout"],
+                Ok(Kind::OciLayout),
+            ),
+            (&["manifest.json", "index.json"], Ok(Kind::DockerSave)),
+            (&["image"], Err(UnknownImage)),
+        ] {
+            let reversed: Vec<&str> = names.iter().rev().copied().collect();
+            for names in [names, &reversed] {
+                let names = names.iter().map(|it| it.as_bytes());
+                assert_eq!(Recognizer::directory(names), expected);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Only SHA-256 digests are supported, because no known tool writes others. The caller verifies the digests of what it reads.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -259,7 +260,8 @@ pub(super) fn choose<'a>(
     let matching = |it: &&Descriptor| it.platform.as_ref().is_none_or(|it| it == wanted);
     let mut candidates: Vec<&Descriptor> = descriptors.iter().filter(matching).collect();
     // The same image may have several names.
-    candidates.dedup_by(|one, other| one.digest == other.digest);
+    let mut seen = BTreeSet::new();
+    candidates.retain(|it| seen.insert(&it.digest));
     match candidates[..] {
         [one] => Ok(one),
         [] => Err(ManifestError::NoImage {
@@ -502,6 +504,10 @@ mod tests {
             "2 images; save only one: `a:1`, `b:2`"
         );
         assert!(choose(&index(&[named("a:1"), named("a:2")]), &amd64()).is_ok());
+        // Names of an image need not follow one another.
+        let other = named("b:2").replace("0123", "3210");
+        let error = choose(&index(&[named("a:1"), other, named("a:2")]), &amd64()).unwrap_err();
+        assert_eq!(error.to_string(), "2 images; save only one: `a:1`, `b:2`");
         let saved = r#"[{"Config":"c","Layers":["l"],"RepoTags":["a:1"]},{"Config":"c","Layers":["l"],"RepoTags":null}]"#;
         let error = SavedImage::parse(saved.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), "2 images; save only one: `a:1`");

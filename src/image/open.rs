@@ -141,10 +141,13 @@ impl Unpacking<'_> {
             image: self.image.to_owned(),
             reason,
         };
-        let mut limited = content.take(MAX_DOCUMENT);
-        limited
+        let mut limited = content.take(MAX_DOCUMENT + 1);
+        let length = limited
             .read_to_string(&mut text)
             .map_err(|error| invalid(error.to_string()))?;
+        if length as u64 > MAX_DOCUMENT {
+            return Err(invalid(format!("it is longer than {MAX_DOCUMENT} bytes")));
+        }
         Description::parse(&text).map_err(invalid)
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
-use super::kind::{Kind, Recognizer};
+use super::kind::{Kind, Recognizer, UnpackedFile};
 use super::open::{Description, Unpacking, digest};
 use super::unpack::Owners;
 use crate::fs::{self, Context as _, LeasedDirectory};
@@ -102,13 +102,15 @@ impl ImageStore<'_> {
                     let (digest, _) = reading.manifest(image)?;
                     (digest.hex().to_owned(), Packed::Layout)
                 }
-                _ => {
+                Kind::Root => {
                     return Ok(Unpacked {
                         root: fs::canonicalize(image)?,
                         digest: None,
                         description: None,
                     });
                 }
+                Kind::Stemcell => return Err(unpacked_image(image, UnpackedFile::Stemcell)),
+                Kind::DockerSave => return Err(unpacked_image(image, UnpackedFile::DockerSave)),
             }
         } else {
             let file = fs::open_file(image)?;
@@ -289,16 +291,20 @@ fn stored(path: &Path, digest: &str) -> Result<Option<Unpacked>, ImageError> {
 
 /// The kind of the image in a directory.
 fn directory_kind(image: &Path) -> Result<Kind, ImageError> {
-    let mut recognizer = Recognizer::default();
-    for entry in fs::list(image)? {
-        if let Some(kind) = recognizer.see(entry.file_name().as_encoded_bytes()) {
-            return Ok(kind);
-        }
-    }
-    recognizer.finish().map_err(|source| ImageError::Unknown {
+    let entries = fs::list(image)?;
+    let names: Vec<_> = entries.iter().map(|it| it.file_name()).collect();
+    let names = names.iter().map(|it| it.as_encoded_bytes());
+    Recognizer::directory(names).map_err(|source| ImageError::Unknown {
         image: image.to_owned(),
         source,
     })
+}
+
+fn unpacked_image(image: &Path, kind: UnpackedFile) -> ImageError {
+    ImageError::UnpackedImage {
+        image: image.to_owned(),
+        kind,
+    }
 }
 
 fn state(file: &File, path: &Path) -> fs::Result<State> {

@@ -296,6 +296,31 @@ fn all_kinds_give_the_same_root() {
 }
 
 #[test]
+fn directory_of_an_unpacked_image_is_not_a_root_file_system() {
+    let scratch = Scratch::new();
+    scratch.write("stemcell/stemcell.MF", b"name: x\n");
+    scratch.write("stemcell/image", &tar(&BASE));
+    scratch.write("saved/manifest.json", b"[]");
+    scratch.write("saved/0/layer.tar", &tar(&BASE));
+    scratch.write("none/image", &tar(&BASE));
+    let directory = |name: &str| scratch.directory.path().join(name);
+    for (name, expected) in [
+        ("stemcell", "is the directory of an unpacked stemcell"),
+        (
+            "saved",
+            "is the directory of an unpacked file of docker save",
+        ),
+        ("none", "is not a stemcell image"),
+    ] {
+        let error = scratch.open(&directory(name)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    scratch.write("saved/etc/passwd", b"");
+    let opened = scratch.open(&directory("saved")).unwrap();
+    assert_eq!(opened.root, directory("saved").canonicalize().unwrap());
+}
+
+#[test]
 fn image_is_unpacked_once() {
     let scratch = Scratch::new();
     let image = scratch.write("root.tar", &tar(&BASE));
@@ -460,6 +485,14 @@ fn hostile_images_leave_nothing() {
             "uses only unsupported algorithms",
         ),
         ("cut", gzip(&root)[..300].to_vec(), "ends early"),
+        (
+            "long",
+            files(&[
+                ("stemcell.MF", vec![b'#'; (4 << 20) + 1]),
+                ("image", root.clone()),
+            ]),
+            "it is longer than 4194304 bytes",
+        ),
         (
             "rootless",
             files(&[("stemcell.MF", b"name: x\n".to_vec())]),

@@ -349,6 +349,7 @@ fn rule_of_job(problem: &ContentProblem) -> &'static Rule {
         ContentProblem::NotArchive { .. } | ContentProblem::TooManyEntries => {
             &rules::JOB_NOT_AN_ARCHIVE
         }
+        ContentProblem::ManifestTooLong => &rules::TOO_LARGE,
         ContentProblem::NotGzip { .. } => &rules::JOB_NOT_GZIP,
         ContentProblem::NoManifest => &rules::JOB_MANIFEST_MISSING,
         ContentProblem::OtherName { .. } => &rules::JOB_MANIFEST_NAME,

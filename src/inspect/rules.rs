@@ -83,7 +83,7 @@ rules! {
     TOO_MANY_ENTRIES = "too-many-entries", Problem, [],
         "The rest of the tarball was not inspected";
     TOO_LARGE = "too-large", Problem, [Compile],
-        "The rest of the tarball was not inspected";
+        "What exceeds the limit was not inspected";
     DUPLICATE_ENTRY = "duplicate-entry", Note, [],
         "The last of these entries is used; the Go agent may use another one";
     CLUTTER = "clutter", Note, [],

@@ -93,7 +93,8 @@ fn stemcell_of(image: &Unpacked, vcap: &Vcap) -> Result<Slug, UnknownStemcell> {
             described,
             found: found.trim().to_owned(),
         }),
-        _ => Ok(described),
+        Err(error) if !error.is_not_found() => Err(UnknownStemcell::File(error)),
+        Ok(_) | Err(_) => Ok(described),
     }
 }
 
@@ -132,6 +133,18 @@ mod tests {
             digest: None,
             description: version.map(|it| Description::new(text("ubuntu-noble"), text(it))),
         }
+    }
+
+    #[test]
+    fn unreadable_version_of_a_described_image_is_an_error() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, vcap) = (scratch.path(), Vcap::default());
+        let file = root.join("var/vcap/bosh/etc/stemcell_version");
+        fs::create_dir_all(fs::parent(&file)).unwrap();
+        fs::symlink(Path::new("stemcell_version"), &file).unwrap();
+        let error = stemcell_of(&image(root, Some("1.2")), &vcap).unwrap_err();
+        let text = Chain(&error).to_string();
+        assert!(text.contains("stemcell_version"), "{text}");
     }
 
     #[test]

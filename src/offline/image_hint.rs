@@ -12,6 +12,7 @@ pub(super) fn image_hint(error: &ImageError) -> Option<String> {
         ImageError::TooLarge { .. } => Some(
             "free disk space, or choose a directory on a larger disk with --image-dir".to_owned(),
         ),
+        ImageError::UnpackedImage { kind, .. } => Some(format!("pass the {kind} itself")),
         ImageError::OfOthers { path } => Some(format!(
             "remove `{}`, or choose another directory with --image-dir",
             path.display()
@@ -65,7 +66,25 @@ mod tests {
 
     use super::*;
     use crate::fs;
+    use crate::image::UnpackedFile;
     use crate::offline::FailureKind;
+
+    #[test]
+    fn unpacked_image_is_of_the_input_and_has_a_hint() {
+        for (kind, expected) in [
+            (UnpackedFile::Stemcell, "pass the stemcell itself"),
+            (
+                UnpackedFile::DockerSave,
+                "pass the file of docker save itself",
+            ),
+        ] {
+            let image = "/unpacked".into();
+            let error = ImageError::UnpackedImage { image, kind };
+            assert_eq!(image_hint(&error).as_deref(), Some(expected));
+            let kind = FailureKind::of(&OfflineError::from(error));
+            assert_eq!(kind, Some(FailureKind::Input));
+        }
+    }
 
     #[test]
     fn full_disk_and_unmapped_owners_are_of_the_machine() {

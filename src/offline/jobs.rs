@@ -12,16 +12,13 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::open_error::OpenError;
-use super::problem::{ContentProblem, Problem};
+use super::problem::{ContentProblem, MANIFEST_LIMIT, Problem};
 use super::tarball::{Blob, Carried, JobPackages, Jobs, Role, path_of};
 use crate::archive::entry::normalize;
 use crate::archive::{Compression, Decoder, Entry, Kind, Reader};
 use crate::fs;
 use crate::release::{Manifest, MultiDigest, yaml};
 use crate::runtime::Cancellable;
-
-/// The maximum size of `job.MF` in bytes. Long ones have a few hundred kilobytes. The rest is not read.
-const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// The maximum memory for the names of an archive's entries, in bytes. Archives are not trusted.
 const NAMES_LIMIT: usize = 128 << 20;
@@ -88,6 +85,8 @@ pub(crate) struct Contents {
     kinds: HashMap<PathBuf, Kind>,
     /// The text of `job.MF` at the top.
     manifest: Option<Vec<u8>>,
+    /// Whether `job.MF` was not read because of its length.
+    is_manifest_too_long: bool,
     /// How the archive is compressed, if known.
     compression: Option<Compression>,
 }
@@ -130,11 +129,12 @@ impl Contents {
             };
             if entry.kind == Kind::File && path == Path::new("job.MF") {
                 let mut text = Vec::new();
-                let mut content = reader.whole(&entry).take(MANIFEST_LIMIT);
+                let mut content = reader.whole(&entry).take(MANIFEST_LIMIT + 1);
                 content
                     .read_to_end(&mut text)
                     .map_err(|error| ContentProblem::not_archive(&error))?;
-                contents.manifest = Some(text);
+                contents.is_manifest_too_long = text.len() as u64 > MANIFEST_LIMIT;
+                contents.manifest = (!contents.is_manifest_too_long).then_some(text);
             }
             names += entry.name.len() + ENTRY_COST;
             if names > NAMES_LIMIT {
@@ -154,6 +154,9 @@ impl Contents {
         }
         if !self.may_be_file(Path::new("job.MF")) {
             return vec![ContentProblem::NoManifest];
+        }
+        if self.is_manifest_too_long {
+            return vec![ContentProblem::ManifestTooLong];
         }
         let mut problems = Vec::new();
         if let Some(root) = self.root() {
@@ -305,6 +308,23 @@ mod tests {
             found(&[("job.MF", "name: web\ntemplates:\n"), ("monit", "")]),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn job_manifest_has_a_maximum_length() {
+        let read = |length: u64| {
+            let text = "#".repeat(usize::try_from(length).unwrap());
+            let mut writer = EntryWriter::new(Vec::new());
+            let mut header = EntryHeader::new(Kind::File, b"job.MF", 0o644);
+            header.size = length;
+            writer.append(&header, text.as_bytes()).unwrap();
+            Contents::of(&mut Reader::new(&writer.finish().unwrap()[..]))
+        };
+        assert!(read(MANIFEST_LIMIT).unwrap().has_manifest());
+        // In a license, for example, the file does not matter.
+        let contents = read(MANIFEST_LIMIT + 1).unwrap();
+        let problems = contents.problems_of_job("web");
+        assert_eq!(problems, [ContentProblem::ManifestTooLong]);
     }
 
     #[test]

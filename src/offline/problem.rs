@@ -3,9 +3,12 @@
 use std::error::Error;
 
 use crate::archive::Compression;
-use crate::diag::Chain;
+use crate::diag::{Bytes, Chain};
 use crate::release::graph::GraphProblem;
 use crate::release::{DigestMismatch, Name, Slug};
+
+/// The maximum size of `job.MF` in bytes. Long ones have a few hundred kilobytes.
+pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// A problem of a release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +104,9 @@ pub enum ContentProblem {
     /// The names of the archive's entries need too much memory.
     #[error("has too many entries")]
     TooManyEntries,
+    /// The `job.MF` is longer than this program reads.
+    #[error("has a job.MF of more than {}", Bytes(MANIFEST_LIMIT))]
+    ManifestTooLong,
     /// The job is not compressed with gzip.
     #[error("is {}, not gzip: Directors refuse the release", format_of(*found))]
     NotGzip {

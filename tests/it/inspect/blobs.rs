@@ -228,6 +228,13 @@ fn jobs_that_a_director_refuses_are_reported() {
 }
 
 #[test]
+fn job_manifest_that_is_too_long_is_not_read() {
+    let long = format!("name: web\n#{}", "x".repeat(4 << 20));
+    let release = with_job(&[("job.MF", &long), JOB[1]]);
+    has_problem(&release, "too-large", "has a job.MF of more than 4.0 MiB");
+}
+
+#[test]
 fn packages_that_jobs_need_must_exist() {
     let text = "job `web` needs package `gone`, which is not in the release";
     let release = compiled().edit("packages:\n  - app", "packages:\n  - gone");
