@@ -64,7 +64,7 @@ pub(super) fn enter(root: &ImageRoot, view: &View) -> Result<Host, StepError> {
     let places = ["/proc", "/tmp", "/var/tmp", "/etc"].map(Path::new);
     let places = places.into_iter().chain([view.tree.1.as_path()]);
     for place in places.chain(DEVICES.map(Path::new)) {
-        fs::create_dir_all(place).step(Step::MakePlace(place.to_owned()))?;
+        make_place(place).step(Step::MakePlace(place.to_owned()))?;
     }
     for (file, content) in network {
         if let Some(content) = content {
@@ -77,6 +77,23 @@ pub(super) fn enter(root: &ImageRoot, view: &View) -> Result<Host, StepError> {
         bind(&host.path(directory.as_ref()), directory.as_ref())?;
     }
     Ok(host)
+}
+
+/// Makes a directory of the image. A link that leads nowhere is replaced: debootstrap makes `proc` a link to itself if it may not mount, as in
+/// a container.
+fn make_place(place: &Path) -> fs::Result<()> {
+    match fs::create_dir_all(place) {
+        Err(_) if leads_nowhere(place) => {
+            fs::remove_file_if_there(place)?;
+            fs::create_dir_all(place)
+        }
+        other => other,
+    }
+}
+
+fn leads_nowhere(place: &Path) -> bool {
+    let is_link = fs::lookup(place).is_ok_and(|it| it.is_some_and(|it| it.is_symlink()));
+    is_link && fs::metadata(place).is_err()
 }
 
 /// A name that neither an image nor an earlier script can know.

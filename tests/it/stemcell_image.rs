@@ -299,6 +299,37 @@ mod bodies {
         assert_eq!(result("named"), "100644 /tmp:/var/tmp:/none\n");
     }
 
+    pub(super) fn links_that_lead_nowhere_are_replaced(tier: Tier) {
+        let Some(place) = Place::new(tier) else {
+            return;
+        };
+        let (root, packed) = (place.world.path("root"), place.world.path("root.tar"));
+        make_root(&root);
+        std::fs::remove_dir(root.join("tmp")).unwrap();
+        // As debootstrap makes it in a container.
+        symlink("/proc", root.join("proc")).unwrap();
+        symlink("/run/tmp", root.join("tmp")).unwrap();
+        pack(&root, &packed);
+        agent(&place, &packed, "out")
+            .arg(release(&place))
+            .run()
+            .succeeds();
+        // Only scripts see the directories.
+        let images = place.world.path("images");
+        for name in ["proc", "tmp"] {
+            let pattern = format!("*/root/{name}");
+            let arguments: [&std::ffi::OsStr; 5] = [
+                images.as_os_str(),
+                "-type".as_ref(),
+                "l".as_ref(),
+                "-path".as_ref(),
+                pattern.as_ref(),
+            ];
+            let found = run_tool("find", &arguments);
+            assert_eq!(found.lines().count(), 1, "{name}: {found}");
+        }
+    }
+
     pub(super) fn tier_without_namespaces_is_refused(tier: Tier) {
         let Some(place) = Place::new(tier) else {
             return;
@@ -323,6 +354,17 @@ mod bodies {
             .refuses_the_input()
             .says("is not a stemcell image")
             .says("neither a stemcell");
+        let unpacked = place.world.path("unpacked");
+        std::fs::create_dir(&unpacked).unwrap();
+        for name in ["stemcell.MF", "image"] {
+            std::fs::write(unpacked.join(name), "").unwrap();
+        }
+        agent(&place, &unpacked, "out")
+            .arg(&release)
+            .run()
+            .refuses_the_input()
+            .says("is the directory of an unpacked stemcell")
+            .says("Hint: pass the stemcell itself");
     }
 
     pub(super) fn package_of_another_image_is_not_taken_from_the_cache(tier: Tier) {
@@ -357,6 +399,7 @@ mod bodies {
 in_tiers!(all_kinds_of_images_give_the_same_packages: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(links_of_an_image_do_not_lead_to_the_host: NAMESPACE);
 in_tiers!(variables_of_the_machine_are_not_those_of_the_image: NAMESPACE);
+in_tiers!(links_that_lead_nowhere_are_replaced: NAMESPACE USERNS_OF_A_USER);
 in_tiers!(tier_without_namespaces_is_refused: LANDLOCK_OF_ROOT NONE);
 in_tiers!(image_that_is_none_is_refused: NAMESPACE);
 in_tiers!(package_of_another_image_is_not_taken_from_the_cache: NAMESPACE);
