@@ -60,8 +60,8 @@ pub(crate) use glimpse::{Glimpse, is_mount_point};
 pub(crate) use in_root::{open_in_root, path_in_root};
 pub(crate) use lease::remove_abandoned_files;
 pub(crate) use lease::{
-    LeasedDirectory, LeasedFile, remove_abandoned, remove_abandoned_older, try_lock_file,
-    wait_until_free,
+    LeasedDirectory, LeasedFile, lock_directory, remove_abandoned, remove_abandoned_older,
+    try_lock_file, wait_until_free,
 };
 pub use made::MadeDirectories;
 pub(crate) use mounts::{Mount, MountPoint, is_mounted_at, mount_points, mounts, unmount};

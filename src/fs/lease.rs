@@ -257,6 +257,22 @@ pub(crate) fn try_lock_file(path: &Path) -> Result<Option<File>> {
     }
 }
 
+/// Locks a directory until the returned file is dropped. Waits up to `limit` for another process. `None` if it still holds the lock then, or
+/// if the directory cannot be locked, as on some network file systems.
+pub(crate) fn lock_directory(path: &Path, limit: Duration) -> Option<File> {
+    let directory = super::open(path).ok()?;
+    let start = Instant::now();
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) if start.elapsed() < limit => {
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Waits until no process holds a lock on a file. Returns `false` if a lock is still held after
 /// `limit`, or if `stop` returns `true`. A missing file counts as unlocked, and so does anything
 /// that is not a regular file, such as a FIFO.

@@ -13,7 +13,7 @@ use std::{panic, thread};
 use tokio_util::sync::CancellationToken;
 
 use super::tarball::{Blob, Carried, Role};
-use super::verify::{self, Expected, VerifyError};
+use super::verify::{self, Expected, VerifyError, WrittenFile};
 use crate::archive::{
     AppendError, Compress, Compression, EntryHeader, EntryWriter, GzipWriter, Kind, Owner,
 };
@@ -102,17 +102,19 @@ impl Content {
 }
 
 /// Writes a compiled release to `output`: the entries in `carried`, with `packages` instead of the source packages. An existing file stays
-/// unchanged until the new one is complete.
+/// unchanged until the new one is complete. With `wants_digests`, returns the digests of the bytes that were
+/// verified.
 pub(super) fn assemble(
     manifest: &Manifest,
     carried: &[Carried],
     packages: &[PackageBlob],
     output: &Path,
+    wants_digests: bool,
     cancel: &CancellationToken,
-) -> Result<(), AssembleError> {
+) -> Result<Option<WrittenFile>, AssembleError> {
     let entries = entries(manifest, carried, packages);
     let size = entries.iter().map(|entry| entry.content.size()).sum();
-    let written = replace(output, cancel, |file| {
+    let written = replace(output, wants_digests, cancel, |file| {
         let out = BufWriter::with_capacity(BUFFER, Cancellable::new(file, cancel));
         if manifest.no_compression {
             write(out, &entries)?.flush().at("write", output)?;
@@ -133,13 +135,14 @@ pub(super) fn assemble(
     })
 }
 
-/// Copies a release that is compiled already. Fails if the copy does not have `digests`, those of the tarball that was checked.
+/// Copies a release that is compiled already. Fails if the copy does not have `digests`, those of the tarball that was checked. Returns the
+/// digests of the copy.
 pub(super) fn pass_on(
     tarball: &Path,
     digests: &BlobDigests,
     output: &Path,
     cancel: &CancellationToken,
-) -> Result<(), AssembleError> {
+) -> Result<WrittenFile, AssembleError> {
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let (source, mut file) = (fs::open(tarball)?, target.file());
@@ -150,8 +153,12 @@ pub(super) fn pass_on(
         }
     }
     file.sync_all().at("write to the disk", target.path())?;
-    verify::same_bytes(target.path(), digests, cancel)?;
-    Ok(target.persist(output)?)
+    let written = WrittenFile::of(target.path(), cancel)?;
+    if written.digests.sha256() != digests.sha256() {
+        return Err(VerifyError::Copy.into());
+    }
+    target.persist(output)?;
+    Ok(written)
 }
 
 /// Creates the temporary file that becomes a result, in the directory of the result.
@@ -164,18 +171,20 @@ pub(super) fn partial(output: &Path) -> fs::Result<LeasedFile> {
 /// Writes a temporary file, reads it back, and then renames it.
 fn replace(
     output: &Path,
+    wants_digests: bool,
     cancel: &CancellationToken,
     write: impl FnOnce(&File) -> Result<Vec<Expected>, AssembleError>,
-) -> Result<(), AssembleError> {
+) -> Result<Option<WrittenFile>, AssembleError> {
     // The output directory existed at the start of the run, but another run that created it may have removed it again.
     fs::create_dir_all(fs::parent(output))?;
     let target = partial(output)?;
     let expected = write(target.file())?;
-    let verify = || verify::verify(target.path(), &expected, cancel);
+    let verify = || verify::verify(target.path(), &expected, wants_digests, cancel);
     let (synced, verified) = while_syncing(target.file(), verify);
     synced.at("write to the disk", target.path())?;
-    verified?;
-    Ok(target.persist(output)?)
+    let written = verified?;
+    target.persist(output)?;
+    Ok(written)
 }
 
 /// Writes a file's data to the disk on another thread while `work` runs. The two are concurrent because reading back needs a CPU, and

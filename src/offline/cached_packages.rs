@@ -16,10 +16,10 @@ use super::ids::{NodeId, ReleaseId};
 use super::known::{Hit, Known};
 use super::ledger::{PackageRecord, ReleaseJob};
 use super::logs::PackageLogs;
-use super::made::Made;
 use super::package_events::LOG_LINES;
 use super::progress::Progress;
 use super::shared_caches::{LONGEST_WAIT, Uploads, stopped_long_ago};
+use super::storable::Storable;
 use crate::cache::{Entry, time_limit};
 use crate::compile::Compiled;
 use crate::diag::{Chain, Elapsed};
@@ -182,7 +182,7 @@ impl<'a> CachedPackages<'a> {
         }
         let end = compiled.script.as_ref();
         let last_lines = end.map(|it| it.output.tail.clone().shortened(LOG_LINES).lines);
-        let made = Made {
+        let storable = Storable {
             blob: Arc::clone(blob),
             log: record.logs.own.clone(),
             elapsed: compiled.elapsed,
@@ -190,13 +190,13 @@ impl<'a> CachedPackages<'a> {
             last_lines: last_lines.unwrap_or_default(),
             warnings,
         };
-        let entry = cache.entry(keyed, &made);
+        let entry = cache.entry(keyed, &storable);
         if let Some(uploads) = &mut self.uploads {
-            uploads.start(entry.clone(), made.clone());
+            uploads.start(entry.clone(), storable.clone());
         }
         if cache.stores() {
             let size = entry.size();
-            let storing = cache.storing(entry, made, cancel);
+            let storing = cache.storing(entry, storable, cancel);
             self.storing.spawn_blocking(size, storing);
             self.has_stored = true;
         }

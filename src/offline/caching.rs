@@ -15,11 +15,11 @@ use super::fetching::{self, Fetchable, Searched};
 use super::graph::PackageNode;
 use super::known::{HitOrigin, Known};
 use super::logs::PackageLogs;
-use super::made::Made;
 use super::options::{CacheOptions, Options};
 use super::package_keys::{self, CommonParts, Keyed, Memory};
 use super::progress::Progress;
 use super::shared_caches::{self, Uploads};
+use super::storable::Storable;
 use super::wanted::Wanted;
 use crate::cache::{Content, Damage, Entry, LocalCache, Remotes};
 use crate::diag::{Chain, printable};
@@ -312,24 +312,24 @@ impl CallCache {
     }
 
     /// The description of a package that was compiled in this run, without its log.
-    pub(super) fn entry(&self, keyed: &Keyed, made: &Made) -> Entry {
+    pub(super) fn entry(&self, keyed: &Keyed, storable: &Storable) -> Entry {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let blob = &made.blob.blob;
+        let blob = &storable.blob.blob;
         Entry {
             parts: keyed.parts.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             stored: since_1970.unwrap_or_default().as_secs(),
-            milliseconds: u64::try_from(made.elapsed.as_millis()).unwrap_or(u64::MAX),
+            milliseconds: u64::try_from(storable.elapsed.as_millis()).unwrap_or(u64::MAX),
             isolation: self.isolation.to_owned(),
-            unrestricted: made.is_unrestricted,
+            unrestricted: storable.is_unrestricted,
             form: keyed.form,
             blob: Content {
                 sha256: blob.digests.sha256().to_owned(),
                 size: blob.size,
             },
             log: None,
-            last_lines: made.last_lines.clone(),
-            warnings: made.warnings.clone(),
+            last_lines: storable.last_lines.clone(),
+            warnings: storable.warnings.clone(),
         }
     }
 
@@ -337,13 +337,13 @@ impl CallCache {
     pub(super) fn storing(
         &self,
         entry: Entry,
-        made: Made,
+        storable: Storable,
         cancel: &CancellationToken,
     ) -> impl FnOnce() -> fs::Result<()> + Send + 'static {
         let (cache, cancel) = (Arc::clone(&self.cache), cancel.clone());
         move || {
-            let log = fs::lookup(&made.log)?.map(|_| made.log.as_path());
-            cache.store(entry, &made.blob.blob.file, log, &cancel)
+            let log = fs::lookup(&storable.log)?.map(|_| storable.log.as_path());
+            cache.store(entry, &storable.blob.blob.file, log, &cancel)
         }
     }
 

@@ -34,6 +34,7 @@ use super::space;
 use super::stemcell::CallStemcell;
 use super::tarball::Opened;
 use super::this_machine::ThisMachine;
+use super::verify::WrittenFile;
 use super::work_directory;
 use crate::compile::WorkDirectory;
 use crate::diag::Chain;
@@ -383,6 +384,7 @@ impl Call<'_> {
                     "{} is already compiled for this stemcell and stays unchanged",
                     tarball.display()
                 ));
+                self.record.results.set_unchanged(id, &release.digests);
                 Ok(Some((id, tarball)))
             }
             Task::PassOn {
@@ -390,7 +392,8 @@ impl Call<'_> {
                 release,
                 output,
             } => {
-                self.pass_on(release, &output).await?;
+                let written = self.pass_on(release, &output).await?;
+                self.record.results.set_written(id, &written);
                 Ok(Some((id, output)))
             }
             // `carry_out_all` compiles these releases together.
@@ -403,7 +406,7 @@ impl Call<'_> {
         &self,
         release: Arc<CheckedRelease>,
         output: &Path,
-    ) -> Result<(), OfflineError> {
+    ) -> Result<WrittenFile, OfflineError> {
         self.progress.line(&format!(
             "{} is already compiled for this stemcell and is copied unchanged",
             release.tarball.display()

@@ -21,6 +21,7 @@ use super::ledger::{Ledger, PackageRecord, PackageState};
 use super::local_result::Times;
 use super::package_events::{LOG_LINES, Listener, PackageEvents, seconds};
 use super::rebuild_differences::PackageDifference;
+use super::result_files::ResultFiles;
 use super::summary;
 use crate::cluster::{Fetched, RemoteFailure};
 use crate::compile::{CompileError, Compiled, Event, first_log};
@@ -34,6 +35,7 @@ pub(super) struct CallRecord {
     begun: Instant,
     begun_at: SystemTime,
     facts: Mutex<Facts>,
+    pub results: ResultFiles,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,7 @@ impl CallRecord {
             begun,
             begun_at,
             facts: Mutex::default(),
+            results: ResultFiles::default(),
         }
     }
 
@@ -312,7 +315,7 @@ impl CallRecord {
         )
     }
 
-    /// The report of the run, without the sizes and digests of files.
+    /// The report of the run, without the sizes and digests of inputs, and of results that the run has not written.
     pub(super) fn report(&self, result: &Result<(), OfflineError>, exit_code: u8) -> CallReport {
         let facts = std::mem::take(&mut *self.facts());
         let stemcell = facts.stemcell.as_ref().map(ToString::to_string);
@@ -322,12 +325,13 @@ impl CallRecord {
                 release.status = ReleaseStatus::Unfinished;
             }
         }
-        let written = facts.written.iter().filter_map(|id| releases.get(id));
-        let outputs = written.map(|release| Output {
+        let written = facts.written.iter();
+        let written = written.filter_map(|id| Some((id, releases.get(id)?)));
+        let outputs = written.map(|(id, release)| Output {
             name: release.name.clone(),
             version: release.version.clone(),
             stemcell: stemcell.clone(),
-            file: unread(release.output.clone()),
+            file: self.results.take(*id, release.output.clone()),
         });
         let outputs = outputs.collect();
         let mut packages = facts.packages;

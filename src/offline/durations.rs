@@ -16,6 +16,9 @@ const FILE: &str = "durations.json";
 /// The prefix of a partial file.
 const PARTIAL_PREFIX: &str = ".bosh-agent-durations-";
 
+/// How long a run waits for another one that writes the file.
+const TURN: Duration = Duration::from_secs(2);
+
 /// The maximum number of versions of a package in the file.
 const VERSIONS: usize = 8;
 
@@ -45,7 +48,7 @@ pub(super) struct Measured<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
     pub time: Duration,
-    /// Whether an earlier run has measured the package. Otherwise the time is estimated from the package's size.
+    /// Whether a run has measured the package. Otherwise, the time is estimated from the package's size.
     pub is_measured: bool,
 }
 
@@ -95,10 +98,18 @@ impl Durations {
         })
     }
 
-    /// Estimates how long each package will take: from its own earlier durations, or else from the size of its source and the durations of
-    /// the other packages.
+    /// Estimates how long each package will take: from its own durations, or else from the size of its source and the durations of the
+    /// other packages.
     pub(super) fn expect(&self, packages: &[Measured<'_>]) -> Vec<Expected> {
-        let known: Vec<Option<f64>> = packages.iter().map(|it| self.seconds(it)).collect();
+        let new = self.new.iter();
+        let new: BTreeMap<_, _> = new
+            .map(|(name, version, took)| ((name.as_str(), version.as_str()), took.as_secs_f64()))
+            .collect();
+        let known = packages.iter().map(|package| {
+            let added = new.get(&(package.name.as_str(), package.version.as_str()));
+            added.copied().or_else(|| self.earlier_seconds(package))
+        });
+        let known: Vec<Option<f64>> = known.collect();
         let (mut seconds, mut bytes) = (0.0, 0.0);
         for (known, package) in known.iter().zip(packages) {
             if let Some(known) = known {
@@ -106,7 +117,7 @@ impl Durations {
                 bytes += package.bytes as f64;
             }
         }
-        // The speed of this machine, if an earlier run has measured a package of this run.
+        // The speed of compilation, if a package of this run was measured.
         let per_byte = if bytes > 0.0 {
             seconds / bytes
         } else {
@@ -125,8 +136,8 @@ impl Durations {
             .collect()
     }
 
-    /// How many seconds the same version took or, if it was never compiled, the version that was compiled last.
-    fn seconds(&self, package: &Measured<'_>) -> Option<f64> {
+    /// How many seconds the same version took in an earlier run or, if it was never compiled, the version that was compiled last.
+    fn earlier_seconds(&self, package: &Measured<'_>) -> Option<f64> {
         let entries = self.earlier.packages.get(package.name.as_str())?;
         let same = entries
             .iter()
@@ -135,17 +146,28 @@ impl Durations {
         (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
     }
 
-    /// Adds the duration of a compiled package.
+    /// Adds the duration of a package that was compiled in this run, or that a cache has with its duration.
     pub(super) fn add(&mut self, name: &Name, version: &Version, took: Duration) {
         self.new.push((name.clone(), version.clone(), took));
     }
 
     /// Writes the durations. Durations that another run has written in the meantime are kept.
     pub(super) fn write(self, directory: &Path) -> Result<(), Unusable> {
+        self.write_within(directory, TURN)
+    }
+
+    /// Does the same after waiting for other runs up to this limit.
+    fn write_within(self, directory: &Path, limit: Duration) -> Result<(), Unusable> {
         if self.new.is_empty() {
             return Ok(());
         }
         let path = Self::path(directory);
+        // Without the lock, a run that reads the file now would lose what this run writes. This only makes estimates worse, so a lock that
+        // is held for long or not supported is no error.
+        let lock = fs::lock_directory(directory, limit);
+        if lock.is_none() {
+            tracing::debug!("the directory of logs could not be locked");
+        }
         let mut remembered = Self::read(directory).map_or(self.earlier, |now| now.earlier);
         for (name, version, took) in self.new {
             let entries = remembered
@@ -248,6 +270,46 @@ mod tests {
         assert_eq!(both.earlier.packages["lib"].len(), VERSIONS);
         assert_eq!(both.earlier.packages["lib"][0].seconds, 19.0);
         assert_eq!(both.earlier.packages["app"].len(), 1);
+    }
+
+    #[test]
+    fn runs_that_end_at_the_same_time_lose_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for run in 0..4 {
+                let directory = directory.path();
+                scope.spawn(move || {
+                    for number in 0..4 {
+                        let mut durations = Durations::read(directory).unwrap();
+                        let (name, version) = package(&format!("p{run}-{number}"), "1");
+                        durations.add(&name, &version, Duration::from_secs(1));
+                        let limit = Duration::from_secs(60);
+                        durations.write_within(directory, limit).unwrap();
+                    }
+                });
+            }
+        });
+        let all = Durations::read(directory.path()).unwrap();
+        assert_eq!(all.earlier.packages.len(), 16);
+    }
+
+    #[test]
+    fn durations_of_this_run_are_expected() {
+        let mut durations = Durations::default();
+        let (name, version) = package("lib", "1");
+        durations.add(&name, &version, Duration::from_secs(3));
+        // `app` is estimated at the speed of `lib`.
+        assert_eq!(
+            expected(&durations, &[("lib", "1", 1000), ("app", "1", 2000)]),
+            [3.2, 6.2]
+        );
+        let (name, version) = (&name, &version);
+        let asked = [Measured {
+            name,
+            version,
+            bytes: 1,
+        }];
+        assert!(durations.expect(&asked)[0].is_measured);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::release::{Algorithm, Digests};
 
 /// A package that this machine has compiled.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct LocalPackage {
     pub name: String,
     pub version: String,
     pub stemcell: String,
@@ -41,7 +41,7 @@ pub(super) struct Times {
     pub last_lines: Vec<String>,
 }
 
-impl Made {
+impl LocalPackage {
     /// Hashes the files and creates the report. Blocks.
     pub(super) fn result(self) -> fs::Result<LocalResult> {
         let log = log(&self.log)?;

@@ -33,13 +33,14 @@ use super::progress::{Progress, Took};
 use super::report;
 use super::scheduling::{Planned, expected, schedule};
 use super::script_warnings;
+use super::verify::WrittenFile;
 use crate::compile::{
     CompileError, Compiled, Id, Limits, MEMORY_FLOOR, PackageEvent, Schedule, ScheduleCaller,
 };
 use crate::diag::{Chain, Elapsed};
 use crate::fs;
 use crate::release::{Name, Slug};
-use crate::runtime::TaskSet;
+use crate::runtime::{self, TaskSet};
 
 /// The stemcell, progress display and cancellation that all releases of a run share.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ struct Run<'a> {
     ledger: Ledger,
     cached: CachedPackages<'a>,
     failures: Failures,
-    assembling: TaskSet<ReleaseId, Result<(), AssembleError>>,
+    assembling: TaskSet<ReleaseId, Result<Option<WrittenFile>, AssembleError>>,
     durations: Durations,
     elsewhere: Elsewhere,
     /// Whether the logs of failed packages are copied to the output directory.
@@ -162,7 +163,9 @@ impl Run<'_> {
         }
         progress.hide_bars();
         let durations = std::mem::take(&mut self.durations);
-        if let Err(error) = durations.write(machines.logs()) {
+        let logs = machines.logs().to_owned();
+        let writing = runtime::spawn_blocking("durations", move || durations.write(&logs));
+        if let Ok(Err(error)) = writing.await {
             progress.warn(&format!(
                 "Warning: could not save the durations of packages for the next run: {}",
                 Chain(&error)
@@ -409,6 +412,7 @@ impl Run<'_> {
     fn assemble(&mut self, complete: CompleteRelease) {
         let (cancel, stop) = (self.target.cancel.clone(), self.stop.clone());
         let shared = self.ledger.shared_blobs();
+        let wants_digests = self.target.record.results.wants_digests();
         self.assembling.spawn_blocking(complete.id, move || {
             let CompleteRelease {
                 source,
@@ -423,10 +427,11 @@ impl Run<'_> {
                 &source.carried,
                 &compiled.packages,
                 &output,
+                wants_digests,
                 &cancel,
             );
             match &done {
-                Ok(()) => {
+                Ok(_) => {
                     let ms = start.elapsed().as_millis();
                     tracing::debug!(output = %output.display(), ms, "assembled and verified the release");
                     // Releases share the blobs of common packages: take those that no other release still needs.
@@ -451,7 +456,10 @@ impl Run<'_> {
         while let Some((id, result)) = self.assembling.next().await {
             let output = self.ledger.job(id).output.clone();
             match result {
-                Ok(Ok(())) => {
+                Ok(Ok(digests)) => {
+                    if let Some(digests) = digests {
+                        self.target.record.results.set_written(id, &digests);
+                    }
                     written.insert(id, output);
                 }
                 Ok(Err(source)) => {

@@ -48,6 +48,9 @@ impl ReportFile {
         let (json, page) = (options.report.clone(), options.timings.clone());
         let documents = Documents::new(options).map(Box::new);
         let is_wanted = json.is_some() || page.is_some() || documents.is_some();
+        if is_wanted {
+            records.iter().for_each(|it| it.results.want_digests());
+        }
         is_wanted.then(|| {
             Self(Contents::Releases {
                 json,
@@ -111,7 +114,7 @@ fn write(
         report.inputs.iter_mut().for_each(|it| examine(it, cancel));
     }
     let outputs = report.outputs.iter_mut();
-    outputs.for_each(|output| examine(&mut output.file, &CancellationToken::new()));
+    outputs.for_each(|output| complete(&mut output.file));
     let page = page.map_or(Ok(()), |path| write_page(&path, &report));
     let documents = match documents {
         Some((documents, parts)) => documents.write(&parts, &report),
@@ -148,6 +151,22 @@ pub(super) fn check(json: Option<&Path>, page: Option<&Path>) -> fs::Result<()> 
     files
         .into_iter()
         .try_for_each(|file| check_target("write the report to", file))
+}
+
+/// Fills in the size and the SHA-1 of a result that the run has found at its path. They stay unknown if the file is no longer the one that
+/// the run has read.
+fn complete(result: &mut File) {
+    if result.size.is_some() {
+        return;
+    }
+    let mut found = File {
+        path: result.path.clone(),
+        ..File::default()
+    };
+    examine(&mut found, &CancellationToken::new());
+    if result.sha256.is_none() || result.sha256 == found.sha256 {
+        *result = found;
+    }
 }
 
 /// Fills in the size and digests of a file. They stay unknown if the file cannot be read, or is a pipe.

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::OfflineError;
-use super::made::Made;
 use super::progress::Progress;
+use super::storable::Storable;
 use crate::cache::{Content, Entry, Key, LocalCache, Remote, time_limit};
 use crate::diag::Chain;
 use crate::fs::{self, Context as _};
@@ -118,7 +118,7 @@ impl Uploads {
     }
 
     /// Starts a task that stores a package, after earlier ones. Keeps the package's blob until it is stored.
-    pub(super) fn start(&mut self, entry: Entry, made: Made) {
+    pub(super) fn start(&mut self, entry: Entry, storable: Storable) {
         if !self.to.takes_packages() {
             // Count the package as lost only if the cache has failed, not if it is read-only.
             self.lost += usize::from(self.to.is_broken());
@@ -130,10 +130,10 @@ impl Uploads {
             let Ok(_permit) = permits.acquire().await else {
                 return false;
             };
-            match with_log(entry, &made.log).await {
+            match with_log(entry, &storable.log).await {
                 Ok(entry) => {
-                    let log = entry.log.as_ref().map(|_| made.log.as_path());
-                    let file = &made.blob.blob.file;
+                    let log = entry.log.as_ref().map(|_| storable.log.as_path());
+                    let file = &storable.blob.blob.file;
                     to.store(&entry, file, log, UPLOADS as u64).await
                 }
                 Err(error) => {
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    fn package(name: &str, file: &Path) -> (Entry, Made) {
+    fn package(name: &str, file: &Path) -> (Entry, Storable) {
         let bytes = fs::read(file).unwrap();
         let size = bytes.len() as u64;
         let digests = Digests::of(&bytes, &[Algorithm::Sha1, Algorithm::Sha256]);
@@ -263,7 +263,7 @@ mod tests {
             last_lines: Vec::new(),
             warnings: Vec::new(),
         };
-        let made = Made {
+        let storable = Storable {
             blob: Arc::new(CompiledBlob::of_file(file, size, &digests).unwrap()),
             log: file.with_extension("log"),
             elapsed: Duration::ZERO,
@@ -271,7 +271,7 @@ mod tests {
             last_lines: Vec::new(),
             warnings: Vec::new(),
         };
-        (entry, made)
+        (entry, storable)
     }
 
     #[tokio::test]
@@ -320,8 +320,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             let file = scratch.path().join(name);
             fs::write(&file, name.as_bytes()).unwrap();
-            let (entry, made) = package(name, &file);
-            uploads.start(entry, made);
+            let (entry, storable) = package(name, &file);
+            uploads.start(entry, storable);
         }
         let start = Instant::now();
         assert!(uploads.wait(limit).await);

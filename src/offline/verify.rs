@@ -3,11 +3,13 @@
 
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{Decoder, Entry, Kind, ReadError, Reader};
-use crate::fs;
+use crate::fs::{self, Context as _};
+use crate::release::Algorithm;
 use crate::release::digest::{BlobDigests, BlobHasher};
 use crate::runtime::{Cancellable, ReadAhead};
 
@@ -20,6 +22,69 @@ pub(super) struct Expected {
     pub kind: Kind,
     /// Size and digests of a file's contents.
     pub content: Option<(u64, BlobDigests)>,
+}
+
+/// The size and the digests of a file when it was verified.
+#[derive(Debug, Clone)]
+pub(super) struct WrittenFile {
+    pub size: u64,
+    pub digests: BlobDigests,
+}
+
+impl WrittenFile {
+    /// Reads a whole file.
+    pub(super) fn of(file: &Path, cancel: &CancellationToken) -> fs::Result<Self> {
+        let measure = Arc::default();
+        let file_read = fs::open(file)?;
+        let mut measured = Measured {
+            inner: Cancellable::new(file_read, cancel),
+            measure: Some(Arc::clone(&measure)),
+        };
+        io::copy(&mut measured, &mut io::sink()).at("read", file)?;
+        Ok(finish(&measure))
+    }
+}
+
+/// The size and the digests of the bytes that were read so far.
+struct Measure {
+    size: u64,
+    hasher: BlobHasher,
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            hasher: BlobHasher::new(&[Algorithm::Sha1]),
+        }
+    }
+}
+
+/// Measures what is read through it, if that is wanted. Another thread may read.
+struct Measured<R> {
+    inner: R,
+    measure: Option<Arc<Mutex<Measure>>>,
+}
+
+impl<R: Read> Read for Measured<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if let Some(measure) = &self.measure {
+            let mut measure = measure.lock().unwrap_or_else(PoisonError::into_inner);
+            measure.size += count as u64;
+            measure.hasher.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+fn finish(measure: &Mutex<Measure>) -> WrittenFile {
+    let mut measure = measure.lock().unwrap_or_else(PoisonError::into_inner);
+    let Measure { size, hasher } = std::mem::take(&mut *measure);
+    WrittenFile {
+        size,
+        digests: hasher.finish(),
+    }
 }
 
 /// Why a written file is not as expected.
@@ -54,13 +119,18 @@ pub enum VerifyError {
     Copy,
 }
 
-/// Compares the entries of a tarball with the expected ones.
+/// Compares the entries of a tarball with the expected ones. With `wants_digests`, returns the digests of the bytes that were read.
 pub(super) fn verify(
     tarball: &Path,
     expected: &[Expected],
+    wants_digests: bool,
     cancel: &CancellationToken,
-) -> Result<(), VerifyError> {
-    let file = Cancellable::new(fs::open(tarball)?, cancel);
+) -> Result<Option<WrittenFile>, VerifyError> {
+    let measure = wants_digests.then(Arc::<Mutex<Measure>>::default);
+    let file = Measured {
+        inner: Cancellable::new(fs::open(tarball)?, cancel),
+        measure: measure.clone(),
+    };
     let mut reader = Reader::new(ReadAhead::new(Decoder::new(file)?));
     let mut number = 0;
     while let Some(entry) = reader.next_entry()? {
@@ -76,7 +146,9 @@ pub(super) fn verify(
     if let Some(missing) = expected.get(number) {
         return Err(mismatch(number + 1, Some(missing), None));
     }
-    Ok(reader.into_inner().finish()?)
+    // Reads to the end of the file.
+    reader.into_inner().finish()?;
+    Ok(measure.as_deref().map(finish))
 }
 
 fn mismatch(number: usize, expected: Option<&Expected>, found: Option<&Entry>) -> VerifyError {

@@ -150,7 +150,7 @@ fn commands_of_the_guides_work() {
         return;
     }
     let documents = documents();
-    for page in ["docs/ci.md", "docs/operators.md"] {
+    for page in ["docs/ci.md", "docs/operators.md", "docs/supply-chain.md"] {
         commands::run(page, &documents[page]);
     }
 }

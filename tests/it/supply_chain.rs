@@ -436,6 +436,53 @@ fn unusable_places_are_refused_before_compiling() {
 }
 
 #[test]
+fn digest_of_a_result_is_that_of_the_bytes_that_were_written() {
+    let world = World::new();
+    // One package compiles at a time, and the one with the largest source first. Its result is written during the other one.
+    let mut state = 1_u32;
+    let padding: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take(100_000)
+    .collect();
+    let early = ReleaseBuilder::new("early", "1")
+        .package("fast", &[], "true")
+        .file("padding", 0o644, &padding);
+    let result = world.result("early-1");
+    let (kept, result) = (world.path("kept"), result.display());
+    let script = format!(
+        "set -e; for turn in $(seq 600); do if [ -e {result} ]; then break; fi; sleep 0.1; done; cp {result} {}; echo changed >>{result}",
+        kept.display()
+    );
+    let late = ReleaseBuilder::new("late", "2").package("slow", &[], &script);
+    let tarballs = [
+        world.release("early.tgz", &early),
+        world.release("late.tgz", &late),
+    ];
+    let documents = world.path("documents");
+    let report = world.path("report.json");
+    // Scripts in other tiers cannot change results.
+    world
+        .agent_at("none", "out")
+        .without_report()
+        .arg(format!("--provenance={}/", documents.display()))
+        .arg(format!("--report={}", report.display()))
+        .args(&tarballs)
+        .run()
+        .succeeds();
+    let written = report::sha256_of(&kept);
+    assert_ne!(written, report::sha256_of(&world.result("early-1")));
+    let statement = documents.join("early-1-ubuntu-noble-1.406.provenance.json");
+    let subject = &read(&statement)["subject"][0];
+    assert_eq!(subject["digest"]["sha256"], written.as_str());
+    let output = &read(&report)["outputs"][0];
+    assert_eq!(output["sha256"], written.as_str());
+    assert_eq!(output["sha1"], sha1_of(&kept).as_str());
+    assert_eq!(output["size"], kept.metadata().unwrap().len());
+}
+
+#[test]
 fn verify_rebuild_documents_the_first_result() {
     let world = World::new();
     let tarball = world.release("release.tgz", &release());

@@ -12,7 +12,7 @@ use prost::Message as _;
 use super::*;
 use crate::cluster::action::tests::{common, inputs};
 use crate::package_job::{
-    Agent, Blame, Blob, CompiledBlob, PackageFailureReport, PackageResult, REPORT_VERSION,
+    Agent, Blame, Blob, CompiledBlob, LogLine, PackageFailureReport, PackageResult, REPORT_VERSION,
     ReportedDependency,
 };
 use crate::reapi::testing::{Reply, TestServer};
@@ -68,6 +68,37 @@ fn report(exit_code: u8) -> PackageReport {
 
 pub(in crate::cluster) fn text(exit_code: u8) -> Vec<u8> {
     serde_json::to_vec(&report(exit_code)).unwrap()
+}
+
+#[test]
+fn texts_of_another_machine_are_shortened() {
+    let mut report = report(1);
+    let long = "m\u{1b}".repeat(5000);
+    report.errors = vec![long.clone(); 200];
+    let failure = report.failure.as_mut().unwrap();
+    failure.message.clone_from(&long);
+    failure.hints = vec![long.clone()];
+    failure.last_lines = vec![long.clone()];
+    failure.error_line = Some(LogLine {
+        number: 1,
+        text: long,
+    });
+    check::limit(&mut report, 2);
+    let failure = report.failure.unwrap();
+    assert_eq!(report.errors.len(), 100);
+    let line = failure.error_line.unwrap();
+    let texts = [
+        &report.errors[0],
+        &failure.message,
+        &failure.hints[0],
+        &line.text,
+    ];
+    for text in texts {
+        assert!(text.len() < 8000, "{} bytes", text.len());
+        assert!(!text.contains('\u{1b}'));
+    }
+    // Where they are shown, their control characters are escaped.
+    assert_eq!(failure.last_lines[0].chars().count(), 1000);
 }
 
 /// An execution that has ended with this exit code and, if it is one of ours, with a report.

@@ -8,7 +8,7 @@ use crate::compile::Compiled;
 use crate::diag::{Chain, Elapsed};
 use crate::offline::compiled_release::CompiledBlob;
 use crate::offline::ids::NodeId;
-use crate::offline::local_result::Made;
+use crate::offline::local_result::LocalPackage;
 use crate::offline::on_server::Downloads;
 use crate::offline::server_cache::ServerCache;
 use crate::offline::shared_caches::LONGEST_WAIT;
@@ -78,7 +78,7 @@ impl Run<'_> {
         let record = self.ledger.record(node);
         let package = record.node.package();
         let (isolation, _) = self.target.record.compiler();
-        let made = Made {
+        let package_here = LocalPackage {
             name: package.name().to_string(),
             version: package.version().to_string(),
             stemcell: self.target.stemcell.to_string(),
@@ -91,7 +91,7 @@ impl Run<'_> {
             times: self.target.record.times(node),
         };
         let files = Arc::clone(blob);
-        let prepare = move || made.result();
+        let prepare = move || package_here.result();
         storing.store(self.elsewhere.ids[node.index()], prepare, files);
     }
 

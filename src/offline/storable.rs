@@ -1,4 +1,4 @@
-//! A package that was compiled in this run, for caches.
+//! A package that was compiled in this run, as far as caches need it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::compiled_release::CompiledBlob;
 
-/// A package that was compiled in this run.
+/// A package that was compiled in this run, and that caches can store.
 #[derive(Debug, Clone)]
-pub(super) struct Made {
+pub(super) struct Storable {
     pub blob: Arc<CompiledBlob>,
     pub log: PathBuf,
     pub elapsed: Duration,
