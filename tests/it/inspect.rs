@@ -1,6 +1,7 @@
 //! `bosh-agent inspect`.
 
 mod blobs;
+mod damage;
 mod manifests;
 mod questions;
 mod tarballs;

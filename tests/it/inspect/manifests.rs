@@ -69,6 +69,18 @@ fn unquoted_numbers_are_read_differently_by_directors() {
 }
 
 #[test]
+fn unquoted_date_is_refused_by_directors() {
+    let world = World::new();
+    let release = edited("version: \"1.10\"", "version: 2026-01-02");
+    let tarball = world.write("release.tgz", release);
+    let found = found(&inspected(&world, &[], &tarball));
+    let date = found.iter().find(|it| it.1 == "unquoted-date");
+    let (severity, _, text) = date.unwrap_or_else(|| panic!("{found:?}"));
+    assert_eq!(severity, "problem");
+    assert!(text.ends_with("`2026-01-02` is not quoted: Directors read a date"));
+}
+
+#[test]
 fn unquoted_versions_are_read_as_by_ruby() {
     if !require_tools(&["ruby"]) {
         return;
@@ -116,6 +128,12 @@ fn version_that_a_director_cannot_parse_is_reported() {
 fn facts_about_the_origin_are_notes() {
     for (from, to, code, text) in [
         ("commit_hash: 8ab1aae\n", "", "commit-missing", "the commit"),
+        (
+            "uncommitted_changes: false\n",
+            "",
+            "uncommitted-changes-missing",
+            "release.MF has no `uncommitted_changes`",
+        ),
         (
             "uncommitted_changes: false",
             "uncommitted_changes: true",
