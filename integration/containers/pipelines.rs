@@ -100,6 +100,46 @@ fn task_compiles_like_the_community_s_task() {
 }
 
 #[test]
+fn cached_task_compiles_each_package_once() {
+    let Some(inputs) = a_release().filter(|_| concourse_is_possible()) else {
+        return;
+    };
+    let task = "ci/tasks/bosh-agent-compile-cached.yml";
+    let first = Build::of(task, &inputs);
+    assert_eq!(
+        names_of(&first.task["outputs"]),
+        ["compiled-release", "report"]
+    );
+    assert_eq!(names_of(&first.task["caches"]), ["cache"]);
+    let second = Build::of(task, &inputs);
+    for (build, is_cached) in [(&first, false), (&second, true)] {
+        // The images of the community do not have this agent, which is then an input.
+        let agent = build.path("bosh-agent/bosh-agent-0-linux-amd64");
+        fs::copy(&inputs.dist, agent).unwrap();
+        if is_cached {
+            fs::remove_dir(build.path("cache")).unwrap();
+            fs::rename(first.path("cache"), build.path("cache")).unwrap();
+        }
+        let flags = "FLAGS='--keep-going --jobs=1'";
+        let outcome = build.run("cached-task", STEMCELL_IMAGE, flags);
+        takes(&outcome, &["landlock; "]);
+        let compiled = build.path("compiled-release");
+        let output = only_new_file(&compiled, &[], &inputs, &outcome);
+        check(&output, &inputs);
+        let report = fs::read(build.path("report/report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["jobs"], 1);
+        let packages = report["packages"].as_array().unwrap();
+        assert!(!packages.is_empty());
+        for package in packages {
+            assert_eq!(package["cached"], is_cached, "{outcome}");
+        }
+        let page = fs::read_to_string(build.path("report/timings.html")).unwrap();
+        assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
+    }
+}
+
+#[test]
 fn github_action_compiles_with_a_downloaded_agent() {
     let Some(inputs) = a_release().filter(|_| require_tools(&["curl", "python3"])) else {
         return;

@@ -76,6 +76,63 @@ fn require_releases() -> Option<&'static Inputs> {
     Some(inputs)
 }
 
+/// The image of `integration/debian-roots` with a compiler.
+const WITH_COMPILER: &str = "bosh-agent-test/debian:bullseye-gcc";
+
+#[test]
+fn packages_get_the_compiler_and_library_of_an_older_stemcell() {
+    if inputs::require_parts().is_none() {
+        return;
+    }
+    let is_there = docker(&["image", "inspect", WITH_COMPILER], SHORT).code == Some(0);
+    if !is_there || !nix::unistd::geteuid().is_root() {
+        skip(&format!(
+            "this needs root and {WITH_COMPILER}: call integration/debian-roots"
+        ));
+        return;
+    }
+    let place = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| place.path().join(name);
+    let image = path("saved.tar");
+    let saved = docker(
+        &["save", "-o", image.to_str().unwrap(), WITH_COMPILER],
+        LONG,
+    );
+    saved.expect_code(0, "docker save");
+    let script = "set -eu\n\
+        echo '#include <gnu/libc-version.h>\n#include <stdio.h>\n\
+        int main(void) { puts(gnu_get_libc_version()); return 0; }' >library.c\n\
+        gcc -o $BOSH_INSTALL_TARGET/library library.c\n\
+        $BOSH_INSTALL_TARGET/library >$BOSH_INSTALL_TARGET/version\n\
+        gcc -dumpversion >$BOSH_INSTALL_TARGET/compiler\n";
+    let release = release::write(place.path(), "old", "library", script);
+    let mut compile = Command::new(env!("CARGO_BIN_EXE_bosh-agent"));
+    compile.args(["compile", "--stemcell", "debian-bullseye/1"]);
+    for (flag, name) in [
+        ("--stemcell-image", "saved.tar"),
+        ("--image-dir", "images"),
+        ("--output-directory", "out"),
+        ("--work-dir", "work"),
+        ("--logs-dir", "logs"),
+    ] {
+        compile.arg(flag).arg(path(name));
+    }
+    let outcome = run(compile.arg(&release), SHORT);
+    outcome.expect_code(0, "compile in an image of bullseye");
+    let mut unpack = Command::new("bash");
+    let commands = "set -eu\n\
+        tar -xf out/old-1-debian-bullseye-1.tgz\n\
+        tar -xf compiled_packages/library.tgz ./version ./compiler\n\
+        cat version compiler";
+    let unpacked = run(
+        unpack.args(["-c", commands]).current_dir(place.path()),
+        SHORT,
+    );
+    unpacked.expect_code(0, "tar");
+    // The versions of Debian 11.
+    assert_eq!(unpacked.stdout, "2.31\n10\n", "{outcome}");
+}
+
 #[test]
 fn published_binary_compiles_in_three_debian_releases() {
     let Some(inputs) = require_releases() else {

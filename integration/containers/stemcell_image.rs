@@ -1,12 +1,25 @@
-//! The stemcell image without Docker (`--stemcell-image`), in all its forms: the packages are those of a container of this image.
+//! The stemcell image without Docker (`--stemcell-image`), in all its forms: the packages are those of a container of this image. With
+//! `BOSH_AGENT_SOAK`, the packages are those of the example release.
 
 use super::*;
-use crate::common::{Agent, NAMESPACE, Place, Tier, USERNS_OF_A_USER, Who, oci_layout, run_tool};
+use crate::common::{
+    Agent, NAMESPACE, Place, Tier, USER, USERNS_OF_A_USER, Who, oci_layout, run_tool,
+};
 
 /// The second stemcell: the same files with another version.
 const OTHER_VERSION: &str = "1.407";
 
-/// The stemcell image in a directory: `root.tar`, `saved.tar`, `layout`, `layout.tar`, `root` and, of another version, `other`.
+/// All forms of an image: a stemcell for Warden, a root file system, a file of docker save, an OCI layout and its archive, a directory.
+const FORMS: [&str; 6] = [
+    "stemcell.tgz",
+    "root.tar",
+    "saved.tar",
+    "layout",
+    "layout.tar",
+    "root",
+];
+
+/// The stemcell image in a directory: the [`FORMS`] and, of another version, `other`.
 fn forms() -> PathBuf {
     once("stemcell-forms", |directory| {
         let path = |name: &str| directory.join(name);
@@ -49,10 +62,41 @@ fn forms() -> PathBuf {
             "tar",
             &["-cf", &text("layout.tar"), "-C", &text("layout"), "."],
         );
-        for file in ["root.tar", "saved.tar", "layout.tar"] {
+        pack_stemcell(directory);
+        for file in ["stemcell.tgz", "root.tar", "saved.tar", "layout.tar"] {
             fs::set_permissions(path(file), fs::Permissions::from_mode(0o644)).unwrap();
         }
     })
+}
+
+/// Makes `stemcell.tgz` of `root.tar`, with the files that a stemcell for Warden has. As in published ones, its `image` is compressed.
+fn pack_stemcell(directory: &Path) {
+    const SCRIPT: &str = r#"
+        set -euo pipefail
+        cd "$1" && mkdir stemcell
+        gzip -1 -c root.tar >stemcell/image
+        cat >stemcell/stemcell.MF <<END
+name: bosh-warden-boshlite-ubuntu-noble
+version: '${2##*/}'
+bosh_protocol: '1'
+api_version: 3
+sha1: $(sha1sum <stemcell/image | cut -d' ' -f1)
+operating_system: ${2%/*}
+stemcell_formats: [warden-tar]
+cloud_properties: {infrastructure: warden}
+END
+        touch stemcell/packages.txt stemcell/dev_tools_file_list.txt
+        tar -cf stemcell.tgz --use-compress-program='gzip -1' -C stemcell .
+        rm -r stemcell
+    "#;
+    let arguments = [
+        "-c".as_ref(),
+        SCRIPT.as_ref(),
+        "bash".as_ref(),
+        directory.as_os_str(),
+        SLUG.as_ref(),
+    ];
+    run_tool("bash", &arguments);
 }
 
 fn agent(place: &Place, images: &[PathBuf]) -> Agent {
@@ -89,15 +133,9 @@ fn same_packages_as_in_a_container(tier: Tier, names: &[&str]) {
         let start = Instant::now();
         let image = match tier.who {
             Who::Root => forms.join(name),
-            // The directory may be one that only root can reach.
-            _ => {
-                let copy = place.world.path(name);
-                let from = forms.join(name);
-                run_tool("cp", &["-r".as_ref(), from.as_os_str(), copy.as_os_str()]);
-                copy
-            }
+            _ => own_copy(&place, &forms.join(name)),
         };
-        agent(&place, &[image])
+        agent(&place, std::slice::from_ref(&image))
             .arg(&release)
             .run()
             .succeeds()
@@ -110,20 +148,35 @@ fn same_packages_as_in_a_container(tier: Tier, names: &[&str]) {
         fs::remove_file(output).unwrap();
         // A later form is not to use what an earlier one has unpacked.
         fs::remove_dir_all(place.world.path("images")).unwrap_or_default();
+        if tier.who != Who::Root {
+            run_tool("rm", &["-rf".as_ref(), image.as_os_str()]);
+        }
     }
+}
+
+/// A copy of an image that belongs to the user who compiles: the image may be in a directory that only root can reach, and a root file system
+/// that is a directory must belong to the user.
+fn own_copy(place: &Place, image: &Path) -> PathBuf {
+    let copy = place
+        .world
+        .path(image.file_name().unwrap().to_str().unwrap());
+    run_tool("cp", &["-a".as_ref(), image.as_os_str(), copy.as_os_str()]);
+    let owner = format!("{USER}:{USER}");
+    let arguments = ["-hR".as_ref(), owner.as_ref(), copy.as_os_str()];
+    run_tool("chown", &arguments);
+    copy
 }
 
 #[test]
 fn root_gets_the_packages_of_a_container_in_each_form() {
-    let names = ["root.tar", "saved.tar", "layout", "layout.tar", "root"];
-    same_packages_as_in_a_container(NAMESPACE, &names);
+    same_packages_as_in_a_container(NAMESPACE, &FORMS);
 }
 
 #[test]
 fn ordinary_user_gets_the_packages_of_a_container_in_each_form() {
     let names: &[&str] = match is_soak() {
-        true => &["root.tar", "saved.tar", "layout", "layout.tar"],
-        false => &["saved.tar"],
+        true => &FORMS,
+        false => &["saved.tar", "root"],
     };
     same_packages_as_in_a_container(USERNS_OF_A_USER, names);
 }
