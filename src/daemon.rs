@@ -28,12 +28,11 @@ use bus::BusConnection;
 pub(crate) use stand_aside::GO_AGENT;
 pub use stand_aside::{Question, Serves, find_go_agent, serves};
 
-/// The time between SIGTERM and SIGKILL for scripts when the daemon is stopped.
+/// The time between SIGTERM and SIGKILL when a script is stopped, because the daemon stops or its task was canceled.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a stopping daemon waits for the end of its tasks. Afterwards, it removes the work directory
-/// and closes its connections, which have time limits of their own. runit kills a service after seven
-/// seconds, systemd after ninety.
+/// How long a stopping daemon waits for the end of its tasks. If they end in time, it removes the work directory; if not, the next start
+/// removes it. Then it closes its connections. Both have time limits of their own. systemd kills a service after ninety seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of a daemon.
@@ -49,7 +48,7 @@ pub struct DaemonOptions {
     pub environment: Environment,
     /// The fork server, a helper process that starts scripts.
     pub agent: ForkServer,
-    /// The name of this process in the lock file of the base directory.
+    /// The name of this process in the lock file of the shared package directories. An agent that finds them in use reports it.
     pub who: String,
     /// How packages are isolated from each other and from the host.
     pub isolation: Isolation,
@@ -166,9 +165,9 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
     Ok(served?)
 }
 
-/// Checks that the file systems that are mounted over the machine's directories respond. Returns `false` if a script of a killed daemon has
-/// replaced the data directory with a link or a mount: [`bootstrap::bootstrap`] would change and remove files there. The daemon then serves
-/// without it, and its failed compile requests tell the Director why.
+/// Checks that the file systems that are mounted over the machine's directories respond. Returns whether the data directory can be used:
+/// `false` if a script of a killed daemon has replaced it with a link or a mount. Then [`bootstrap::bootstrap`] must not run, because it
+/// would change and remove files behind the link or mount. The daemon serves nevertheless; compile requests fail and tell the Director why.
 async fn check_directories(
     vcap: &Vcap,
     agent: &ForkServer,
@@ -222,7 +221,7 @@ async fn prepare(
     Ok(data)
 }
 
-/// Locks the base directory. Two agents would remove each other's temporary files and answer the
+/// Locks the base directory against a second agent. Two agents would remove each other's temporary files and answer the
 /// same requests.
 fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     let path = vcap.agent_lock();
@@ -236,8 +235,8 @@ fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
     }
 }
 
-/// The files that may contain secrets: `agent.json`, which may contain passwords of metadata
-/// services, and the settings files.
+/// The files to hide from scripts because they may contain secrets: `agent.json`, which may contain passwords of metadata services, and the
+/// files from which it says that settings come.
 fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
     let sources = config.sources.iter().flat_map(|source| match source {
         Source::File { path } => vec![path.clone()],
@@ -263,7 +262,8 @@ fn secrets_on_disks(source: &DiskSource) -> Vec<PathBuf> {
     disks.collect()
 }
 
-/// Checks that the settings are complete. Logs a warning if they are those of a VM that needs the Go agent.
+/// Checks that the settings say how to connect to the message bus. Logs a warning if this agent should leave the VM to the Go agent, but
+/// cannot.
 fn check_settings(loaded: &LoadedSettings, config: &AgentConfig) -> Result<(), MissingSetting> {
     loaded.settings.check_bus(&loaded.update)?;
     if !loaded.settings.is_for_compilation() && config.compilation.stand_aside {
@@ -291,6 +291,7 @@ fn compiler(
         ),
         agent: options.agent.clone(),
         who: options.who.clone(),
+        // On a compilation VM, packages of another agent may be removed.
         force: settings.is_for_compilation(),
         grace: GRACE,
         secrets,

@@ -67,7 +67,7 @@ impl Remotes {
     }
 
     /// Reports the first failure of each cache that the run still uses.
-    pub fn report(&self) {
+    pub fn report_failures(&self) {
         self.all().for_each(|remote| remote.report());
     }
 

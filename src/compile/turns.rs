@@ -26,7 +26,7 @@ pub(super) struct ScriptTurn {
     begun: Arc<AtomicUsize>,
     /// The number of this turn: 1 for the first turn that began, 2 for the second.
     number: usize,
-    /// Whether other turns overlapped with this turn. Turns that begin after this turn are only considered when this turn ends.
+    /// Whether other turns overlapped with this turn. Set at the beginning if other scripts run, and in `drop` if others have begun since.
     overlap: Overlap,
 }
 

@@ -90,7 +90,8 @@ impl Connector {
         Ok(Connection { io, proxy: None })
     }
 
-    /// Connects to an address, through the SOCKS proxy in `BOSH_ALL_PROXY` if it is set.
+    /// Opens a connection to a server, or to its proxy in `HTTP_PROXY` or `HTTPS_PROXY`: through the SOCKS proxy in `BOSH_ALL_PROXY`, unless
+    /// `NO_PROXY` excludes the address.
     async fn dial(&self, address: &Uri) -> Result<Io, Error> {
         match self.proxies.socks_for(address) {
             None => self.tcp(address).await,

@@ -17,7 +17,7 @@ use crate::sandbox::{LookupError, PathLookup, SeenPaths};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Returns the options. If the file system of the local cache does not respond, reports it and removes the cache from the options.
-pub(super) async fn without_silent_cache(
+pub(super) async fn without_unresponsive_cache(
     options: &Options,
     cancel: &CancellationToken,
 ) -> Result<Options, TaskFailed> {

@@ -20,7 +20,8 @@ use crate::runtime;
 /// What a run would do with a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expectation {
-    /// Compile it. The reason why the package is not in the caches is `None` if the run has no cache.
+    /// Compile it. With the reason why it is not in the caches; `None` if they were not searched: the run has none, or the stemcell
+    /// is unknown.
     Compile(Option<String>),
     /// Take it from the local cache.
     Cached,
@@ -49,11 +50,15 @@ pub(super) async fn expectations(
         true => Expectation::Compile(None),
         false => Expectation::Nothing,
     };
-    let options = &cache_directories::without_silent_cache(options, cancel).await?;
-    let Some((used, stemcell)) = options.cache.as_ref().zip(stemcell) else {
+    let options = &cache_directories::without_unresponsive_cache(options, cancel).await?;
+    let Some((caches, stemcell)) = options.cache.as_ref().zip(stemcell) else {
         return Ok(nodes.iter().map(without_cache).collect());
     };
-    let cache = used.directory.as_deref().map(LocalCache::new).map(Arc::new);
+    let cache = caches
+        .directory
+        .as_deref()
+        .map(LocalCache::new)
+        .map(Arc::new);
     let packages = nodes.iter().map(|node| Arc::clone(&node.first.package));
     let sources = package_keys::sources(
         cache.as_ref().map(|cache| (cache, Memory::Read)),
@@ -63,17 +68,18 @@ pub(super) async fn expectations(
     );
     let (sources, _) = sources.await?;
     let (own, slug) = (options.clone(), stemcell.clone());
-    let common = runtime::spawn_blocking("root", move || CommonParts::of(&own, &slug)).await??;
+    let common =
+        runtime::spawn_blocking("root file system", move || CommonParts::of(&own, &slug)).await??;
     let keyed = package_keys::keyed(nodes.iter(), &sources, &common);
-    let local = locally(cache, keyed.clone(), used.unrestricted).await?;
-    let searching = in_shared(local, &keyed, (options, used), cancel);
+    let local = locally(cache, keyed.clone(), caches.unrestricted).await?;
+    let searching = in_shared(local, &keyed, (options, caches), cancel);
     match cancel.run_until_cancelled(searching).await {
         Some(found) if !cancel.is_cancelled() => found,
         _ => Err(OfflineError::Stopped),
     }
 }
 
-/// Looks for the packages in the local cache.
+/// Looks for the packages in the local cache; if `takes_unrestricted`, also for those that were compiled in a second run without restrictions.
 async fn locally(
     cache: Option<Arc<LocalCache>>,
     keyed: Vec<Option<Keyed>>,
@@ -100,10 +106,10 @@ async fn locally(
 async fn in_shared(
     mut expectations: Vec<Expectation>,
     keyed: &[Option<Keyed>],
-    (options, used): (&Options, &CacheOptions),
+    (options, caches): (&Options, &CacheOptions),
     cancel: &CancellationToken,
 ) -> Result<Vec<Expectation>, OfflineError> {
-    let (shared, environment) = (used.shared.clone(), options.environment.clone());
+    let (shared, environment) = (caches.shared.clone(), options.environment.clone());
     let opening = runtime::spawn_blocking("shared caches", move || {
         Remotes::new(&shared.from, None, &shared.credentials, &environment)
     });
@@ -116,7 +122,7 @@ async fn in_shared(
         let wanted = wanted.filter_map(|(_, keyed)| keyed.as_ref());
         let wanted = wanted.map(|it| (it.parts.name.clone(), it.parts.key()));
         let wanted: Vec<(String, Key)> = wanted.collect();
-        let found = shared_caches::find(remote, &wanted, used.unrestricted).await;
+        let found = shared_caches::find(remote, &wanted, caches.unrestricted).await;
         let found: HashSet<Key> = found.iter().map(Entry::key).collect();
         for (expectation, keyed) in expectations.iter_mut().zip(keyed) {
             let is_found = |it: &Keyed| found.contains(&it.parts.key());
@@ -125,6 +131,6 @@ async fn in_shared(
             }
         }
     }
-    remotes.report();
+    remotes.report_failures();
     Ok(expectations)
 }

@@ -288,7 +288,7 @@ impl CallCache {
 
     /// Reports failures of the shared caches after which the run continued to use them.
     pub(super) fn report_failures(&self) {
-        self.remotes.report();
+        self.remotes.report_failures();
     }
 
     /// Whether the caller may warn about a failure of the local cache. Only the first caller may, because a run prints one such warning.

@@ -37,7 +37,7 @@ pub enum Lookalike {
     ReleaseIndex,
     /// A deployment manifest.
     DeploymentManifest,
-    /// An archive without entries.
+    /// An archive without entries, apart from clutter such as `._NAME`.
     EmptyArchive,
     /// A stemcell.
     Stemcell,
@@ -75,13 +75,13 @@ pub enum Lookalike {
     },
     /// Any other archive.
     Archive {
-        /// The first names at its top.
+        /// The alphabetically first names at its top, quoted for the message.
         top: Vec<String>,
     },
 }
 
 impl Lookalike {
-    /// Recognizes a file that is not a tar archive by its first bytes, decompressed if it was compressed.
+    /// Recognizes a file by its first bytes, if it is not a tar archive. The bytes of a compressed file must be decompressed.
     pub(super) fn of_bytes(beginning: &[u8]) -> Option<Self> {
         if beginning.is_empty() {
             return Some(Self::EmptyFile);
@@ -136,15 +136,15 @@ impl Lookalike {
         if has("builds") && has("format-version") {
             return Some(Self::ReleaseIndex);
         }
-        let lists = ["jobs", "packages", "compiled_packages", "commit_hash"];
-        if has("name") && has("version") && lists.iter().any(|key| has(key)) {
+        let only_in_releases = ["jobs", "packages", "compiled_packages", "commit_hash"];
+        if has("name") && has("version") && only_in_releases.iter().any(|key| has(key)) {
             return Some(Self::ReleaseManifest);
         }
-        // In a manifest in alphabetical order, the list of packages may fill all the bytes that are examined.
         let is_json = text.starts_with('{') || text.starts_with("[{");
         if is_json && text.contains('"') {
             return Some(Self::Json);
         }
+        // In alphabetical order, the lists of a manifest come before `name` and `version` and may fill all the bytes that are examined.
         (has("jobs") || has("packages") || has("compiled_packages"))
             .then_some(Self::ReleaseManifest)
     }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_says_what_to_pass() {
+    fn texts_have_a_description_and_advice() {
         for found in [
             of_paths("stemcell.MF"),
             of_paths("job.MF"),

@@ -38,7 +38,7 @@ pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineE
         cancel,
     } = here;
     prepare_for_failures(options)?;
-    let options = &cache_directories::without_silent_cache(options, cancel).await?;
+    let options = &cache_directories::without_unresponsive_cache(options, cancel).await?;
     let cache = open_cache(options, stemcell, work_directory, progress).await?;
     // The sandbox hides the directories from scripts.
     let shared = match &cache {

@@ -40,7 +40,7 @@ impl Lookalike {
             Self::ReleaseManifest => "it is only the manifest of a release",
             Self::ReleaseIndex => "it is the index of a release's final versions",
             Self::DeploymentManifest => "it is a deployment manifest",
-            Self::EmptyArchive => "the archive has no entries",
+            Self::EmptyArchive => "the archive contains no files of a release",
             Self::Stemcell => "it is a stemcell",
             Self::Job => "it is a job, which is only a part of a release",
             Self::Package => "it is the source of a package, which is only a part of a release",
