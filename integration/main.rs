@@ -20,6 +20,7 @@ mod support {
     pub(crate) mod docker;
     pub(crate) mod faults;
     pub(crate) mod inputs;
+    pub(crate) mod lying_nats;
     pub(crate) mod malformed;
     pub(crate) mod nats;
     pub(crate) mod network;
@@ -44,6 +45,7 @@ mod compilation_vm {
     mod endurance;
     mod go_release;
     mod load;
+    mod lying_bus;
     mod malformed;
     mod outages;
     mod requests;

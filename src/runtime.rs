@@ -3,6 +3,7 @@
 
 mod ahead;
 mod cancellable;
+mod isolated;
 mod parallel;
 mod retry;
 mod signals;
@@ -12,6 +13,7 @@ mod warnings;
 
 pub use ahead::ReadAhead;
 pub use cancellable::Cancellable;
+pub(crate) use isolated::IsolatedTasks;
 pub use parallel::map_blocking;
 pub(crate) use retry::{GivenUp, retry};
 pub use signals::{Signals, StopSignal};

@@ -30,7 +30,7 @@ const BATCH: usize = 200;
 const GROWTH: u64 = 8 << 20;
 
 fn requests() -> usize {
-    if is_soak() { 100_000 } else { 2_000 }
+    if is_soak() { 100_000 } else { 1_000 }
 }
 
 /// The agent before the flood.

@@ -148,6 +148,20 @@ impl NatsServer {
         }
     }
 
+    /// Makes a server that is not running yet demand a password of an agent, in addition to the certificate.
+    pub(crate) fn demand_password(&self, agent: &str, password: &str) {
+        let path = self.directory.path().join("auth.json");
+        let mut value: serde_json::Value =
+            serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let users = value["authorization"]["users"].as_array_mut().unwrap();
+        let name = common_name(agent);
+        let user = users
+            .iter_mut()
+            .find(|user| user["user"].as_str().unwrap().ends_with(&name));
+        user.unwrap()["password"] = password.into();
+        self.write("auth.json", &value.to_string());
+    }
+
     fn reload(&self) {
         let reloads = self.log().matches("Reloaded server configuration").count();
         let process = self.process.as_ref().unwrap();

@@ -142,6 +142,8 @@ pub(crate) struct HostVm {
     agent: Option<Child>,
     /// Whether the agent finds the base directory at /var/vcap.
     is_at_var_vcap: bool,
+    /// A library of the agent whose panics the agent survives.
+    panicking: Option<&'static str>,
 }
 
 impl HostVm {
@@ -162,6 +164,7 @@ impl HostVm {
             machine,
             agent: None,
             is_at_var_vcap,
+            panicking: None,
         };
         fs::create_dir_all(vm.base().join("bosh/log")).unwrap();
         let settings = vm.base().join(SETTINGS);
@@ -289,6 +292,11 @@ impl HostVm {
         }
     }
 
+    /// Allows panics of this library in the log.
+    pub(crate) fn survives_panics_in(&mut self, library: &'static str) {
+        self.panicking = Some(library);
+    }
+
     /// Adds secrets that the agent received after its start.
     pub(crate) fn confide(&mut self, value: &Value) {
         collect_secrets(value, &mut self.secrets);
@@ -338,7 +346,16 @@ impl Drop for HostVm {
             let _ = agent.kill();
             let _ = agent.wait();
         }
-        finish(&self.log(), &self.secrets);
+        let log = self.log();
+        let is_unexpected = |line: &&str| !self.panicking.is_some_and(|it| line.contains(it));
+        let is_panic = |line: &&str| line.contains("panicked at") && is_unexpected(line);
+        match log.lines().find(is_panic) {
+            None => finish(
+                &log.replace("panicked at", "panicked, as expected, at"),
+                &self.secrets,
+            ),
+            Some(_) => finish(&log, &self.secrets),
+        }
     }
 }
 

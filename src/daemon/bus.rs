@@ -231,11 +231,12 @@ impl Transport {
     async fn changed(&mut self, has_old: bool) -> Result<Change, TransportError> {
         match self {
             Self::Nats(nats) => tokio::select! {
-                () = nats.connected(), if has_old => Ok(Change::Established),
+                biased;
                 () = nats.ended() => {
                     tokio::time::sleep(RESTART_PAUSE).await;
                     Ok(Change::Ended)
                 }
+                () = nats.connected(), if has_old => Ok(Change::Established),
             },
             Self::Https(Some(https)) => Err(https.failed().await),
             Self::Https(None) => std::future::pending().await,

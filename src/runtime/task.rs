@@ -31,6 +31,12 @@ pub struct TaskFailed {
     source: tokio::task::JoinError,
 }
 
+impl TaskFailed {
+    pub(super) fn new(name: &'static str, source: tokio::task::JoinError) -> Self {
+        Self { name, source }
+    }
+}
+
 impl<T> Future for Task<T> {
     type Output = Result<T, TaskFailed>;
 

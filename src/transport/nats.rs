@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Message, ServerAddr, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use outbox::{Outbox, PublishError};
@@ -31,7 +31,7 @@ use super::throttle::Throttle;
 use super::url::BusUrl;
 use super::{Answer, BusOptions, Handle, InvalidRequest, TransportError, audit, tls};
 use crate::config::Secret;
-use crate::runtime::{self, Task};
+use crate::runtime::{self, IsolatedTasks, Task};
 
 /// The maximum size of a reply in bytes. The Director's NATS server accepts no larger message
 /// (`max_payload`).
@@ -62,6 +62,8 @@ pub struct Nats {
     serving: Task<()>,
     sending: Task<()>,
     _guarding: [Task<()>; 2],
+    /// The tasks of the client library.
+    _library: IsolatedTasks,
     stop: CancellationToken,
     /// Canceled when the client has ended although it was not stopped.
     ended: CancellationToken,
@@ -89,21 +91,19 @@ impl Nats {
         let texts = server_texts(&urls);
         let pool = Pool::new(addresses(&urls)?, texts.clone(), stop.clone());
         let pool = Arc::new(pool);
-        let denied = Arc::new(Notify::new());
+        let (denied_sender, denied) = watch::channel(0);
         let (connected_sender, connected) = watch::channel(false);
         let events = EventLog {
             pool: Arc::clone(&pool),
             connected: connected_sender,
             logged: Throttle::default(),
+            logged_states: Throttle::default(),
             texts,
             subject: subject.clone(),
-            denied: Arc::clone(&denied),
+            denied: denied_sender,
         };
         let options = options(bus, &urls, agent_id, events)?;
-        let client = options
-            .connect(pool.servers())
-            .await
-            .map_err(|error| TransportError::Client(error.into()))?;
+        let (library, client) = connect(options, pool.servers()).await?;
         pool.set_statistics(client.statistics());
         let subscriber = client
             .subscribe(subject)
@@ -118,11 +118,14 @@ impl Nats {
             logged: Throttle::default(),
         });
         let serving = serve(subscriber, responder, stop.clone(), ended.clone());
+        let resubscribing = resubscribe(client.clone(), Arc::clone(&pool), denied);
+        let guarding = guard(client.statistics(), Arc::clone(&pool), library.end());
         Ok(Self {
             serving: runtime::spawn("nats", serving),
+            _library: library,
             _guarding: [
-                runtime::spawn("nats guard", guard(client.clone(), Arc::clone(&pool))),
-                runtime::spawn("nats denials", resubscribe(client.clone(), denied)),
+                runtime::spawn("nats guard", guarding),
+                runtime::spawn("nats denials", resubscribing),
             ],
             client,
             connected,
@@ -158,14 +161,15 @@ impl Nats {
     /// Waits until the client is connected.
     pub async fn connected(&self) {
         let mut connected = self.connected.clone();
-        if connected.wait_for(|connected| *connected).await.is_err() {
+        let found = connected.wait_for(|connected| *connected).await.is_ok();
+        if !found || connected.has_changed().is_err() {
             // The client has ended, and will never be connected.
             std::future::pending().await
         }
     }
 
     /// Waits until the client ends although it was not stopped, and receives no requests any more.
-    /// This happens if the client library panics because of what a server has sent.
+    /// This happens if a server sends a message without end, or one at which the client library panics.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -212,6 +216,19 @@ impl Nats {
             );
         }
     }
+}
+
+/// Starts the client library, which connects in the background.
+async fn connect(
+    options: ConnectOptions,
+    servers: Vec<ServerAddr>,
+) -> Result<(IsolatedTasks, Client), TransportError> {
+    let failed = |error: async_nats::Error| TransportError::Client(error);
+    let library = IsolatedTasks::start("nats client").map_err(|error| failed(error.into()))?;
+    let connecting = library.run(async move { options.connect(servers).await });
+    let connected = connecting.await.map_err(|error| failed(error.into()))?;
+    let client = connected.map_err(|error| failed(error.into()))?;
+    Ok((library, client))
 }
 
 /// Hides the passwords and tokens in these URLs.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_nats::{Event, ServerError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::pool::Pool;
 use super::texts::ServerTexts;
@@ -15,11 +15,13 @@ pub(super) struct EventLog {
     pub(super) pool: Arc<Pool>,
     pub(super) connected: watch::Sender<bool>,
     pub(super) logged: Throttle,
+    /// For messages whose number is not up to the server.
+    pub(super) logged_states: Throttle,
     pub(super) texts: ServerTexts,
     /// The subject of the agent's subscription.
     pub(super) subject: String,
-    /// Notified when a server denies the subscription.
-    pub(super) denied: Arc<Notify>,
+    /// The number of the last connection on which a server has denied the subscription.
+    pub(super) denied: watch::Sender<u64>,
 }
 
 impl EventLog {
@@ -35,7 +37,7 @@ impl EventLog {
                 let server = self.pool.current();
                 if self.pool.is_retired() {
                     tracing::debug!(server, "closed a connection to the message bus");
-                } else if self.logged.should_log(&format!("lost {server}")) {
+                } else if self.logged_states.should_log(&format!("lost {server}")) {
                     tracing::warn!(
                         server,
                         "lost the connection to the message bus; reconnecting"
@@ -49,7 +51,7 @@ impl EventLog {
                 tracing::debug!(event = %text, "message bus");
             }
             Event::ServerError(error) if self.is_denial(error) && !self.pool.is_retired() => {
-                if self.logged.should_log("denied") {
+                if self.logged_states.should_log("denied") {
                     tracing::warn!(
                         server = self.pool.current(),
                         event = %text,
@@ -57,7 +59,7 @@ impl EventLog {
                          certificate and with the server's permissions; reconnecting"
                     );
                 }
-                self.denied.notify_one();
+                self.denied.send_replace(self.pool.connects());
             }
             // These errors are normal while a connection is being established or replaced.
             Event::ServerError(_) if !*self.connected.borrow() || self.pool.is_retired() => {

@@ -1,15 +1,17 @@
 //! Closes connections over which no requests arrive, so that the client connects again.
 //!
 //! The client library buffers a message until it is complete, whatever length the server has
-//! announced. It also keeps a connection whose server has denied the subscription.
+//! announced, and answers that the server does not read. It also keeps a connection whose server
+//! has denied the subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Client, Statistics};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
 
@@ -50,9 +52,9 @@ impl Received {
     }
 }
 
-/// Closes the connection to a server that sends too much. The client then connects again.
-pub(super) async fn guard(client: Client, pool: Arc<Pool>) {
-    let statistics = client.statistics();
+/// Cancels `end`, which ends the client, if the server sends too much. The library itself handles no
+/// commands while it has something to read.
+pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut last = Received::of(&statistics);
@@ -65,29 +67,31 @@ pub(super) async fn guard(client: Client, pool: Arc<Pool>) {
             tracing::warn!(
                 server = pool.current(),
                 bytes = now.bytes - last.bytes,
-                "the message bus sends no complete message; reconnecting"
+                "the message bus sends no complete message: closing the connection"
             );
-            if client.force_reconnect().await.is_err() {
-                return;
-            }
-            last = now;
+            end.cancel();
+            return;
         }
     }
 }
 
 /// Connects again, after a pause, when a server has denied the subscription. Its permissions may have been
-/// repaired since.
-pub(super) async fn resubscribe(client: Client, denied: Arc<Notify>) {
+/// repaired since. `denied` is the number of the connection.
+pub(super) async fn resubscribe(client: Client, pool: Arc<Pool>, mut denied: watch::Receiver<u64>) {
     let mut pause = DENIED_PAUSE;
     loop {
         let since = Instant::now();
-        denied.notified().await;
+        if denied.changed().await.is_err() {
+            return;
+        }
+        let connection = *denied.borrow_and_update();
         if since.elapsed() > 2 * MAX_DENIED_PAUSE {
             pause = DENIED_PAUSE;
         }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(MAX_DENIED_PAUSE);
-        if client.force_reconnect().await.is_err() {
+        // Another connection may have been established meanwhile.
+        if pool.connects() == connection && client.force_reconnect().await.is_err() {
             return;
         }
     }

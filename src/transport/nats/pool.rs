@@ -77,6 +77,13 @@ impl Pool {
         let _ = self.statistics.set(statistics);
     }
 
+    /// The number of successful connections.
+    pub(super) fn connects(&self) -> u64 {
+        self.statistics
+            .get()
+            .map_or(0, |statistics| statistics.connects.load(Ordering::Relaxed))
+    }
+
     /// From now on, logs failures at the level `debug`.
     pub(super) fn retire(&self) {
         self.retired.cancel();
@@ -102,10 +109,7 @@ impl Pool {
         if self.stop.is_cancelled() {
             std::future::pending::<()>().await;
         }
-        let connects = self
-            .statistics
-            .get()
-            .map_or(0, |statistics| statistics.connects.load(Ordering::Relaxed));
+        let connects = self.connects();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let connected = last.is_some_and(|attempt| attempt.connects != connects);
         if let Some(attempt) = *last

@@ -17,9 +17,13 @@ impl ServerTexts {
     /// `credentials` are the client's passwords and tokens.
     pub(super) fn new(credentials: impl IntoIterator<Item = Secret>) -> Self {
         let credentials = credentials.into_iter();
-        Self {
-            credentials: credentials.filter(|secret| !secret.is_empty()).collect(),
-        }
+        let mut credentials: Vec<Secret> = credentials
+            .filter(|secret| !secret.is_empty())
+            .flat_map(|secret| [in_json(&secret), secret])
+            .collect();
+        // The longest first, because one credential may be a part of another.
+        credentials.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        Self { credentials }
     }
 
     pub(super) fn shown(&self, text: &str) -> String {
@@ -31,16 +35,25 @@ impl ServerTexts {
     }
 }
 
+/// A credential as the client sends it: in JSON, which escapes some characters.
+fn in_json(secret: &Secret) -> Secret {
+    let quoted = serde_json::Value::from(secret.expose()).to_string();
+    Secret::new(&quoted[1..quoted.len() - 1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn text_of_a_server_has_no_credentials_and_is_short() {
-        let texts = ServerTexts::new([Secret::new("hunter2"), Secret::default()]);
-        let text = format!("'pass':'hunter2'\r\n{}", "x".repeat(1 << 20));
+        let secrets = ["hunter", "hunter2", "a\"b\\", ""].map(Secret::new);
+        let texts = ServerTexts::new(secrets);
+        let connect = serde_json::json!({ "pass": "hunter2", "token": "a\"b\\" });
+        let text = format!("{connect} a\"b\\\r\n{}", "x".repeat(1 << 20));
         let shown = texts.shown(&text);
-        assert!(shown.starts_with("'pass':'[redacted]'\\r\\nxx"), "{shown}");
+        let expected = r#"{"pass":"[redacted]","token":"[redacted]"} [redacted]\r\nxx"#;
+        assert!(shown.starts_with(expected), "{shown}");
         assert!(shown.len() < 600);
     }
 }
