@@ -194,6 +194,8 @@ impl Course {
             .partition(|path| path.components().any(|part| part.as_os_str() == "store"));
         // Written with every heartbeat, so it may not exist yet.
         others.retain(|path| !path.ends_with("instance/health.json"));
+        // A package may be canceled before its script starts, so it may have no log.
+        others.retain(|path| !path.to_string_lossy().contains("/compilation/endless."));
         others.sort();
         (others, store.len())
     }

@@ -107,7 +107,7 @@ mod bodies {
                 before,
                 "{below}"
             );
-            assert_eq!(kinds_of_data(&play), data, "{below}");
+            wait_for_data(&play, &data);
         }
         assert!(play.stop().await);
     }

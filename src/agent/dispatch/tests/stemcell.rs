@@ -59,7 +59,7 @@ impl Stemcell {
 async fn shutdown_runs_the_program_of_the_machine() {
     let machine = stemcell();
     let missing = machine.ask("shutdown", json!([])).await;
-    let message = "Action Failed shutdown: this machine is not shut down: there is no program `shutdown` on this machine";
+    let message = "Action Failed shutdown: could not shut down this machine: there is no program `shutdown` on this machine";
     assert_eq!(exception(&missing), message);
     let calls = machine.install("shutdown", "");
     let done = machine.ask("shutdown", json!([])).await;
@@ -67,8 +67,7 @@ async fn shutdown_runs_the_program_of_the_machine() {
     assert_eq!(fs::read_lossy(&calls).unwrap(), "-P 0\n");
     machine.install("shutdown", "echo no power >&2; exit 3");
     let failed = machine.ask("shutdown", json!([])).await;
-    let message =
-        "Action Failed shutdown: this machine is not shut down: `shutdown` exited with 3: no power";
+    let message = "Action Failed shutdown: could not shut down this machine: `shutdown` exited with 3: no power";
     assert_eq!(exception(&failed), message);
 }
 
