@@ -116,5 +116,7 @@ fn package_with_the_name_of_clutter_is_compiled() {
 fn clutter_alone_is_an_empty_archive() {
     compile(&gzip(&[Member::file("._release.MF", b"")]))
         .refuses_the_input()
-        .says("the tarball has no release.MF at its top; the archive has no entries");
+        .says(
+            "the tarball has no release.MF at its top; the archive contains no files of a release",
+        );
 }
