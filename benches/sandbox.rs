@@ -58,18 +58,19 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     fs::create_dir(&work).unwrap();
     let vcap = Vcap::new(&vcap);
     let tree = || SharedTree::take(&vcap, "a benchmark", false, &|| false).unwrap();
-    let agent = ForkServer::from(AGENT);
+    let fork_server = ForkServer::from(AGENT);
     let options = NamespaceOptions {
         users,
         ..NamespaceOptions::default()
     };
     let sandbox = match isolation {
         "none" => Ok(Sandbox::from(tree())),
-        "landlock" => match Landlocked::probe(&work, &agent, &CancellationToken::new()).await {
+        "landlock" => match Landlocked::probe(&work, &fork_server, &CancellationToken::new()).await
+        {
             Ok(()) => Landlocked::new(tree(), &work, None).map(Sandbox::from),
             Err(error) => Err(error),
         },
-        _ => Namespaces::probe(&work, &vcap, &agent, options)
+        _ => Namespaces::probe(&work, &vcap, &fork_server, options)
             .await
             .map(Sandbox::from),
     };
@@ -84,7 +85,7 @@ async fn measure(isolation: &str, users: Option<Users>, dependencies: usize) {
     let mut times = Times::default();
     for round in 0..ROUNDS {
         let log = work.join(format!("log-{round}"));
-        one(&sandbox, &vcap, &sealed, (&log, &agent), &mut times).await;
+        one(&sandbox, &vcap, &sealed, (&log, &fork_server), &mut times).await;
     }
     sandbox.close().unwrap();
     println!(
@@ -118,7 +119,7 @@ async fn one(
     sandbox: &Sandbox,
     vcap: &Vcap,
     sealed: &[Sealed],
-    (log, agent): (&Path, &ForkServer),
+    (log, fork_server): (&Path, &ForkServer),
     times: &mut Times,
 ) {
     let start = Instant::now();
@@ -156,7 +157,7 @@ async fn one(
             terminal: false,
         },
         environment: Environment::of_this_process(),
-        agent: agent.clone(),
+        fork_server: fork_server.clone(),
     };
     let own = place.vcap().package(&own, &Version::parse("1").unwrap());
     let mounted: Vec<_> = mounted.iter().map(|(tree, paths)| (*tree, paths)).collect();

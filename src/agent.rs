@@ -172,9 +172,9 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Prepares the compiler; see [`PackageCompiler::prepare`].
-    pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
-        self.state.compiler.prepare(cancel).await;
+    /// Starts the compiler; see [`PackageCompiler::start`].
+    pub(crate) async fn start_compiler(&self, cancel: &CancellationToken) {
+        self.state.compiler.start(cancel).await;
     }
 
     /// The settings in use.

@@ -47,7 +47,7 @@ pub struct DaemonOptions {
     /// The daemon's environment.
     pub environment: Environment,
     /// The fork server, a helper process that starts scripts.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
     /// The name of this process in the lock file of the shared package directories. An agent that finds them in use reports it.
     pub who: String,
     /// How packages are isolated from each other and from the host.
@@ -62,7 +62,7 @@ pub struct DaemonOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// A file system over a directory of the machine does not respond.
-    #[error("Preparing the machine")]
+    #[error("Checking the directories of the machine")]
     Directories(#[from] SandboxError),
     /// The configuration cannot be read.
     #[error("the agent's configuration cannot be read")]
@@ -122,7 +122,8 @@ impl DaemonError {
 /// error.
 pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(), DaemonError> {
     // Check the directories before a file in them is opened.
-    let checked = check_directories(&options.vcap, &options.agent, options.isolation, stop).await;
+    let checked =
+        check_directories(&options.vcap, &options.fork_server, options.isolation, stop).await;
     if stop.is_cancelled() {
         return Ok(());
     }
@@ -149,15 +150,15 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
         update: loaded.update,
     })?;
     let mut connection = BusConnection::start(&agent, data).await?;
-    let stop_preparing = stop.child_token();
-    let preparing = runtime::spawn("prepare", {
-        let (agent, cancel) = (agent.clone(), stop_preparing.clone());
-        async move { agent.prepare(&cancel).await }
+    let stop_starting = stop.child_token();
+    let starting = runtime::spawn("compiler", {
+        let (agent, cancel) = (agent.clone(), stop_starting.clone());
+        async move { agent.start_compiler(&cancel).await }
     });
     let served = connection.serve(&agent, stop).await;
     tracing::info!("stopping");
-    stop_preparing.cancel();
-    drop(preparing);
+    stop_starting.cancel();
+    drop(starting);
     if !agent.stop(STOP_WITHIN).await {
         tracing::error!("shutdown timed out");
     }
@@ -170,13 +171,13 @@ pub async fn run(options: DaemonOptions, stop: &CancellationToken) -> Result<(),
 /// would change and remove files behind the link or mount. The daemon serves nevertheless; compile requests fail and tell the Director why.
 async fn check_directories(
     vcap: &Vcap,
-    agent: &ForkServer,
+    fork_server: &ForkServer,
     isolation: Isolation,
     stop: &CancellationToken,
 ) -> Result<bool, DaemonError> {
-    let (vcap, agent, cancel) = (vcap.clone(), agent.clone(), stop.clone());
+    let (vcap, fork_server, cancel) = (vcap.clone(), fork_server.clone(), stop.clone());
     let checking = runtime::spawn_blocking("mounts", move || {
-        let lookup = PathLookup::at_mounts(&agent, &cancel);
+        let lookup = PathLookup::at_mounts(&fork_server, &cancel);
         sandbox::check_mounts(&vcap, &bootstrap::directories(&vcap), &lookup)?;
         isolation.check_data(&vcap, &lookup)
     });
@@ -198,14 +199,14 @@ async fn prepare(
     is_data_usable: bool,
     stop: &CancellationToken,
 ) -> Result<DataDirectory, DaemonError> {
-    let (vcap, agent, isolation) = (
+    let (vcap, fork_server, isolation) = (
         options.vcap.clone(),
-        options.agent.clone(),
+        options.fork_server.clone(),
         options.isolation,
     );
     let cancel = stop.clone();
     let check = move || {
-        let lookup = PathLookup::at_mounts(&agent, &cancel);
+        let lookup = PathLookup::at_mounts(&fork_server, &cancel);
         isolation.check_data(&vcap, &lookup).is_ok()
     };
     let data = DataDirectory::unprepared(&options.vcap, options.platform, check);
@@ -289,10 +290,10 @@ fn compiler(
             options.platform,
             &options.environment,
         ),
-        agent: options.agent.clone(),
+        fork_server: options.fork_server.clone(),
         who: options.who.clone(),
         // On a compilation VM, packages of another agent may be removed.
-        force: settings.is_for_compilation(),
+        removes_foreign: settings.is_for_compilation(),
         grace: GRACE,
         secrets,
         isolation: options.isolation,

@@ -454,6 +454,9 @@ fn sandbox() {
         SandboxError::NoReport {
             status: Status::Signaled(9),
         },
+        SandboxError::NoAnswer {
+            status: Status::Signaled(9),
+        },
         SandboxError::NoServer,
     ];
     let mut lines = Vec::new();

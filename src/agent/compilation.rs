@@ -46,12 +46,12 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct PackageCompiler {
     options: CompilerOptions,
-    /// Locked by the running compile. `None` until [`prepare`](Self::prepare) has created it; if that failed, the next compile creates it.
+    /// Locked by the running compile. `None` until [`start`](Self::start) has created it; if that failed, the next compile creates it.
     state: Mutex<Option<CompilerState>>,
 }
 
 impl PackageCompiler {
-    /// A compiler without a work directory; see [`prepare`](Self::prepare).
+    /// A compiler without a work directory; see [`start`](Self::start).
     #[must_use]
     pub(crate) fn new(options: CompilerOptions) -> Self {
         Self {
@@ -60,9 +60,9 @@ impl PackageCompiler {
         }
     }
 
-    /// Creates the work directory. If a killed agent has left a work directory, first waits until the processes of its scripts have ended,
-    /// and removes it; `cancel` ends the wait. A failure is logged; the next compile tries again and reports it.
-    pub(crate) async fn prepare(&self, cancel: &CancellationToken) {
+    /// Creates the work directory and the sandbox. If a killed agent has left a work directory, first waits until the processes of its
+    /// scripts have ended, and removes it; `cancel` ends the wait. A failure is logged; the next compile tries again and reports it.
+    pub(crate) async fn start(&self, cancel: &CancellationToken) {
         let mut state = self.state.lock().await;
         match CompilerState::make(&self.options, cancel).await {
             Ok(made) => *state = Some(made),
@@ -379,20 +379,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn preparation_can_be_canceled() {
+    async fn start_can_be_canceled() {
         let temporary = tempfile::tempdir().unwrap();
         let vcap = Vcap::new(&temporary.path().join("vcap"));
         let killed = SharedTree::take(&vcap, "a killed agent", true, &|| false).unwrap();
         let marker = Sandbox::from(killed).process_lock();
-        // `prepare` waits for this process of a script of the killed agent.
+        // `start` waits for this process of a script of the killed agent.
         let mut process = process::start_holder("sandbox-child", &marker);
         let compiler = PackageCompiler::new(CompilerOptions {
             data: DataDirectory::prepared(&vcap),
             vcap,
             environment: Environment::default(),
-            agent: temporary.path().join("none").into(),
+            fork_server: temporary.path().join("none").into(),
             who: "a test".to_owned(),
-            force: true,
+            removes_foreign: true,
             grace: Duration::ZERO,
             secrets: Vec::new(),
             isolation: Isolation::None,
@@ -402,11 +402,11 @@ mod tests {
         });
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let preparing = compiler.prepare(&cancel);
-        let prepared = tokio::time::timeout(Duration::from_secs(10), preparing).await;
+        let starting = compiler.start(&cancel);
+        let started = tokio::time::timeout(Duration::from_secs(10), starting).await;
         process.kill().unwrap();
         process.wait().unwrap();
-        assert!(prepared.is_ok(), "it waits for the process");
+        assert!(started.is_ok(), "it waits for the process");
         assert!(compiler.state.lock().await.is_none());
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn main(flags: Daemon, environment: Environment, level: Result<(), In
         config: flags.config,
         vcap,
         environment,
-        agent: ForkServer::default(),
+        fork_server: ForkServer::default(),
         who: who(),
         isolation,
         user_namespace,
@@ -115,12 +115,12 @@ fn stand_aside(
         let mut stopping = handle_signals(&stop)?;
         sandbox::leave_stop_signals_to_tasks();
         // Its process ends before this process becomes another program.
-        let agent = ForkServer::default();
+        let fork_server = ForkServer::default();
         let question = Question {
             config: &config,
             vcap: &vcap,
             environment: &own,
-            agent: &agent,
+            fork_server: &fork_server,
             isolation: Isolation::Auto,
         };
         let serves = daemon::serves(&question, &stop).await;

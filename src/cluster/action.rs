@@ -201,7 +201,7 @@ pub(super) mod tests {
             stemcell: Some(Slug::parse("ubuntu-noble/1.1").unwrap()),
             script_user: None,
             settings: JobSettings::default(),
-            takes_unrestricted: false,
+            accepts_unrestricted: false,
             log_lines: 2,
         }
     }

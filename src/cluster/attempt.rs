@@ -125,7 +125,7 @@ impl Cluster {
         on_stage: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Built, AttemptError> {
         let action = action::action(&self.common, inputs)?;
-        skip_cache_lookup |= inputs.is_unrestricted && !self.common.takes_unrestricted;
+        skip_cache_lookup |= inputs.is_unrestricted && !self.common.accepts_unrestricted;
         let (mut attempts, mut losses) = (1, 0);
         loop {
             self.store(&action, files, stop).await?;
@@ -350,7 +350,7 @@ impl Cluster {
         };
         let unrestricted = report.as_ref().is_some_and(|it| it.unrestricted);
         let is_tainted = is_cached && (unrestricted || inputs.is_unrestricted);
-        if is_tainted && !self.common.takes_unrestricted {
+        if is_tainted && !self.common.accepts_unrestricted {
             return Err(RemoteFailure::Unrestricted);
         }
         check::check(result.exit_code, package.as_ref(), report.as_ref(), inputs)?;

@@ -29,7 +29,7 @@ pub(crate) struct Common {
     pub script_user: Option<ScriptUser>,
     pub settings: JobSettings,
     /// Whether results of unrestricted earlier runs are used.
-    pub takes_unrestricted: bool,
+    pub accepts_unrestricted: bool,
     /// How many of the last lines of a script are kept, at most.
     pub log_lines: usize,
 }

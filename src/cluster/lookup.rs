@@ -127,7 +127,7 @@ impl Cluster {
         stop: &CancellationToken,
     ) -> Result<Option<Built>, RemoteFailure> {
         let common = self.common();
-        if inputs.is_unrestricted && !common.takes_unrestricted {
+        if inputs.is_unrestricted && !common.accepts_unrestricted {
             return Ok(None);
         }
         let digest = action::action(common, inputs)?.digest;

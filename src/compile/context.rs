@@ -30,7 +30,7 @@ pub struct Context {
     /// The source dates of packages.
     pub source_dates: SourceDates,
     /// The fork server (`sandbox-server`), which starts the parent process of each script.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// By how much the niceness of scripts is raised, from 0 to 19.

@@ -29,7 +29,7 @@ pub struct Surroundings<'a> {
     /// The environment that the script inherits.
     pub environment: &'a Environment,
     /// Forks the script's parent.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
     /// A file that is locked as long as the script has processes.
     pub process_lock: PathBuf,
     /// The time between SIGTERM and SIGKILL.
@@ -79,7 +79,7 @@ impl Plan {
             inside,
             outside,
             environment,
-            agent,
+            fork_server,
             process_lock,
             grace,
             nice,
@@ -124,7 +124,7 @@ impl Plan {
                     terminal: false,
                 },
                 environment,
-                agent,
+                fork_server,
             },
         }
     }
@@ -178,7 +178,7 @@ mod tests {
                 inside: &Vcap::new(Path::new("/var/vcap")),
                 outside: &Vcap::new(Path::new("/work/tree")),
                 environment: &inherited,
-                agent: "/agent".into(),
+                fork_server: "/agent".into(),
                 process_lock: PathBuf::from("/lock"),
                 grace: Duration::from_secs(1),
                 nice: 5,

@@ -41,7 +41,7 @@ pub struct Question<'a> {
     /// The daemon's environment.
     pub environment: &'a Environment,
     /// The fork server, a helper process that examines mounted file systems.
-    pub agent: &'a ForkServer,
+    pub fork_server: &'a ForkServer,
     /// How packages would be isolated.
     pub isolation: Isolation,
 }
@@ -84,8 +84,8 @@ pub async fn serves(
     question: &Question<'_>,
     stop: &CancellationToken,
 ) -> Result<Serves, DaemonError> {
-    let (vcap, agent) = (question.vcap, question.agent);
-    let checked = check_directories(vcap, agent, question.isolation, stop).await;
+    let (vcap, fork_server) = (question.vcap, question.fork_server);
+    let checked = check_directories(vcap, fork_server, question.isolation, stop).await;
     if stop.is_cancelled() {
         return Ok(Serves::Stopped);
     }
@@ -175,7 +175,7 @@ mod tests {
                 config: &config,
                 vcap: &self.vcap,
                 environment: &Environment::default(),
-                agent: &self.scratch.path().join("none").into(),
+                fork_server: &self.scratch.path().join("none").into(),
                 isolation: Isolation::None,
             };
             let serves = serves(&question, &CancellationToken::new()).await;

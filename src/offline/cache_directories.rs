@@ -24,7 +24,7 @@ pub(super) async fn without_unresponsive_cache(
     let mut options = options.clone();
     if let Some(cache) = &mut options.cache
         && let Some(directory) = &cache.directory
-        && !responds(directory, (&options.agent, cancel)).await?
+        && !responds(directory, (&options.fork_server, cancel)).await?
     {
         tracing::warn!(
             "the cache {} is not used: its file system does not respond: no result after {}",
@@ -39,11 +39,11 @@ pub(super) async fn without_unresponsive_cache(
 /// Reports the shared caches whose file systems do not respond, and stops using them.
 pub(super) async fn check(
     remotes: &Remotes,
-    agent: &ForkServer,
+    fork_server: &ForkServer,
     cancel: &CancellationToken,
 ) -> Result<(), TaskFailed> {
     for (directory, remote) in remotes.directories() {
-        if !responds(&directory, (agent, cancel)).await? {
+        if !responds(&directory, (fork_server, cancel)).await? {
             remote.give_up_silent(LIMIT);
         }
     }
@@ -65,10 +65,10 @@ async fn responds(
 /// directories, with links resolved, so that they can be hidden from scripts.
 pub(super) async fn prepare(
     remotes: &Remotes,
-    agent: &ForkServer,
+    fork_server: &ForkServer,
     cancel: &CancellationToken,
 ) -> Result<Vec<PathBuf>, TaskFailed> {
-    check(remotes, agent, cancel).await?;
+    check(remotes, fork_server, cancel).await?;
     remotes.prepare().await;
     let mut found = Vec::new();
     for (directory, remote) in remotes.directories() {
@@ -77,7 +77,7 @@ pub(super) async fn prepare(
         }
         let resolve =
             |lookup: PathLookup<'_>, path: &Path| lookup.seen(path, &SeenPaths::default());
-        match look_up(&directory, (agent, cancel), resolve).await? {
+        match look_up(&directory, (fork_server, cancel), resolve).await? {
             Some(resolved) => found.extend(resolved.and_then(|it| it.seen)),
             None => remote.give_up_silent(LIMIT),
         }
@@ -89,14 +89,14 @@ pub(super) async fn prepare(
 /// is reported when the directory is used.
 async fn look_up<T: Send + 'static>(
     path: &Path,
-    (agent, cancel): (&ForkServer, &CancellationToken),
+    (fork_server, cancel): (&ForkServer, &CancellationToken),
     ask: impl FnOnce(PathLookup<'_>, &Path) -> Result<T, LookupError> + Send + 'static,
 ) -> Result<Option<Option<T>>, TaskFailed> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let (agent, cancel) = (agent.clone(), cancel.clone());
+    let (fork_server, cancel) = (fork_server.clone(), cancel.clone());
     let looking = runtime::spawn_blocking("look up", move || {
         let lookup = PathLookup {
-            agent: &agent,
+            fork_server: &fork_server,
             cancel: &cancel,
             limit: LIMIT,
         };

@@ -79,11 +79,11 @@ pub(super) async fn expectations(
     }
 }
 
-/// Looks for the packages in the local cache; if `takes_unrestricted`, also for those that were compiled in a second run without restrictions.
+/// Looks for the packages in the local cache; if `accepts_unrestricted`, also for those that were compiled in a second run without restrictions.
 async fn locally(
     cache: Option<Arc<LocalCache>>,
     keyed: Vec<Option<Keyed>>,
-    takes_unrestricted: bool,
+    accepts_unrestricted: bool,
 ) -> Result<Vec<Expectation>, OfflineError> {
     let find = move |keyed: Option<Keyed>| {
         let (cache, parts) = match (&cache, keyed) {
@@ -94,7 +94,7 @@ async fn locally(
                 return Expectation::Compile(Some(reason));
             }
         };
-        match cache_lookup::find(cache, &parts, takes_unrestricted) {
+        match cache_lookup::find(cache, &parts, accepts_unrestricted) {
             Found::Hit(_) => Expectation::Cached,
             Found::Miss { reason, .. } => Expectation::Compile(Some(reason)),
         }
@@ -114,7 +114,7 @@ async fn in_shared(
         Remotes::new(&shared.from, None, &shared.credentials, &environment)
     });
     let remotes = opening.await?;
-    cache_directories::check(&remotes, &options.agent, cancel).await?;
+    cache_directories::check(&remotes, &options.fork_server, cancel).await?;
     for remote in &remotes.from {
         let wanted = expectations.iter().zip(keyed);
         let wanted =

@@ -23,9 +23,9 @@ pub(super) enum Found {
 }
 
 /// Searches the cache for a package. Reads only entries, not the files that they name.
-pub(super) fn find(cache: &LocalCache, parts: &KeyParts, takes_unrestricted: bool) -> Found {
+pub(super) fn find(cache: &LocalCache, parts: &KeyParts, accepts_unrestricted: bool) -> Found {
     match cache.find(&parts.name, &parts.key()) {
-        Ok(Some(entry)) if takes_unrestricted || !entry.unrestricted => Found::Hit(Box::new(entry)),
+        Ok(Some(entry)) if accepts_unrestricted || !entry.unrestricted => Found::Hit(Box::new(entry)),
         Ok(Some(_)) => Found::Miss {
             reason: "it was compiled without restrictions or in spite of a denied access, which needs --cache-unrestricted"
                 .to_owned(),

@@ -177,7 +177,7 @@ impl<'a> CachedPackages<'a> {
             return;
         };
         let is_unrestricted = compiled.unrestricted || self.unrestricted[node.index()];
-        if !cache.takes(is_unrestricted) {
+        if !cache.accepts(is_unrestricted) {
             return;
         }
         let end = compiled.script.as_ref();

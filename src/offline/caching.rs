@@ -44,7 +44,7 @@ pub(super) struct CallCache {
     remotes: Remotes,
     common: CommonParts,
     /// Whether unrestricted packages are used and stored.
-    takes_unrestricted: bool,
+    accepts_unrestricted: bool,
     /// Whether the local cache can be written to.
     is_writable: bool,
     /// Whether results are stored in the local cache.
@@ -173,7 +173,7 @@ impl CallCache {
             receiving: Arc::new(receiving),
             remotes,
             common,
-            takes_unrestricted: settings.unrestricted,
+            accepts_unrestricted: settings.unrestricted,
             is_writable,
             stores: shares && is_writable && is_kept,
             shares,
@@ -201,7 +201,7 @@ impl CallCache {
             is_searched: except != Some(node.package().name()),
             cache: Arc::clone(&self.cache),
             origin: HitOrigin::Local(self.cache.root().to_owned()),
-            takes_unrestricted: self.takes_unrestricted,
+            accepts_unrestricted: self.accepts_unrestricted,
         });
         let wanted: Vec<Wanted> = wanted.collect();
         nodes.iter().for_each(|(_, logs)| logs.remove());
@@ -210,7 +210,7 @@ impl CallCache {
             let is_missing = wanted.is_searched && matches!(known, Known::Miss { .. });
             wanted.named_key().filter(|_| is_missing)
         });
-        let into = (&self.receiving, self.takes_unrestricted);
+        let into = (&self.receiving, self.accepts_unrestricted);
         let from = &self.remotes.from;
         let shared = shared_caches::find_all(from, missing.collect(), into, cancel).await;
         if cancel.is_cancelled() {
@@ -302,8 +302,8 @@ impl CallCache {
     }
 
     /// Whether a package may be stored. `is_unrestricted` is whether it is unrestricted.
-    pub(super) fn takes(&self, is_unrestricted: bool) -> bool {
-        self.takes_unrestricted || !is_unrestricted
+    pub(super) fn accepts(&self, is_unrestricted: bool) -> bool {
+        self.accepts_unrestricted || !is_unrestricted
     }
 
     /// Whether results are stored in the local cache.

@@ -121,7 +121,7 @@ impl Fetchable {
         }
         let wanted = [(entry.parts.name.clone(), entry.key())];
         for other in others {
-            let found = shared_caches::find(other, &wanted, self.wanted.takes_unrestricted).await;
+            let found = shared_caches::find(other, &wanted, self.wanted.accepts_unrestricted).await;
             // Use the entry of this cache: the caches may have different files for the same key.
             for entry in found {
                 if other.fetch(&entry, &self.into).await {

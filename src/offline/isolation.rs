@@ -76,10 +76,10 @@ fn tier_options(options: &Options, shared: Vec<PathBuf>) -> TierOptions {
         vcap: options.vcap.clone(),
         image: options.image().map(|it| it.root.clone()),
         environment: options.script_environment().clone(),
-        agent: options.agent.clone(),
+        fork_server: options.fork_server.clone(),
         silent: options.silent.clone(),
         who: options.who.clone(),
-        force: options.force,
+        removes_foreign: options.force,
     }
 }
 

@@ -98,7 +98,7 @@ pub struct Options {
     /// The variables that scripts inherit without an image, and those of the agent's own programs and requests.
     pub environment: Environment,
     /// Forks the parent process of each script.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
     /// Where the directories of failed packages are kept.
     pub keep_failed: Option<PathBuf>,
     /// The path of this program.
@@ -242,7 +242,7 @@ pub struct RemoteOptions {
     /// The credentials for the server.
     pub credentials: Credentials,
     /// Whether results of unrestricted earlier runs are used.
-    pub takes_unrestricted: bool,
+    pub accepts_unrestricted: bool,
     /// Whether this machine compiles the packages whose results the server does not have. Then nothing is executed on other machines.
     pub cache_only: bool,
     /// Whether packages that this machine compiles are stored as results on the server.

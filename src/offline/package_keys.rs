@@ -138,7 +138,7 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         graph: _,
         keep_failed: _,
         shell: _,
-        agent: _,
+        fork_server: _,
         program: _,
         who: _,
     } = options;

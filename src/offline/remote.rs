@@ -108,7 +108,7 @@ pub(super) async fn cluster(
         stemcell: Some(stemcell.clone()),
         script_user: remote.script_user,
         settings: settings(options, remote),
-        takes_unrestricted: remote.takes_unrestricted,
+        accepts_unrestricted: remote.accepts_unrestricted,
         log_lines: options.log_lines,
     };
     Ok((Arc::new(Cluster::new(common)), capabilities))

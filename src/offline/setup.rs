@@ -42,7 +42,9 @@ pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineE
     let cache = open_cache(options, stemcell, work_directory, progress).await?;
     // The sandbox hides the directories from scripts.
     let shared = match &cache {
-        Some(cache) => cache_directories::prepare(cache.remotes(), &options.agent, cancel).await?,
+        Some(cache) => {
+            cache_directories::prepare(cache.remotes(), &options.fork_server, cancel).await?
+        }
         None => Vec::new(),
     };
     let work = work_directory.path();
@@ -175,7 +177,7 @@ pub(super) fn context(
         sandbox,
         store: Store::new(&work_directory.store()),
         environment,
-        agent: options.agent.clone(),
+        fork_server: options.fork_server.clone(),
         source_dates: options.source_dates,
         grace: options.grace,
         nice: options.nice,
@@ -214,11 +216,11 @@ pub(super) async fn work_directory(
     let making = {
         let (wanted, vcap) = (options.work_directory.clone(), options.vcap.clone());
         let (beside, cancel) = (beside.to_owned(), cancel.clone());
-        let (isolation, agent) = (options.isolation, options.agent.clone());
+        let (isolation, fork_server) = (options.isolation, options.fork_server.clone());
         runtime::spawn_blocking("work directory", move || {
             let mut silent = Vec::new();
             if wanted.is_none() {
-                let lookup = PathLookup::at_mounts(&agent, &cancel);
+                let lookup = PathLookup::at_mounts(&fork_server, &cancel);
                 let checked = isolation.check_data(&vcap, &lookup);
                 // The file system may not respond, so do not wait for it after a cancellation.
                 if cancel.is_cancelled() {

@@ -50,7 +50,7 @@ pub(super) struct InShared {
 pub(super) async fn find_all(
     from: &[Arc<Remote>],
     mut missing: Vec<(String, Key)>,
-    (into, takes_unrestricted): (&Arc<LocalCache>, bool),
+    (into, accepts_unrestricted): (&Arc<LocalCache>, bool),
     cancel: &CancellationToken,
 ) -> HashMap<Key, InShared> {
     let mut all = HashMap::new();
@@ -59,7 +59,7 @@ pub(super) async fn find_all(
             break;
         }
         let finding = async {
-            let found = find(remote, &missing, takes_unrestricted).await;
+            let found = find(remote, &missing, accepts_unrestricted).await;
             let before = all.values().map(|it: &InShared| &it.entry);
             let together: Vec<Entry> = before.chain(&found).cloned().collect();
             match found.is_empty() || remote.has_room(together, into).await {
@@ -88,11 +88,11 @@ pub(super) async fn find_all(
 pub(super) async fn find(
     remote: &Remote,
     wanted: &[(String, Key)],
-    takes_unrestricted: bool,
+    accepts_unrestricted: bool,
 ) -> Vec<Entry> {
     let found = remote.find_all(wanted).await.into_iter().flatten();
     found
-        .filter(|entry| takes_unrestricted || !entry.unrestricted)
+        .filter(|entry| accepts_unrestricted || !entry.unrestricted)
         .collect()
 }
 

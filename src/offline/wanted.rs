@@ -31,7 +31,7 @@ pub(super) struct Wanted {
     /// The cache from which the package came into `cache`.
     pub origin: HitOrigin,
     /// Whether results of second runs without Landlock rules are used.
-    pub takes_unrestricted: bool,
+    pub accepts_unrestricted: bool,
 }
 
 impl Wanted {
@@ -55,7 +55,7 @@ impl Wanted {
             return Ok((Known::Miss { keyed, reason }, Vec::new()));
         }
         let (cache, mut damaged) = (&*self.cache, Vec::new());
-        let reason = match cache_lookup::find(cache, &keyed.parts, self.takes_unrestricted) {
+        let reason = match cache_lookup::find(cache, &keyed.parts, self.accepts_unrestricted) {
             Found::Hit(entry) => {
                 let fetched = self.fetch_entry(*entry.clone(), keyed.form, cancel);
                 match fetched {

@@ -126,16 +126,22 @@ pub enum SandboxError {
     /// The self-test created a sandbox, but the program in it failed.
     #[error("the sandbox self-test failed: its program {0}")]
     ProbeFailed(Status),
-    /// The process that ran a script or answered a question about paths was killed.
+    /// The parent process of a script was killed.
     #[error("the process that runs the packaging script ended without a report: it {status}")]
     NoReport {
         /// Its exit status.
         status: Status,
     },
-    /// The same, and the fork server was killed, too, so the exit status is unknown.
+    /// A process that looks up or copies files for the agent was killed.
     #[error(
-        "both helper processes of the packaging script, sandbox-child and sandbox-server, were killed"
+        "the helper process that reads files for bosh-agent ended without an answer: it {status}"
     )]
+    NoAnswer {
+        /// Its exit status.
+        status: Status,
+    },
+    /// The child process and the fork server were killed, so the child's exit status is unknown.
+    #[error("both helper processes of bosh-agent, sandbox-child and sandbox-server, were killed")]
     NoServer,
 }
 
@@ -193,7 +199,7 @@ impl SandboxError {
                 let first = to_get_namespaces(source.is_some());
                 Some(format!("{first}, or {}", self.without_namespaces()))
             }
-            Self::NoReport { .. } | Self::NoServer => Some(
+            Self::NoReport { .. } | Self::NoAnswer { .. } | Self::NoServer => Some(
                 "if the machine ran out of memory, the kernel killed these processes: run `dmesg` to check. Otherwise, another program killed them"
                     .to_owned(),
             ),

@@ -92,7 +92,7 @@ pub struct Namespaces {
     secrets: Vec<PathBuf>,
     image: Option<Image>,
     /// Forks the processes that examine the file systems over the host's entries.
-    agent: ForkServer,
+    fork_server: ForkServer,
 }
 
 /// The root file system of scripts.
@@ -143,18 +143,13 @@ pub(super) struct NamespacePlace {
 
 impl Namespaces {
     /// Sets which scratch directories packages share. By default, they end with the run.
-    ///
-    /// # Errors
-    /// The link to the directory in which they are kept cannot be created in the work directory.
-    pub fn with_scratch(mut self, scratch: Scratch) -> Result<Self, SandboxError> {
-        match scratch.kept() {
-            Some(kept) if kept.to_str().is_some() => kept.clone_into(&mut self.scratch_root),
-            // The child receives this path as text. A path that is not UTF-8 is replaced by a link with a UTF-8 name.
-            Some(kept) => fs::symlink(kept, &self.work.join(SCRATCH))?,
-            None => {}
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: Scratch) -> Self {
+        if let Some(kept) = scratch.kept() {
+            kept.clone_into(&mut self.scratch_root);
         }
         self.scratch = scratch;
-        Ok(self)
+        self
     }
 
     /// Sets which files and directories are hidden from scripts, in addition to those in the agent's own directory.

@@ -37,7 +37,7 @@ const NO_NAME: &str = ".bosh-agent-responds";
 #[derive(Debug)]
 pub(crate) struct PathLookup<'a> {
     /// Forks the processes that look up paths.
-    pub(crate) agent: &'a ForkServer,
+    pub(crate) fork_server: &'a ForkServer,
     pub(crate) cancel: &'a CancellationToken,
     /// How long a file system may take to respond to all paths of a question, or for each file of a copy. After this time, the process
     /// that waits for the file system is killed, which may take ten more seconds.
@@ -93,9 +93,9 @@ struct Answer {
 
 impl<'a> PathLookup<'a> {
     /// For file systems that are mounted over directories of the machine. Their time limit can be configured.
-    pub(crate) fn at_mounts(agent: &'a ForkServer, cancel: &'a CancellationToken) -> Self {
+    pub(crate) fn at_mounts(fork_server: &'a ForkServer, cancel: &'a CancellationToken) -> Self {
         Self {
-            agent,
+            fork_server,
             cancel,
             limit: mount_limit(),
         }
@@ -233,7 +233,7 @@ impl PathLookup<'_> {
     fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, LookupError> {
         let (text, status) = answer.whole(self.cancel)?;
         let value = serde_json::from_slice(&text);
-        value.map_err(|_| SandboxError::NoReport { status }.into())
+        value.map_err(|_| SandboxError::NoAnswer { status }.into())
     }
 
     fn ask(&self, question: Question) -> Result<Answer, LookupError> {
@@ -243,7 +243,7 @@ impl PathLookup<'_> {
     async fn answer(&self, question: Question) -> Result<Answer, LookupError> {
         let orders = Orders::Answer(question, self.limit);
         let child = process::Child {
-            server: self.agent.clone(),
+            server: self.fork_server.clone(),
             environment: Environment::default(),
             orders: serde_json::to_vec(&orders).map_err(SandboxError::Orders)?,
             limits: TimeLimits::default(),
@@ -253,7 +253,7 @@ impl PathLookup<'_> {
         let answered = asked.map_err(SandboxError::from)?;
         Ok(Answer {
             text: answered.answer,
-            end: end_of(answered.ended),
+            end: end_of(answered.ended, |status| SandboxError::NoAnswer { status }),
         })
     }
 }
@@ -276,7 +276,7 @@ impl Answer {
         match status.is_success() {
             true => Ok((self.text, status)),
             false if cancel.is_cancelled() => Err(LookupError::Stopped),
-            false => Err(SandboxError::NoReport { status }.into()),
+            false => Err(SandboxError::NoAnswer { status }.into()),
         }
     }
 }

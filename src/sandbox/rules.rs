@@ -17,6 +17,7 @@ pub struct Rules {
     #[serde(with = "wire")]
     pub guarded: Vec<PathBuf>,
     /// Directories above guarded ones whose other entries are closed, except for `whole` and `readable`.
+    #[serde(with = "wire")]
     pub listed: Vec<PathBuf>,
     /// Files and directories with full access.
     #[serde(with = "wire")]

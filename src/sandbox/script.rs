@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::spec::{Orders, Report, ScriptEnd, Spec};
 use crate::config::Environment;
-use crate::process::{self, ForkServer, Output, Supervised, Terminal, TimeLimits};
+use crate::process::{self, ForkServer, Output, Status, Supervised, Terminal, TimeLimits};
 
 /// A script to run.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Script {
     /// The complete environment.
     pub environment: Environment,
     /// Forks the script's parent.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
 }
 
 /// Runs a script to its end. After a cancellation, all its processes receive SIGTERM, and SIGKILL after the spec's `grace`.
@@ -44,7 +44,7 @@ pub(crate) async fn run_holding(
 ) -> Result<ScriptEnd, SandboxError> {
     let child = child(script, limits)?;
     let ended = process::supervise(child, output, cancel, held).await?;
-    end_of(ended)
+    end_of(ended, |status| SandboxError::NoReport { status })
 }
 
 /// Runs a script interactively on a terminal. After a cancellation, its terminal hangs up.
@@ -59,7 +59,7 @@ pub(crate) async fn run_on_terminal(
     script.spec.terminal = true;
     let child = child(script, TimeLimits::default())?;
     let ended = process::attend(child, terminal, cancel).await?;
-    end_of(ended)
+    end_of(ended, |status| SandboxError::NoReport { status })
 }
 
 /// The parent of a script.
@@ -67,7 +67,7 @@ fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxEr
     let grace = script.spec.grace;
     let orders = Orders::Run(Box::new(script.spec));
     Ok(process::Child {
-        server: script.agent,
+        server: script.fork_server,
         environment: script.environment,
         orders: serde_json::to_vec(&orders).map_err(SandboxError::Orders)?,
         limits,
@@ -75,8 +75,11 @@ fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxEr
     })
 }
 
-/// Parses the report about a script.
-pub(super) fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
+/// Parses the report of a child. `lost` gives the error for a child that ended without a report.
+pub(super) fn end_of(
+    ended: Supervised,
+    lost: impl Fn(Status) -> SandboxError,
+) -> Result<ScriptEnd, SandboxError> {
     match serde_json::from_slice(&ended.report) {
         Ok(Report::Ended(end)) => Ok(ScriptEnd {
             output: ended.output,
@@ -84,7 +87,7 @@ pub(super) fn end_of(ended: Supervised) -> Result<ScriptEnd, SandboxError> {
             ..*end
         }),
         Ok(Report::Failed(step)) => Err(SandboxError::Step(step)),
-        Ok(Report::Lost { status }) => Err(SandboxError::NoReport { status }),
+        Ok(Report::Lost { status }) => Err(lost(status)),
         Err(_) => {
             // The server has died, too. This process has adopted the orphans of both.
             process::end_orphans();

@@ -77,15 +77,15 @@ pub struct SharedTree {
 }
 
 impl SharedTree {
-    /// Locks the tree for this run. `who` describes this run to other runs that find it locked. With `force`, removes packages of another
-    /// agent. Waits for processes of a killed run until `stop` returns true.
+    /// Locks the tree for this run. `who` describes this run to other runs that find it locked. With `removes_foreign`, removes packages
+    /// of another agent. Waits for processes of a killed run until `stop` returns true.
     ///
     /// # Errors
     /// Another process compiles here, there are packages of another agent, or the directories cannot be created.
     pub fn take(
         vcap: &Vcap,
         who: &str,
-        force: bool,
+        removes_foreign: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, SandboxError> {
         lock::check_data(vcap, &vcap.packages().join(MARKER))?;
@@ -107,14 +107,14 @@ impl SharedTree {
             removals: Removals::default(),
         };
         let has_notes = !notes.text.is_empty();
-        let recovered = match force || has_notes {
+        let recovered = match removes_foreign || has_notes {
             true => tree.remove_files_of_scripts().map_err(Into::into),
             false => Ok(()),
         };
         recovered
             .and_then(|()| tree.recover(&notes, stop))
             .inspect_err(|_| tree.leave_to_next_run(has_notes))?;
-        match tree.prepare(force) {
+        match tree.prepare(removes_foreign) {
             Ok(()) => Ok(tree),
             Err(error) => {
                 tree.release();
@@ -214,11 +214,11 @@ impl SharedTree {
         }
     }
 
-    /// Checks that the tree is empty, and records its state. With `force`, empties it.
-    fn prepare(&mut self, force: bool) -> Result<(), SandboxError> {
+    /// Checks that the tree is empty, and records its state. With `removes_foreign`, first empties it.
+    fn prepare(&mut self, removes_foreign: bool) -> Result<(), SandboxError> {
         self.remove_or_set_aside(&self.temporary())?;
         self.mounts = fs::mount_points().ok();
-        if force {
+        if removes_foreign {
             self.check_links()?;
             self.check_no_mounts()?;
             self.clear()?;

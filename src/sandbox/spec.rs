@@ -101,8 +101,13 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::super::step::Step;
-    use super::super::view::{ImageRoot, Mounted, Writes};
+    use super::super::view::{ImageRoot, Mounted, Protection, Writes};
     use super::*;
+
+    /// This path is not UTF-8.
+    fn odd(start: &str) -> PathBuf {
+        OsString::from_vec([start.as_bytes(), b"\xff"].concat()).into()
+    }
 
     #[test]
     fn spec_and_report_are_one_line_each_and_survive_a_round_trip() {
@@ -124,7 +129,7 @@ mod tests {
                 processes: true,
                 locked: true,
                 network: true,
-                work: PathBuf::from(OsString::from_vec(b"/work-\xff".to_vec())),
+                work: odd("/work-"),
                 dependencies: vec![Mounted {
                     sealed: PathBuf::from("store/a"),
                     at: PathBuf::from("places/0/vcap/data/packages/a/1"),
@@ -135,7 +140,7 @@ mod tests {
                     PathBuf::from("scratch/a"),
                     PathBuf::from("places/0/vcap/data/a"),
                 )],
-                hidden: Some(PathBuf::from("scratch")),
+                hidden: Some(odd("scratch")),
                 secrets: vec![PathBuf::from("/etc/agent.json")],
                 kept: Vec::new(),
                 memory: vec![PathBuf::from("places/0/dev-shm")],
@@ -146,13 +151,17 @@ mod tests {
                 links: Vec::new(),
                 temporary: vec![(PathBuf::from("places/0/tmp"), PathBuf::from("/tmp"))],
                 tree: (PathBuf::from("places/0/vcap"), PathBuf::from("/var/vcap")),
-                protection: None,
+                protection: Some(Protection {
+                    writable: vec![odd("/var/vcap")],
+                    read_only: vec![odd("/var/vcap/sys")],
+                    home: Some(odd("/home/")),
+                }),
             }),
             rules: Some(Rules {
                 guarded: vec![PathBuf::from("/var/vcap/packages")],
-                listed: Vec::new(),
-                whole: Vec::new(),
-                readable: Vec::new(),
+                listed: vec![odd("/base-")],
+                whole: vec![odd("/base-")],
+                readable: vec![odd("/base-")],
             }),
             terminal: true,
         };
@@ -164,10 +173,7 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Spec>(&line).unwrap(), spec);
         let failed = Report::Failed(StepError {
-            step: Step::Bind(
-                PathBuf::from(OsString::from_vec(vec![0xff])),
-                PathBuf::from("/b"),
-            ),
+            step: Step::Bind(odd(""), PathBuf::from("/b")),
             errno: 2,
         });
         let line = serde_json::to_string(&failed).unwrap();

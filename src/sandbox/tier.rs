@@ -112,13 +112,13 @@ pub(crate) struct TierOptions {
     /// The variables that scripts inherit.
     pub(crate) environment: Environment,
     /// Forks the parents of scripts.
-    pub(crate) agent: ForkServer,
+    pub(crate) fork_server: ForkServer,
     /// The mounts over directories of the shared tree that [`Isolation::check_data`] has found and that do not respond.
     pub(crate) silent: Vec<SilentMount>,
     /// Names this process to another agent that finds the base directory in use.
     pub(crate) who: String,
     /// Whether installed packages of another agent may be removed.
-    pub(crate) force: bool,
+    pub(crate) removes_foreign: bool,
 }
 
 /// A tier that works on this machine.
@@ -204,7 +204,7 @@ impl Tier {
         blocking("sandbox", move || {
             let has_rules = match self.kind {
                 TierKind::Namespaces(namespaces) => {
-                    let namespaces = namespaces.with_scratch(self.scratch)?;
+                    let namespaces = namespaces.with_scratch(self.scratch);
                     return Ok(namespaces.with_secrets(own.secrets).into());
                 }
                 TierKind::Landlock => true,
@@ -214,10 +214,10 @@ impl Tier {
                 // Do not wait for it again.
                 return Err(silent.clone().into());
             }
-            let lookup = PathLookup::at_mounts(&own.agent, &cancel);
+            let lookup = PathLookup::at_mounts(&own.fork_server, &cancel);
             check_mounts(&own.vcap, &[], &lookup)?;
             let stop = || cancel.is_cancelled();
-            let tree = SharedTree::take(&own.vcap, &own.who, own.force, &stop)?;
+            let tree = SharedTree::take(&own.vcap, &own.who, own.removes_foreign, &stop)?;
             let tree = tree.with_scratch(self.scratch);
             if !has_rules && !own.is_parallel {
                 return Ok(tree.into());
@@ -299,7 +299,7 @@ async fn namespaces(
         users,
     };
     let given = (namespace_options, options.image.as_deref());
-    Namespaces::probe_with(work, &options.vcap, (&options.agent, cancel), given).await
+    Namespaces::probe_with(work, &options.vcap, (&options.fork_server, cancel), given).await
 }
 
 /// Whether Landlock is wanted and works. Adds the reason to `rejected` if it does not work.
@@ -311,7 +311,7 @@ async fn has_landlock(
     if options.isolation == Isolation::None {
         return Ok(false);
     }
-    match Landlocked::probe(work, &options.agent, cancel).await {
+    match Landlocked::probe(work, &options.fork_server, cancel).await {
         Ok(()) => Ok(true),
         Err(error) if options.isolation == Isolation::Landlock || is_final(&error) => Err(error),
         Err(error) => {

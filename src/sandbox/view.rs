@@ -58,6 +58,7 @@ pub struct View {
     pub scratch: Vec<(PathBuf, PathBuf)>,
     /// The directory that contains the scratch directories of all packages, if it must be hidden from the script. The script sees an empty
     /// directory there.
+    #[serde(with = "wire")]
     pub hidden: Option<PathBuf>,
     /// Absolute paths of files and directories with secrets. The script sees empty ones there.
     #[serde(with = "wire")]
@@ -142,6 +143,7 @@ pub struct Protection {
     #[serde(with = "wire")]
     pub(super) read_only: Vec<PathBuf>,
     /// The script's `HOME`, which is also writable, if `writable` does not include it.
+    #[serde(with = "wire")]
     pub(super) home: Option<PathBuf>,
 }
 
@@ -167,10 +169,7 @@ impl Protection {
         let home = home.and_then(|home| fs::canonicalize(home).ok());
         // If `HOME` contained the covered directory, other files of the host would become writable.
         protection.home = home.filter(|home| {
-            home.is_dir()
-                && home.to_str().is_some()
-                && !cover.starts_with(home)
-                && !protection.leaves_writable(home)
+            home.is_dir() && !cover.starts_with(home) && !protection.leaves_writable(home)
         });
         protection
     }

@@ -1,6 +1,6 @@
 //! Paths and arguments in JSON: as text if they are UTF-8, otherwise as an array of bytes. `serde` itself refuses a path that is not UTF-8.
 //!
-//! Used as `#[serde(with = "wire")]` on a field that is a path, or a vector or pair of paths.
+//! Used as `#[serde(with = "wire")]` on a field that is a path, or a vector, option or pair of paths.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -146,10 +146,9 @@ mod bodies {
         let parent = parent_of_script(&place);
         kill(process(&place, "sandbox-server"), Signal::SIGKILL).unwrap();
         kill(parent, Signal::SIGKILL).unwrap();
-        running
-            .end()
-            .blames_the_machine()
-            .says("both helper processes of the packaging script, sandbox-child and sandbox-server, were killed");
+        running.end().blames_the_machine().says(
+            "both helper processes of bosh-agent, sandbox-child and sandbox-server, were killed",
+        );
         assert_no_leftovers(&place);
     }
 

@@ -53,7 +53,7 @@ impl Core {
         for directory in ["work", "work/store", "sources"] {
             std::fs::create_dir(place.world.path(directory)).unwrap();
         }
-        let agent = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
+        let fork_server = ForkServer::from(env!("CARGO_BIN_EXE_bosh-agent"));
         let vcap = Vcap::new(&place.world.base());
         let tree = SharedTree::take(&vcap, "a test", false, &|| false).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -64,7 +64,7 @@ impl Core {
             sandbox: Landlocked::new(tree, &work, None).unwrap().into(),
             store: Store::new(&work.join("store")),
             environment: Environment::of_this_process().with(&[facts]),
-            agent,
+            fork_server,
             grace: Duration::from_secs(1),
             source_dates: SourceDates::None,
             nice: 0,

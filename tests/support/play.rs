@@ -193,9 +193,9 @@ impl Play {
             compiler: CompilerOptions {
                 vcap: vcap.clone(),
                 environment: environment.clone(),
-                agent: env!("CARGO_BIN_EXE_bosh-agent").into(),
+                fork_server: env!("CARGO_BIN_EXE_bosh-agent").into(),
                 who: "a test".to_owned(),
-                force: true,
+                removes_foreign: true,
                 grace: Duration::from_millis(100),
                 secrets: vec![world.path("agent.json"), world.path("keys")],
                 isolation,

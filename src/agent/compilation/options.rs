@@ -16,13 +16,13 @@ pub struct CompilerOptions {
     /// The environment of scripts.
     pub environment: Environment,
     /// The fork server, a helper process that starts scripts.
-    pub agent: ForkServer,
+    pub fork_server: ForkServer,
     /// The name of this agent in the lock file of the base directory. Other agents report it when they
     /// find the directory in use.
     pub who: String,
     /// Whether packages of another agent in the base directory may be removed. This is allowed on a
     /// compilation VM.
-    pub force: bool,
+    pub removes_foreign: bool,
     /// The time between SIGTERM and SIGKILL when a script is stopped.
     pub grace: Duration,
     /// The absolute paths of files and directories with secrets. Scripts cannot read them if the

@@ -49,9 +49,9 @@ impl CompilerState {
         cancel: &CancellationToken,
     ) -> Result<Self, Reason> {
         let (isolation, vcap) = (options.isolation, options.vcap.clone());
-        let (agent, own) = (options.agent.clone(), cancel.clone());
+        let (fork_server, own) = (options.fork_server.clone(), cancel.clone());
         let checking = runtime::spawn_blocking("check", move || {
-            let lookup = PathLookup::at_mounts(&agent, &own);
+            let lookup = PathLookup::at_mounts(&fork_server, &own);
             isolation.check_data(&vcap, &lookup)
         });
         let checked = checking.await.map_err(Reason::Task)?;
@@ -76,7 +76,7 @@ impl CompilerState {
             sandbox,
             store: Store::new(&work.store()),
             environment: options.environment.clone(),
-            agent: options.agent.clone(),
+            fork_server: options.fork_server.clone(),
             grace: options.grace,
             source_dates: SourceDates::None,
             nice: 0,
@@ -259,10 +259,10 @@ async fn choose(
         vcap: options.vcap.clone(),
         image: None,
         environment: options.environment.clone(),
-        agent: options.agent.clone(),
+        fork_server: options.fork_server.clone(),
         silent,
         who: options.who.clone(),
-        force: options.force,
+        removes_foreign: options.removes_foreign,
     };
     let tier = Tier::choose(&tier_options, work, cancel).await?;
     tracing::info!("isolation: {}", tier.description());
@@ -281,12 +281,12 @@ mod tests {
     fn options(vcap: Vcap, isolation: Isolation) -> CompilerOptions {
         CompilerOptions {
             // This program does not exist, so no child can create namespaces.
-            agent: vcap.base().join("none").into(),
+            fork_server: vcap.base().join("none").into(),
             data: DataDirectory::prepared(&vcap),
             vcap,
             environment: Environment::default(),
             who: "a test".to_owned(),
-            force: true,
+            removes_foreign: true,
             grace: Duration::ZERO,
             secrets: Vec::new(),
             isolation,

@@ -39,9 +39,9 @@ fn agent_on(base: &std::path::Path, platform: Platform) -> Agent {
             vcap: vcap.clone(),
             environment: environment.clone(),
             // No request in these tests starts a script.
-            agent: "/none".into(),
+            fork_server: "/none".into(),
             who: "a test".to_owned(),
-            force: false,
+            removes_foreign: false,
             grace: Duration::ZERO,
             secrets: Vec::new(),
             isolation: Isolation::None,

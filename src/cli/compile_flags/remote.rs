@@ -177,7 +177,7 @@ impl RemoteFlags {
     /// If the URL or a variable cannot be used. The error is the text of the message.
     pub(in crate::cli) fn options(
         &self,
-        (scripts, takes_unrestricted): (&ScriptFlags, bool),
+        (scripts, accepts_unrestricted): (&ScriptFlags, bool),
         environment: &Environment,
     ) -> Result<Option<RemoteOptions>, String> {
         let Some(url) = &self.remote else {
@@ -204,7 +204,7 @@ impl RemoteFlags {
             agent: self.remote_agent.clone(),
             variables: variables(scripts, environment)?,
             credentials: Credentials::for_execution(environment),
-            takes_unrestricted,
+            accepts_unrestricted,
             cache_only: self.remote_cache_only,
             stores: self.remote_store,
             script_user: self.remote_script_user.map(|user| match user {

@@ -416,7 +416,7 @@ async fn unrestricted_result_of_an_earlier_run_needs_the_flag() {
     assert!(!build(&refuses).await.unwrap().is_cached);
     let takes = server_with(executions(), vec![], vec![report.clone()]).await;
     let common = Common {
-        takes_unrestricted: true,
+        accepts_unrestricted: true,
         ..common()
     };
     let built = build_with(&takes, common, &inputs(&[])).await;

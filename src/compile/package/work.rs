@@ -63,7 +63,7 @@ impl Work {
                 inside: &context.vcap,
                 outside: &place.vcap(),
                 environment: &context.environment,
-                agent: context.agent.clone(),
+                fork_server: context.fork_server.clone(),
                 process_lock: context.sandbox.process_lock(),
                 grace: context.grace,
                 nice: context.nice,
@@ -137,7 +137,7 @@ impl Work {
     /// Looks up paths that a script or a source controls. A cancellation ends a lookup.
     pub(super) fn lookup(&self) -> PathLookup<'_> {
         PathLookup {
-            agent: &self.context.agent,
+            fork_server: &self.context.fork_server,
             cancel: &self.cancel,
             limit: LOOKUP_LIMIT,
         }

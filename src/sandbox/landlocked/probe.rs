@@ -26,11 +26,12 @@ impl Landlocked {
     /// Landlock does not work on this machine, or `cancel` was canceled.
     pub async fn probe(
         work: &Path,
-        agent: &ForkServer,
+        fork_server: &ForkServer,
         cancel: &CancellationToken,
     ) -> Result<(), SandboxError> {
-        let (work, agent) = (work.to_owned(), agent.clone());
-        let (place, script, output) = blocking("probe", move || prepare(&work, agent)).await?;
+        let (work, fork_server) = (work.to_owned(), fork_server.clone());
+        let (place, script, output) =
+            blocking("probe", move || prepare(&work, fork_server)).await?;
         let own = script.spec.directory.clone();
         let end = match script::run(script, output, cancel).await {
             // A script that was stopped early has no report. This does not mean that Landlock does not work.
@@ -53,7 +54,10 @@ impl Landlocked {
 }
 
 /// Creates the directories of the probe. Returns their parent directory, the script and its output.
-fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), SandboxError> {
+fn prepare(
+    work: &Path,
+    fork_server: ForkServer,
+) -> Result<(PathBuf, Script, Output), SandboxError> {
     let place = work.join("probe");
     for name in ["own", "other"] {
         fs::create_dir_all(&place.join(name))?;
@@ -84,7 +88,7 @@ fn prepare(work: &Path, agent: ForkServer) -> Result<(PathBuf, Script, Output), 
         environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
             .into_iter()
             .collect(),
-        agent,
+        fork_server,
     };
     let output = Output::to_log(&place.join("probe.log"), |_| {})?;
     Ok((place, script, output))

@@ -20,7 +20,7 @@ impl Namespaces {
         if mounted.is_empty() {
             return Ok(());
         }
-        let lookup = PathLookup::at_mounts(&self.agent, cancel);
+        let lookup = PathLookup::at_mounts(&self.fork_server, cancel);
         let checked = SharedTree::check_others(&mounted, &|it| lookup.responses(it));
         lookup.check_not_stopped()?;
         checked

@@ -31,11 +31,11 @@ impl Namespaces {
     pub async fn probe(
         work: &Path,
         vcap: &Vcap,
-        agent: &ForkServer,
+        fork_server: &ForkServer,
         options: NamespaceOptions,
     ) -> Result<Self, SandboxError> {
         let cancel = CancellationToken::new();
-        Self::probe_with(work, vcap, (agent, &cancel), (options, None)).await
+        Self::probe_with(work, vcap, (fork_server, &cancel), (options, None)).await
     }
 
     /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the wait for file systems and the
@@ -43,10 +43,10 @@ impl Namespaces {
     pub(in crate::sandbox) async fn probe_with(
         work: &Path,
         vcap: &Vcap,
-        (agent, cancel): (&ForkServer, &CancellationToken),
+        (fork_server, cancel): (&ForkServer, &CancellationToken),
         (options, image): (NamespaceOptions, Option<&Path>),
     ) -> Result<Self, SandboxError> {
-        let (work, vcap, own) = (work.to_owned(), vcap.clone(), agent.clone());
+        let (work, vcap, own) = (work.to_owned(), vcap.clone(), fork_server.clone());
         let image = image.map(|root| Image {
             root: root.to_owned(),
             in_memory: false,
@@ -56,7 +56,7 @@ impl Namespaces {
         });
         let mut namespaces = prepared.await?;
         loop {
-            let (returned, tried) = namespaces.try_once(agent, cancel).await?;
+            let (returned, tried) = namespaces.try_once(fork_server, cancel).await?;
             namespaces = returned;
             let Err(error) = tried else {
                 return Ok(namespaces);
@@ -75,7 +75,7 @@ impl Namespaces {
     fn prepare(
         work: &Path,
         vcap: Vcap,
-        agent: ForkServer,
+        fork_server: ForkServer,
         (options, image): (NamespaceOptions, Option<Image>),
     ) -> Result<Self, SandboxError> {
         fs::create_dir_all(&work.join("places"))?;
@@ -105,22 +105,22 @@ impl Namespaces {
             scratch_root: PathBuf::from(SCRATCH),
             secrets: Vec::new(),
             image,
-            agent,
+            fork_server,
         })
     }
 
     /// Runs a script in a place with one dependency. The inner result is that of the script; the outer error means that a task panicked.
     async fn try_once(
         self,
-        agent: &ForkServer,
+        fork_server: &ForkServer,
         cancel: &CancellationToken,
     ) -> Result<(Self, Result<(), SandboxError>), SandboxError> {
-        let (agent, cancel, stop) = (agent.clone(), cancel.clone(), cancel);
+        let (fork_server, cancel, stop) = (fork_server.clone(), cancel.clone(), cancel);
         let (own, prepared) = blocking("probe", move || {
             let checked = self.check_entries(&cancel);
             let place = checked.and_then(|()| self.make_place(false, &[]));
             let prepared = place.map(|place| {
-                let script = self.probe_script(&place, agent);
+                let script = self.probe_script(&place, fork_server);
                 (place, script)
             });
             Ok((self, prepared))
@@ -145,7 +145,7 @@ impl Namespaces {
     fn probe_script(
         &self,
         place: &NamespacePlace,
-        agent: ForkServer,
+        fork_server: ForkServer,
     ) -> Result<(Script, Output), SandboxError> {
         let vcap = Vcap::new(&self.root(place));
         let sealed = self.path(place).join("probe/sealed");
@@ -169,7 +169,7 @@ impl Namespaces {
             environment: [("PATH".into(), "/usr/bin:/bin:/usr/local/bin".into())]
                 .into_iter()
                 .collect(),
-            agent,
+            fork_server,
         };
         let output = Output::to_log(&self.path(place).join("probe.log"), |_| {})?;
         Ok((script, output))

@@ -22,7 +22,7 @@ fn discarded_scratch_is_made_again_for_the_next_package() {
         scratch_root: PathBuf::from(SCRATCH),
         secrets: Vec::new(),
         image: None,
-        agent: work.join("none").into(),
+        fork_server: work.join("none").into(),
     };
     let name = Name::parse("golang").unwrap();
     let enter = || {

@@ -12,8 +12,8 @@ fn vcap() -> (tempfile::TempDir, Vcap) {
     (scratch, vcap)
 }
 
-fn take(vcap: &Vcap, who: &str, force: bool) -> Result<SharedTree, SandboxError> {
-    SharedTree::take(vcap, who, force, &|| false)
+fn take(vcap: &Vcap, who: &str, removes_foreign: bool) -> Result<SharedTree, SandboxError> {
+    SharedTree::take(vcap, who, removes_foreign, &|| false)
 }
 
 fn names(names: &[&str]) -> Vec<Name> {

@@ -80,7 +80,7 @@ fn daemon_names_mounts_that_do_not_respond() {
                 let ended = agent.env("BOSH_AGENT_TEST_MOUNT_LIMIT", "3").run();
                 assert_eq!(ended.code, Some(1), "{directory}");
                 let said = format!(
-                    "Preparing the machine: the file system that is mounted at `{}` does not respond: no result after ",
+                    "Checking the directories of the machine: the file system that is mounted at `{}` does not respond: no result after ",
                     world.base().join(directory).display()
                 );
                 assert!(ended.stderr.contains(&said), "{}", ended.stderr);
