@@ -129,8 +129,8 @@ pub(crate) struct Live {
 }
 
 impl Agent {
-    /// Starts an agent. It loads the results of the previous process and resumes an interrupted
-    /// `update_settings`.
+    /// Starts an agent. Loads the task results of the agent's previous process, and resumes an
+    /// `update_settings` that the end of that process interrupted.
     ///
     /// # Errors
     /// If the blobstore in the settings has invalid certificates.

@@ -4,14 +4,14 @@
 //! ```text
 //! schedule  which package is next, and what a failure stops
 //!  ├─ plan       the packages (pure)
-//!  ├─ tasks      builds a package with its lost dependencies; downloads the results
+//!  ├─ tasks      builds a package, and before it the dependencies that the server has lost; downloads the results
 //!  ├─ attempt    one package: uploads, executions, its result
 //!  │   ├─ action     the messages and digests of a package's action (pure)
 //!  │   ├─ retry      what follows from the end of an execution (pure)
 //!  │   ├─ machine    what the server says about a machine (pure)
 //!  │   ├─ check      compares a report with what was sent and received (pure)
 //!  │   ├─ uploads    stores each blob once
-//!  │   ├─ calls      repeats calls that may succeed later
+//!  │   ├─ calls      repeats calls after temporary errors
 //!  │   ├─ common     what all actions of a run have in common (pure)
 //!  │   └─ error      why a package has no result
 //!  ├─ lookup     searches results of earlier runs, without executions

@@ -32,7 +32,7 @@ pub use stand_aside::{Question, Serves, find_go_agent, serves};
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a stopping daemon waits for the end of its tasks. If they end in time, it removes the work directory; if not, the next start
-/// removes it. Then it closes its connections. Both have time limits of their own. systemd kills a service after ninety seconds.
+/// removes it. Then it closes its connections. Removing and closing have their own time limits. systemd kills a service after ninety seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of a daemon.
@@ -192,8 +192,8 @@ async fn check_directories(
     }
 }
 
-/// Creates the machine's directories and removes the leftovers of a killed agent. If the data directory is not usable, only removes those that
-/// are elsewhere.
+/// Creates the machine's directories and removes the leftovers of a killed agent. If the data directory is not usable, creates nothing, and
+/// removes only the leftovers outside of it.
 async fn prepare(
     options: &DaemonOptions,
     is_data_usable: bool,
@@ -237,7 +237,7 @@ fn lock(vcap: &Vcap) -> Result<Option<File>, DaemonError> {
 }
 
 /// The files to hide from scripts because they may contain secrets: `agent.json`, which may contain passwords of metadata services, and the
-/// files from which it says that settings come.
+/// settings files that it names.
 fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
     let sources = config.sources.iter().flat_map(|source| match source {
         Source::File { path } => vec![path.clone()],

@@ -1,6 +1,6 @@
-//! An HTTP/1.1 client for the agent's downloads and uploads: blobs, and settings from a metadata service.
+//! An HTTP client for the agent's downloads and uploads: blobs, and settings from a metadata service.
 //!
-//! Each request has its own connection, as in the Go agent. So an idle connection that the server
+//! Each HTTP/1.1 request has its own connection, as in the Go agent. So an idle connection that the server
 //! has already closed is never used, and dropping a request's future ends the connection, too.
 //! hyper implements HTTP, and rustls implements TLS.
 //!

@@ -13,12 +13,13 @@
 //!       machine   the daemon's machine: settings, directories, vitals
 //!       cluster   compiles packages on other machines
 //!       compile   the core: compiles one package against its dependencies
-//!       cache     results of earlier runs, by everything that shapes them
+//!       cache     compiled packages of earlier runs, found by a digest of all that affects them
 //!       reapi     a client of the Remote Execution API; independent of BOSH
 //!       blobs     fetches and stores blobs: blobstores, signed URLs
-//!       sandbox   isolates packaging scripts; the child that owns a script's process tree
+//!       sandbox   isolates packaging scripts; starts each in a child process, which owns the script's process tree
 //!       process   starts processes, reads their output, stops them
 //!       http      HTTP client: proxies, TLS, limits; independent of BOSH
+//!       image     stemcell images: their layers, unpacked to a root file system
 //!       archive   tar and its compressions; independent of BOSH
 //!       tls       certificates, keys and cipher suites, for clients and servers
 //!       config    paths below the base directory, environment, settings

@@ -1,8 +1,8 @@
 //! `bosh-agent compile`: reads source releases, writes compiled releases.
 //!
 //! ```text
-//! run               one run: opens the stemcell images (image); run_once compiles for one stemcell, once or twice (rebuild); call is one
-//!  │                of these compilations
+//! run               one run: opens the stemcell images (image), and for each of them calls run_once, which compiles once (call) or, to
+//!  │                compare the results, twice (rebuild)
 //!  ├─ given         expands patterns, explains paths that do not exist
 //!  ├─ outputs       the output directories
 //!  ├─ work_directory the work directory and the directory of logs
@@ -11,7 +11,7 @@
 //!  │   ├─ lookalike recognizes files that are not releases
 //!  │   ├─ clutter   recognizes files that operating systems leave in tarballs
 //!  │   └─ jobs      the checks that a Director makes on job blobs
-//!  ├─ select        what to do with each input: compile, pass on, leave; the path of its result
+//!  ├─ select        what to do with each input: compile it, copy it, or nothing; the path of its result
 //!  │   ├─ inspect   compares the manifest with the tarball: all problems, or a checked release
 //!  │   └─ selection which jobs and packages of a release are compiled
 //!  ├─ reuse         takes packages from results of earlier runs
@@ -19,7 +19,8 @@
 //!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
 //!  │                as a file (dot)
 //!  ├─ setup         the compiler of this machine: isolation tier, caches, logs, jobserver. remote: the compiler on the machines of a server.
-//!  │                machines: one of both. server_cache: the action cache of a server, in which claim allows to store packages
+//!  │                machines: either of the two. server_cache: the action cache of a server; claim checks whether this machine may
+//!  │                store packages in it
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs
 //!      ├─ identity  which source blobs have the same contents

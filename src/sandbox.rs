@@ -1,10 +1,10 @@
-//! Isolates packaging scripts; the child that owns a script's processes.
+//! Isolates packaging scripts, and starts each in a child process that ends all processes of the script.
 //!
 //! A run has one sandbox. For each package it provides a `Place`: the directory in which the agent creates the package's
-//! directories. It confines the script to its place. With `--isolation=namespace` and `--isolation=userns`, the place is in the work
+//! directories. The sandbox confines the script to its place. With `--isolation=namespace` and `--isolation=userns`, the place is in the work
 //! directory and is mounted over the base directory for the script alone ([`Namespaces`]). With `--isolation=landlock` it is the base
 //! directory itself, where each script can access only its own directories ([`Landlocked`]). With `--isolation=none` it is also the
-//! base directory, for one package at a time (`Sequential`).
+//! base directory: for one package at a time (`Sequential`) or, with `--jobs` above 1, for several without rules ([`Landlocked`]).
 //!
 //! All `unsafe` code of the crate is in this module.
 
@@ -101,9 +101,10 @@ use sequential::Sequential;
 pub enum Sandbox {
     /// Each package in its own namespaces (`--isolation=namespace`, `--isolation=userns`).
     Namespaces(Arc<Namespaces>),
-    /// Several packages at a time in the base directory, with rules for what a script can access (`--isolation=landlock`).
+    /// Several packages at a time in the base directory: with rules for what a script can access (`--isolation=landlock`), or without rules
+    /// (`--isolation=none` with `--jobs` above 1).
     Landlocked(Arc<Landlocked>),
-    /// One package after another in the base directory (`--isolation=none`).
+    /// One package after another in the base directory (`--isolation=none` with one job).
     Sequential(Arc<Sequential>),
 }
 
@@ -137,7 +138,7 @@ impl Sandbox {
 
     /// Whether several packages can have a place at a time. Otherwise [`enter`](Self::enter) makes them wait for each other.
     #[must_use]
-    pub fn takes_several(&self) -> bool {
+    pub fn allows_several(&self) -> bool {
         match self {
             Self::Namespaces(_) | Self::Landlocked(_) => true,
             Self::Sequential(_) => false,
@@ -201,8 +202,8 @@ impl Sandbox {
         }
     }
 
-    /// Whether a script may fail to link or rename because its dependencies are mounted, so that it may succeed in a place of
-    /// [`enter_with_copies`](Self::enter_with_copies).
+    /// Whether a script may fail because its dependencies are mounts, across which it cannot link or rename files. It may succeed in a place
+    /// of [`enter_with_copies`](Self::enter_with_copies). `false` for read-only dependencies, where such a failure is intended.
     #[must_use]
     pub fn mounts_dependencies(&self, place: &Place) -> bool {
         match (self, &place.tier) {
@@ -267,10 +268,10 @@ impl Sandbox {
         }
     }
 
-    /// Gives a package these directories in the data directory to itself, until it leaves. In a tree with several packages, waits for
-    /// those that have one of the names. Existing directories stay as they are.
+    /// Reserves directories in the data directory for one package, until it leaves. In a tree with several packages, waits while another
+    /// package has reserved one of the names. Existing directories stay as they are.
     ///
-    /// Cancel-safe: what was claimed nevertheless is removed when the package leaves.
+    /// Cancel-safe: the directories that were reserved before a cancellation are removed when the package leaves.
     ///
     /// # Errors
     /// A directory cannot be created.
@@ -361,7 +362,7 @@ impl Sandbox {
         }
     }
 
-    /// Checks that a script has not replaced the directories that contain its own: otherwise its results could be files of others.
+    /// Checks that a script has not replaced the directories that contain its own. Otherwise, the agent could pack files of others as its result.
     ///
     /// # Errors
     /// `SandboxError::Replaced` if it has.
@@ -373,7 +374,7 @@ impl Sandbox {
     }
 
     /// Stops using the directories of a package, because processes of its script cannot be killed and may change them at any
-    /// time. They are not removed with the package. Returns their new path, if that worked.
+    /// time. They are not removed with the package. Returns their new path, or `None` if they could not be moved.
     #[must_use]
     pub fn set_aside(&self, place: &Place, paths: &PackagePaths) -> Option<PathBuf> {
         match (self, &place.tier) {
@@ -384,7 +385,7 @@ impl Sandbox {
         }
     }
 
-    /// Removes everything of a package, successful or not.
+    /// Removes the directories of a package that was compiled or has failed.
     ///
     /// # Errors
     /// Something cannot be removed.

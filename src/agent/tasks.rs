@@ -63,8 +63,8 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, if the agent starts the task again after a restart. It may contain secrets. A
-    /// task without it is then reported as failed.
+    /// The request, which may contain secrets, if the agent starts the task again after a restart.
+    /// After a restart, a task without a request is reported as failed.
     pub request: Option<Hidden<Vec<u8>>>,
     /// Whether `cancel_task` can stop the task.
     pub cancellation: Cancellation,

@@ -23,7 +23,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How long a failed upload is repeated.
 #[derive(Clone, Copy)]
 pub enum Persistence<'a> {
-    /// For some seconds, as a download.
+    /// For some seconds, like a download.
     Brief,
     /// For ten minutes, with growing pauses. The result of a long compile is worth the wait, and a Director sets no time limit.
     ///
@@ -138,7 +138,7 @@ impl Pauses {
 }
 
 impl Repeats<'_> {
-    /// The pause before the next attempt; `None` if there is none.
+    /// The pause before the next attempt; `None` if no attempt follows.
     fn pause(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
         let pause = self.pauses.after(attempt);
         let is_in_time = match self.persistence {
@@ -152,7 +152,7 @@ impl Repeats<'_> {
 /// The future of one attempt.
 pub(super) type AttemptFuture<'a, T> = BoxFuture<'a, Result<T, AttemptError>>;
 
-/// Repeats an attempt until it succeeds or fails permanently, there are enough attempts, or
+/// Repeats an attempt until it succeeds or fails permanently, the attempts are used up, or
 /// `cancel` is canceled. The error contains the number of attempts.
 pub(super) async fn retry<'a, T>(
     repeats: Repeats<'_>,

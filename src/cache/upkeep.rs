@@ -46,8 +46,8 @@ pub struct Verified {
     pub damaged: Vec<Damage>,
 }
 
-/// The state of a content. The order is that in which states determine what happens to a package: a package with an unreadable content stays,
-/// because it may be readable for another user or at another time.
+/// The state of a content. The greatest state of a package's contents decides what happens to the package. A package with an unreadable
+/// content stays, because the content may be readable for another user or at another time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Intact,
@@ -337,7 +337,7 @@ impl LocalCache {
         Ok(found)
     }
 
-    /// Removes contents that no package names. Returns their sizes.
+    /// Removes contents that no package names. Returns their total size.
     ///
     /// First moves the contents away, then reads all entries again, and moves back the contents
     /// that an entry names. This is safe if another process stores a package at the same time,

@@ -115,7 +115,7 @@ impl Cluster {
 
     /// Compiles a package. `files` are those input files that are on this machine. `on_stage` receives the stages
     /// of executions. `stop` stops uploads and executions; the result of an execution that has ended is still
-    /// read, for a limited time. `all` stops that, too.
+    /// read, for a limited time. `all` stops this reading, too.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
@@ -131,7 +131,7 @@ impl Cluster {
             self.store(&action, files, stop).await?;
             let executing = self.execute(&action.digest, skip_cache_lookup, stop, on_stage);
             let outcome = executing.await?;
-            // The package may complete a release after the failure of another one.
+            // Read the result even after a stop, for a limited time: the package may complete a release.
             let ended = tokio::select! {
                 biased;
                 ended = self.examine(outcome, inputs, all) => ended?,

@@ -6,7 +6,7 @@
 //! A package that an earlier run compiled is not compiled again. It is installed if a package that this run compiles depends on it. If its
 //! blob is in a shared cache, the blob is fetched first, while other packages run. If the fetch fails, this run compiles the package.
 //!
-//! If the dependents of a package share an empty cache, one dependent runs first and fills the cache. If all dependents ran at once, each
+//! If the dependents of a package share an empty build cache, such as Go's, one dependent runs first and fills it. If all ran at once, each
 //! would do the same work. With few jobs, the other dependents then also run one at a time: two of them may share code that the first
 //! dependent did not need, and both would compile this code.
 
@@ -56,7 +56,7 @@ pub enum Supply {
         /// Whether the caller needs the compiled blob.
         is_result: bool,
     },
-    /// The package failed before. Its dependents are not compiled; they must have this supply, too.
+    /// The package failed before the queue was created. Its dependents are not compiled; they must have this supply, too.
     Lost,
 }
 
@@ -129,9 +129,9 @@ pub struct Queue {
     ready: BTreeSet<(Reverse<Duration>, Id)>,
     /// The resources in use, how they are used, and by how many packages.
     claimed: HashMap<usize, (Holds, usize)>,
-    /// The packages whose dependents share an empty cache, each with the dependent that is filling the cache, if one is running.
+    /// The packages whose dependents share an empty build cache, each with the running dependent that fills it, if there is one.
     unfilled: BTreeMap<Id, Option<Id>>,
-    /// Whether dependents that share a cache run one after another until [`filled`](Self::filled) is called.
+    /// Whether dependents that share a build cache run one after another until [`filled`](Self::filled) is called.
     one_at_a_time: bool,
 }
 
@@ -167,7 +167,7 @@ impl Queue {
     }
 
     /// Chooses the next package to start and marks it as running. `None` if no package is ready, or if each ready package claims a resource
-    /// that is in use, or waits for a cache to be filled.
+    /// that is in use, or waits for a build cache to be filled.
     #[expect(
         clippy::should_implement_trait,
         reason = "unlike an iterator, it can return `Some` again after `None`"
@@ -253,32 +253,32 @@ impl Queue {
         Vec::new()
     }
 
-    /// Sets whether dependents that share a cache run one after another until [`filled`](Self::filled) is called.
+    /// Sets whether dependents that share a build cache run one after another until [`filled`](Self::filled) is called.
     #[must_use]
     pub fn filling_one_at_a_time(mut self, one_at_a_time: bool) -> Self {
         self.one_at_a_time = one_at_a_time;
         self
     }
 
-    /// Records that the dependents of a package share an empty cache. Only one dependent runs until it is done or
+    /// Records that the dependents of a package share an empty build cache. Only one dependent runs until it is done or
     /// [`filled`](Self::filled) is called. If the dependent fails, the next dependent runs alone.
     pub fn fill_first(&mut self, dependency: Id) {
         self.unfilled.insert(dependency, None);
     }
 
-    /// Records that the cache of a package's dependents is filled, so that all dependents may run.
+    /// Records that the build cache of a package's dependents is filled, so that all dependents may run.
     pub fn filled(&mut self, dependency: Id) {
         self.unfilled.remove(&dependency);
     }
 
-    /// Records that the dependent that is filling the cache leaves CPUs idle, so that the next dependent may start.
+    /// Records that the dependent that fills the build cache leaves CPUs idle, so that the next dependent may start.
     pub fn let_next_fill(&mut self, dependency: Id) {
         if let Some(filler) = self.unfilled.get_mut(&dependency) {
             *filler = None;
         }
     }
 
-    /// The packages of which one dependent is filling the cache while the other dependents wait.
+    /// The packages of which one dependent fills the build cache while the other dependents wait.
     #[must_use]
     pub fn filling(&self) -> Vec<Id> {
         let filling = self.unfilled.iter().filter(|(_, filler)| filler.is_some());
@@ -315,7 +315,7 @@ impl Queue {
     }
 
     /// Records that a running package has failed. Returns the packages that can no longer be compiled because of this failure, in the order
-    /// of adding. Does not return a package again.
+    /// of adding. Returns each package only once.
     pub fn failed(&mut self, id: Id) -> Vec<Id> {
         self.end(id, State::Failed);
         self.skip(self.nodes[id.0].dependents.clone())

@@ -176,9 +176,9 @@ struct Compiling<'a> {
     turns: Arc<ScriptTurns>,
     packages: Vec<Package>,
     users: Users,
-    /// Whether one dependent fills an empty cache before the others start.
+    /// Whether one dependent fills an empty build cache before the others start.
     fills_first: bool,
-    /// For each package whose dependents share an empty cache, the state of this cache.
+    /// For each package whose dependents share an empty build cache, the state of this cache.
     filling: HashMap<Id, Filling>,
     removing: TaskSet<(), Result<(), SandboxError>>,
     stopping: Stopping<'a>,
@@ -188,7 +188,7 @@ struct Compiling<'a> {
 /// A package that dependents can use.
 struct Installable {
     package: Obtained,
-    /// The empty cache that the dependents share. `Some` if one dependent fills it before the others start.
+    /// The empty build cache that the dependents share. `Some` if one dependent fills it before the others start.
     filling: Option<Filling>,
 }
 
@@ -229,7 +229,7 @@ impl Compiling<'_> {
                 None => break,
             }
         }
-        // Remove the unused copies already now, while the caller assembles the last releases.
+        // Remove the unused copies now, while the caller assembles the last releases.
         let context = Arc::clone(self.context);
         self.removing
             .spawn_blocking((), move || context.sandbox.remove_unused_copies());
@@ -466,7 +466,7 @@ impl Compiling<'_> {
             .on_event(PackageEvent::Ended(id, Box::new(result)));
     }
 
-    /// Lets other dependents start if a cache is filled, if filling it takes too long, or if the dependent that fills it leaves CPUs idle.
+    /// Lets other dependents start if a build cache is filled, if filling it takes too long, or if the dependent that fills it leaves CPUs idle.
     fn check_caches(&mut self, queue: &mut Queue) {
         for id in queue.filling() {
             let filling = self.filling.get_mut(&id);

@@ -226,8 +226,8 @@ impl Transport {
         })
     }
 
-    /// With NATS, waits until the connection is established if there are old ones to close (`has_old`), or until a
-    /// while after the client has ended. With HTTPS, waits until the listener fails, and returns the error.
+    /// With NATS, waits until the client has ended, and then for [`RESTART_PAUSE`]. If there are old connections to close
+    /// (`has_old`), also returns when the new connection is established. With HTTPS, waits until the listener fails, and returns the error.
     async fn changed(&mut self, has_old: bool) -> Result<Change, TransportError> {
         match self {
             Self::Nats(nats) => tokio::select! {

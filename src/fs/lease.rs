@@ -172,7 +172,7 @@ impl Drop for LeasedDirectory {
         if !self.removed
             && let Err(error) = super::remove_tree(&self.path)
         {
-            tracing::warn!(error = %Chain(&error), "could not remove a work directory");
+            tracing::warn!(error = %Chain(&error), "could not remove a temporary directory");
         }
     }
 }

@@ -86,8 +86,8 @@ impl Check<'_> {
         }
     }
 
-    /// Returns the blob with a role if it was examined. Reports a blob that is missing, is not a file, or
-    /// has a wrong digest. If the tarball is damaged, missing blobs are not reported.
+    /// Returns the blob with a role if it was examined as such. Reports a blob that is missing, is a link or not a
+    /// file, or has a wrong digest. If the tarball is damaged, missing blobs are not reported.
     fn blob(
         &self,
         what: &str,
@@ -207,7 +207,7 @@ impl Check<'_> {
                     content_text(what.clone(), &role, problem, is_verified),
                 );
             }
-            // Packages of the job that `release.MF` lists are checked after this loop.
+            // If `release.MF` lists the packages of the job, they are checked after this loop.
             if job.packages.is_none()
                 && let Ok(facts) = content
             {

@@ -19,10 +19,10 @@ const VCAP_GROUP: u32 = 1000;
 /// The prefix of the agent's temporary files and directories.
 pub(crate) const TEMPORARY: &str = ".bosh-agent-";
 
-/// The prefix of archives of logs. The agent holds a lock on each of them until it is a bundle, or uploaded and removed.
+/// The prefix of archives of logs. The agent locks each archive until it has renamed it to a bundle, or uploaded and removed it.
 pub(crate) const LOGS_ARCHIVE: &str = ".bosh-agent-logs-";
 
-/// The prefix of bundles of logs, archives that a client copies and removes. Only the next start removes those that clients leave.
+/// The prefix of bundles of logs: archives that a client copies and then removes. The agent removes the others at its next start.
 pub(crate) const LOGS_BUNDLE: &str = ".bosh-agent-logs-bundle-";
 
 /// The kind of machine, the value of `-P`.
@@ -114,18 +114,18 @@ pub(crate) fn directories(vcap: &Vcap) -> Vec<PathBuf> {
 /// # Errors
 /// If a directory that compiling needs cannot be created. Other failures (owners, `/tmp`, leftovers) are logged.
 pub fn bootstrap(vcap: &Vcap, platform: Platform) -> Result<(), BootstrapError> {
-    let owners = owners(platform);
+    let group = directory_group(platform);
     fs::create_dir_all(vcap.base())?;
     for directory in &DIRECTORIES {
         if platform == Platform::Linux || !NOT_FOR_DUMMY.contains(&directory.path) {
-            create(vcap, directory, owners)?;
+            create(vcap, directory, group)?;
         }
     }
-    create_sys_link(vcap, owners)?;
+    create_sys_link(vcap, group)?;
     remove_leftovers(vcap);
     if platform == Platform::Linux && prepares_temporary_of_all(vcap) {
         for shared in TEMPORARY_OF_ALL {
-            log_failure(make_writable_for_all(Path::new(shared), owners));
+            log_failure(make_writable_for_all(Path::new(shared), group));
         }
     }
     Ok(())
@@ -151,7 +151,7 @@ fn prepares_temporary_of_all(vcap: &Vcap) -> bool {
 }
 
 /// The group of the directories; `None` if owner and group are not changed.
-fn owners(platform: Platform) -> Option<u32> {
+fn directory_group(platform: Platform) -> Option<u32> {
     if platform == Platform::Dummy {
         return None;
     }
@@ -326,7 +326,7 @@ fn is_replaced(directory: &Path, data: &Path) -> fs::Result<bool> {
     Ok(false)
 }
 
-/// Logs the failure of a step without which packages can be compiled.
+/// Logs the failure of a step that compiling does not need.
 fn log_failure<T>(done: fs::Result<T>) {
     if let Err(error) = done {
         tracing::warn!(error = %Chain(&error), "a step of the machine's preparation failed; continuing without it");
@@ -365,7 +365,7 @@ mod tests {
                     let metadata = fs::metadata(&path).unwrap();
                     assert_eq!(
                         (metadata.uid(), metadata.gid()),
-                        (0, owners(Platform::Linux).unwrap())
+                        (0, directory_group(Platform::Linux).unwrap())
                     );
                 }
             }

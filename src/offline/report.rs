@@ -30,7 +30,7 @@ const ONLY_TAKE: &str =
     "without --remote-store, packages are taken from the server, but not stored there";
 
 /// The hint for files of the run that another program changed.
-const TAKEN: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
+const CHANGED_FILES: &str = "another program changed files of this run: exclude its work directory from temporary-file cleaners, or choose \
                      another one with --work-dir";
 
 /// The lines that report a failure of a command.
@@ -93,7 +93,7 @@ fn of_stemcells(
     text
 }
 
-/// The command that reports a failed package to the CI system.
+/// The annotation that reports a failed package to the CI system.
 fn annotation(annotations: Annotations, failure: &PackageFailure) -> String {
     let mut message = cause(&failure.source);
     if let Some(line) = &failure.error_line {
@@ -196,8 +196,8 @@ fn local_cause(error: &CompileError) -> String {
     }
 }
 
-/// Adds the packages that did not fail. All packages of a release with a failed package are named; the release is named, too, if there are
-/// several of them.
+/// Adds the packages that did not fail. All packages of a release with a failed package are named; the release is named, too, if several
+/// releases have failed packages.
 fn releases(text: &mut String, incomplete: &Incomplete) {
     let (failed, others): (Vec<_>, Vec<_>) = incomplete
         .releases
@@ -308,7 +308,7 @@ fn cause_hint(failure: &PackageFailure, command: Command) -> Option<String> {
             CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. }
                 if changed.suspects.0.is_empty() =>
             {
-                Some(TAKEN.to_owned())
+                Some(CHANGED_FILES.to_owned())
             }
             CompileError::Changed { changed, .. } | CompileError::ChangedInUse { changed, .. } => {
                 Some(format!("since its last check, {}", changed.suspects))
@@ -439,7 +439,7 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
         OfflineError::Assemble { source, .. } | OfflineError::Place { source, .. }
             if source.is_of_changed_files() =>
         {
-            hints.push(TAKEN.to_owned());
+            hints.push(CHANGED_FILES.to_owned());
         }
         OfflineError::SameStemcell { .. }
         | OfflineError::OneDocument { .. }

@@ -49,7 +49,7 @@ pub(super) async fn compiler(here: ThisMachine<'_>) -> Result<Compiler, OfflineE
     };
     let work = work_directory.path();
     let sandbox = isolation::choose((options, shared), work, progress, cancel).await?;
-    let (jobs, line) = jobs(options, sandbox.takes_several());
+    let (jobs, line) = jobs(options, sandbox.allows_several());
     announce_jobs(jobs, line, progress);
     record.set_compiler(sandbox.name(), jobs.get());
     let warning = warning_of_noexec(options, &sandbox, work_directory);
@@ -288,8 +288,8 @@ pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Co
         };
     }
     let is_parallel = options.jobs.is_some_and(|jobs| jobs > NonZeroUsize::MIN);
-    let takes_several = options.isolation != Isolation::None || is_parallel;
-    let (jobs, reason) = jobs(options, takes_several);
+    let allows_several = options.isolation != Isolation::None || is_parallel;
+    let (jobs, reason) = jobs(options, allows_several);
     if let Some(reason) = reason {
         progress.line(&reason);
     }
@@ -301,8 +301,8 @@ pub(super) fn expected_compilation(options: &Options, progress: &Progress) -> Co
 }
 
 /// How many packages are compiled concurrently, and a line that says so if the memory lowers the number.
-fn jobs(options: &Options, takes_several: bool) -> (NonZeroUsize, Option<String>) {
-    if !takes_several {
+fn jobs(options: &Options, allows_several: bool) -> (NonZeroUsize, Option<String>) {
+    if !allows_several {
         return (NonZeroUsize::MIN, None);
     }
     match options.jobs {

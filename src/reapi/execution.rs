@@ -54,7 +54,7 @@ pub(crate) struct Execution<'a> {
 /// A change of an execution.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The execution has entered a stage, which is known.
+    /// The execution has entered a stage, never [`Stage::Unknown`].
     Entered(Stage),
     /// The server has lost the execution, and the action is executed again.
     Repeated,
@@ -82,7 +82,7 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Waits for the next stage or the end. Retries after errors that may pass. Must not be called after the end. Cancel-safe.
+    /// Waits for the next stage or the end. Retries after temporary errors. Must not be called after the end. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Event, CallError> {
         loop {
             if let Some(end) = self.paused_until {
@@ -114,8 +114,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// Handles the error of a stream. Returns the pause before the execution is continued or repeated; returns the error if it cannot
-    /// pass, or if there were too many.
+    /// Handles the error of a stream. Returns the pause before the execution is continued or repeated; returns the error if it is
+    /// permanent, or if there were too many.
     fn after(&mut self, error: CallError) -> Result<Duration, CallError> {
         (self.opening, self.updates) = (None, None);
         let is_unknown = matches!(

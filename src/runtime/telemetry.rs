@@ -1,5 +1,5 @@
-//! Configures the log on stderr. Users of `compile` read the progress (`offline::progress`) instead
-//! of the log, except warnings (`runtime::warnings`).
+//! Configures the log on stderr. Of the log, users of `compile` see only warnings
+//! (`runtime::warnings`), in addition to the progress (`offline::progress`).
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! A package enters the tree by reserving its own name and those of its dependencies, and leaves it when it is compiled. Paths contain no
-//! versions, so the tree contains only one version of each package. The first dependent puts a copy of a dependency into the tree; while
-//! the copy is incomplete, or another version of it is in use, other packages that need the name wait.
+//! versions, so the tree contains only one version of each package. The first dependent puts a copy of a dependency into the tree. While
+//! the copy is incomplete, other dependents wait; while it is in use, packages that need another version wait.
 //!
 //! If a script may have failed because of the rules, it can run a second time: without rules and while no other script runs, in a tree
 //! that contains only its own directories and dependencies, as with the Go agent.
@@ -95,7 +95,7 @@ pub(super) struct LandlockPlace {
     has_rules: bool,
 }
 
-/// The names of a package and its dependencies are reserved.
+/// The result of reserving the names of a package and its dependencies; see [`LandlockPlace`].
 struct Reserved {
     to_provide: Vec<Name>,
     replaced: Vec<ReplacedCopy>,
@@ -184,7 +184,7 @@ impl Landlocked {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a package: reserves its name and those of its dependencies. Waits while one of these names is not available (see
+    /// Lets a package enter the tree: reserves its name and those of its dependencies. Waits while one of these names is not available (see
     /// [`try_reserve`](Self::try_reserve)), and while a package is alone in the tree or waits to be. Calls `waits` once if it has to wait.
     pub(super) async fn enter(
         self: &Arc<Self>,
@@ -290,8 +290,8 @@ impl Landlocked {
     }
 
     /// Reserves the names of a package and its dependencies, all at once. Removes unused copies that have one of these names, but other
-    /// contents. `None` if one of the names is not available: it is that of a package that is being compiled, or of a dependency that other
-    /// packages use and whose copy is incomplete, changed or another version; or a scratch directory belongs to one other package.
+    /// contents. `None` if a name is not available: another package has reserved the scratch directory, the package itself is in use, or
+    /// other packages use a copy of the dependency that is incomplete, changed or of another version.
     fn try_reserve(&self, request: &PlaceRequest) -> Result<Option<Reserved>, SandboxError> {
         let mut packages = self.packages();
         let is_private = |name: &Name| self.data_names().private.contains(name);

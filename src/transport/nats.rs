@@ -231,7 +231,7 @@ async fn connect(
     Ok((library, client))
 }
 
-/// Hides the passwords and tokens in these URLs.
+/// Creates the filter that hides the passwords and tokens of these URLs in texts of servers.
 fn server_texts(urls: &[BusUrl]) -> ServerTexts {
     // A user without a password is a token.
     let credential = |url: &BusUrl| url.password.clone().or_else(|| url.user.clone());
@@ -336,7 +336,7 @@ impl Responder {
 }
 
 /// Receives requests until `stop` is canceled, then waits for the running ones. Cancels `ended` if the client
-/// ends before.
+/// ends without a stop.
 async fn serve(
     mut subscriber: Subscriber,
     responder: Arc<Responder>,

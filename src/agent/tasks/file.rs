@@ -127,8 +127,8 @@ impl TaskFile {
 }
 
 /// Writes the file by renaming, so that a reader finds either the old file or the new one. The file
-/// is not flushed to the disk: it is for a restart of the agent, and after a restart of the machine
-/// no script is running.
+/// is not flushed to the disk, because it is needed after a restart of the agent only: after a
+/// restart of the machine, no script is running.
 fn write(path: &Path, bytes: &[u8]) -> fs::Result<()> {
     let new = path.with_extension("json.new");
     let mut options = std::fs::OpenOptions::new();

@@ -98,10 +98,10 @@ fn in_image(environment: &Environment) -> Environment {
 /// Variables that name a directory for temporary files.
 const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
 
-/// `PATH` in an image, and where it is not set: the usual value for root in a container.
+/// The value of `PATH` in an image, and elsewhere if `PATH` is not set: the usual one for root in a container.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// These variables, and `PATH` if it is missing. Without `PATH`, bash uses a path of its own that it does not export: make and cc then find no
+/// Adds `PATH` to the variables if it is missing. Without `PATH`, bash uses a path of its own that it does not export: make and cc then find no
 /// programs.
 pub(in crate::cli) fn with_path(environment: Environment) -> Environment {
     match environment.get("PATH") {
@@ -162,8 +162,8 @@ impl ScriptFlags {
         self.completed(inherited, environment)
     }
 
-    /// The variables of scripts if their packages are stored as results of other machines: what users have in their environment must not
-    /// affect these. Servers usually start actions with an empty environment.
+    /// The variables of scripts whose packages are stored as results for other machines. Of the user's environment, only `SOURCE_DATE_EPOCH`
+    /// and the variables of `--env` may affect such packages: servers usually start actions with an empty environment.
     pub(in crate::cli) fn variables_for_others(&self, environment: &Environment) -> Environment {
         let date = "SOURCE_DATE_EPOCH";
         let kept = environment.get(date).map(|value| (date, value.to_owned()));

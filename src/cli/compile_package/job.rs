@@ -111,7 +111,7 @@ fn settings(command: &CompilePackage, environment: &Environment) -> Result<JobSe
         make_jobserver: command.script.make_jobserver,
         reproducible: command.packing.reproducible,
         compression_level: command.packing.compression_level,
-        // The flags apply in any case.
+        // The time limits of the flags apply with or without `--job`, so the job repeats none.
         timeout_seconds: None,
         silence_timeout_seconds: None,
         variables: variables(&command.script, environment)?,

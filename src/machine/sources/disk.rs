@@ -152,8 +152,8 @@ async fn read_file(path: PathBuf, cancel: &CancellationToken) -> Result<Vec<u8>,
     }
 }
 
-/// A mounted disk, or one that a stopped `mount` may have mounted. Its mount point is removed only if it is empty: otherwise, it has the
-/// files of the disk.
+/// A mounted disk, or one that a stopped `mount` may have mounted. Its mount point is removed only if it is empty. Otherwise, the disk
+/// is still mounted there.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -163,7 +163,7 @@ impl Mounted {
         cancel: &CancellationToken,
     ) -> Result<Self, DiskError> {
         let mounted = Self(runtime::spawn_blocking("mount point", mount_point).await??);
-        // The cloud controls the disk. A regular file is mounted by a loop device.
+        // The cloud controls the contents of the disk, so restrict them. For a regular file, `mount` sets up a loop device.
         let arguments = [
             "-o".into(),
             "ro,nosuid,nodev,noexec".into(),
@@ -199,7 +199,7 @@ impl Mounted {
         self.remove().await;
     }
 
-    /// Unmounts the disk. A disk that is still being read disappears from the directory, and is released after the read.
+    /// Unmounts the disk. If it is still being read, detaches it: it disappears from the directory at once, and is released after the read.
     async fn detach(&self, environment: &Environment) -> Result<(), String> {
         let mut reason = String::new();
         for options in [&[][..], &["-l"]] {

@@ -86,7 +86,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Adds a line of a script. If the queue is full, waits up to `patience`, which is reduced by this time, and then leaves the line out.
+    /// Adds a line of a script. If the queue is full, waits for space up to `patience`, from which it subtracts the time, and then leaves
+    /// the line out.
     pub(super) fn push_output(&self, package: &Arc<str>, line: String, patience: &mut Duration) {
         let mut state = self.state();
         while state.bytes >= LIMIT {
@@ -110,8 +111,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for something to print, for `limit` at most. Output without a message is collected for `collect` before it is returned,
-    /// or until the queue is half full.
+    /// Waits for something to print, for `limit` at most. Without a message, collects output for `collect`, or until the queue is
+    /// half full.
     pub(super) fn next(&self, limit: Duration, collect: Duration) -> Next {
         let end = Instant::now() + limit;
         let mut state = self.state();

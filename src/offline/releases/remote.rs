@@ -97,7 +97,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the server has compiled a package that is downloaded now or later.
+    /// Whether the server has compiled a package whose download is running or has yet to begin.
     pub(super) fn can_download(&self, node: NodeId) -> bool {
         let is_downloaded = self.elsewhere.built.contains_key(&node)
             && self.ledger.record(node).state() == PackageState::Running;
@@ -169,12 +169,12 @@ impl Run<'_> {
             true => format!(
                 "Using the result of an earlier run for {name}/{version} BlobstoreID={}{}",
                 blob.digest,
-                compiler(&built.machine)
+                earlier_machine(&built.machine)
             ),
             false => format!(
                 "Finished compiling release {name}/{version} BlobstoreID={} after {took}{}",
                 blob.digest,
-                words(&built.machine)
+                machine_and_times(&built.machine)
             ),
         });
         if let Some(size) = built.too_long_log() {
@@ -191,7 +191,7 @@ impl Run<'_> {
 }
 
 /// Which machine has compiled the package in an earlier run, as far as the server says that.
-fn compiler(machine: &Machine) -> String {
+fn earlier_machine(machine: &Machine) -> String {
     match machine.name.as_str() {
         "" => String::new(),
         name => format!(" (compiled on {name})"),
@@ -199,7 +199,7 @@ fn compiler(machine: &Machine) -> String {
 }
 
 /// The machine that compiled a package and its times, as the server reports them.
-fn words(machine: &Machine) -> String {
+fn machine_and_times(machine: &Machine) -> String {
     let on = match machine.name.as_str() {
         "" => String::new(),
         name => format!(" on {name}"),
@@ -225,13 +225,13 @@ mod tests {
     #[test]
     fn line_names_the_machine_and_its_times() {
         let mut machine = Machine::default();
-        assert_eq!(words(&machine), "");
+        assert_eq!(machine_and_times(&machine), "");
         machine.name = "worker-1".to_owned();
-        assert_eq!(words(&machine), " on worker-1");
+        assert_eq!(machine_and_times(&machine), " on worker-1");
         machine.queued = Some(Duration::from_millis(1500));
         machine.executing = Some(Duration::from_secs(90));
         assert_eq!(
-            words(&machine),
+            machine_and_times(&machine),
             " on worker-1 (queued 1.5s, executing 1m30s)"
         );
     }

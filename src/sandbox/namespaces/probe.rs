@@ -23,7 +23,7 @@ use crate::sandbox::view::Writes;
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Namespaces {
-    /// Runs a script with everything that a view needs. Four parts have alternatives, which are used if the part does not work: overlays
+    /// Runs a trial script in a sandbox with all parts of a view. Four parts have alternatives, which are used if the part does not work: overlays
     /// for writes into dependencies, an image's root file system in the work directory, PID namespaces, and locked mounts.
     ///
     /// # Errors
@@ -38,8 +38,8 @@ impl Namespaces {
         Self::probe_with(work, vcap, (fork_server, &cancel), (options, None)).await
     }
 
-    /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the wait for file systems and the
-    /// script.
+    /// [`Self::probe`] with the root file system of scripts, if it is not the host's. A cancellation ends the script and the
+    /// wait for file systems.
     pub(in crate::sandbox) async fn probe_with(
         work: &Path,
         vcap: &Vcap,

@@ -181,11 +181,11 @@ impl SharedTree {
             let is_in_base = directory
                 .strip_prefix(self.base())
                 .is_ok_and(|below| real == base.join(below));
-            // Behind a link of unknown origin, a mount may be one of the machine.
+            // Behind a link of unknown origin, a mount may belong to the machine.
             let is_place_known = are_links_known || is_in_base;
             let is_of_machine = is_place_known && unmount_of_script(&real, noted)?;
             let is_in_other = own_data.is_none() && directory.starts_with(self.vcap.data());
-            // The directory itself counts if it is the noted one. Otherwise, a script may have created it again.
+            // A directory that the run has noted belongs to the tree in any case. Another one in its place may have been created by a script.
             let is_own = is_place_known && !is_of_machine && !is_in_other;
             if is_own || Glimpse::of(&real)?.is_some_and(|found| noted.is_at(&found)) {
                 contents.push(directory);
@@ -197,8 +197,8 @@ impl SharedTree {
         })
     }
 
-    /// The entries that are older than the end of the last process, which is the marker's mtime: the parent of a script sets it. The tree
-    /// was empty when the run created the marker, so scripts have created these entries.
+    /// The entries that were last changed before `end`, the time at which the last process ended: the parent of a script sets the marker's
+    /// mtime to it. The tree was empty when the run created the marker, so scripts have created these entries.
     fn older_than(&self, end: (i64, i64), own: &[PathBuf]) -> Result<Vec<PathBuf>, SandboxError> {
         let mut older = Vec::new();
         for entry in self.entries_of(own)? {

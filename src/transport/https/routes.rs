@@ -62,7 +62,7 @@ impl Routes {
             return unauthorized();
         }
         if !login.succeed() {
-            // Refuse the request, because the connection is being closed: it would get no reply.
+            // Do not handle the request: the connection is being closed, so the client would get no reply.
             return closing(status(StatusCode::SERVICE_UNAVAILABLE));
         }
         match (blob, request.method()) {
