@@ -60,7 +60,13 @@ impl Machine {
     async fn get(&self, id: &BlobId, digest: &MultiDigest) -> Result<(), BlobError> {
         let to = self.path("target");
         self.blobs
-            .get(id, digest, &to, &CancellationToken::new())
+            .get(
+                id,
+                digest,
+                &to,
+                Persistence::Brief,
+                &CancellationToken::new(),
+            )
             .await
     }
 
@@ -211,7 +217,14 @@ async fn signed_urls_use_the_ca_of_the_options() {
     }
     machine
         .blobs
-        .get_signed(&url("a/key"), &headers, &digest, &target, &cancel)
+        .get_signed(
+            &url("a/key"),
+            &headers,
+            &digest,
+            &target,
+            Persistence::Brief,
+            &cancel,
+        )
         .await
         .unwrap();
     assert_eq!(digest_of(&target), digest);
@@ -220,7 +233,14 @@ async fn signed_urls_use_the_ca_of_the_options() {
     let forged = SignedUrl::parse(&forged).unwrap();
     let error = machine
         .blobs
-        .get_signed(&forged, &headers, &digest, &target, &cancel)
+        .get_signed(
+            &forged,
+            &headers,
+            &digest,
+            &target,
+            Persistence::Brief,
+            &cancel,
+        )
         .await
         .unwrap_err();
     let text = text_of(&error);

@@ -21,7 +21,8 @@
 //! local files that cannot be read or written fail at once. The Go agent retries every failure of a
 //! store and of a download, but no upload to a signed URL.
 //!
-//! The upload of a compiled package is retried for ten minutes ([`Persistence::Minutes`]), other transfers for some seconds.
+//! While the blobstore is away, the transfers of a compile request are retried for ten minutes ([`Persistence::Minutes`]), others for some
+//! seconds. A missing blob or a wrong digest is no sign of that.
 
 mod dav;
 mod error;
@@ -138,6 +139,7 @@ impl Blobs {
         id: &BlobId,
         digest: &MultiDigest,
         to: &Path,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), BlobError> {
         let download = Download::new(id.as_str(), digest, to);
@@ -163,7 +165,7 @@ impl Blobs {
             tracing::warn!(%cause, file = %file.display(), "ignoring a local blob that cannot be used");
         }
         self.store
-            .get(id, &download, self.pace, cancel)
+            .get(id, &download, self.pace, persistence, cancel)
             .await
             .map_err(|failure| failure.into_blob_error(BlobError::Get))
     }

@@ -93,22 +93,57 @@ async fn finished_compile_waits_for_a_store_that_is_away() {
         let (order, task) = director
             .start_compile(package, &NOTHING, &scene.blobs)
             .await;
-        let retried = |reply: &str| reply.contains("attempt 3 failed, the next one is in 4 s");
-        // The reply to a poll shows the attempts.
-        loop {
-            let status = director.request("get_task", json!([task]), LIMIT).await;
-            let status = status.unwrap();
-            assert_eq!(status["state"], "running", "{status}");
-            if retried(&status.to_string()) {
-                assert_eq!(status["progress"]["phase"], "uploading", "{status}");
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_for_third_retry(&scene, &task, "uploading").await;
         server.plan("PUT", &[]);
         let value = director.wait_for_task(&task).await.unwrap();
         let compiled = result(package, &order, &value).unwrap();
         scene.blobs.check(&compiled);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compile_waits_for_its_source_while_the_store_is_away() {
+    for is_signed in [false, true] {
+        let Some((scene, server)) = scene(is_signed).await else {
+            return;
+        };
+        let director = &scene.director;
+        let release = source_of_script("echo done > $BOSH_INSTALL_TARGET/done");
+        let package = release.package("app");
+        server.plan("GET", &[Fault::Dead; 100]);
+        let (_, task) = director
+            .start_compile(package, &NOTHING, &scene.blobs)
+            .await;
+        wait_for_third_retry(&scene, &task, "fetching").await;
+        let canceled = director.call("cancel_task", json!([task])).await;
+        assert_eq!(canceled, Ok(json!("canceled")));
+        let failure = director.wait_for_task(&task).await.unwrap_err();
+        assert!(failure.exception().contains("canceled"), "{failure:?}");
+
+        server.plan("GET", &[Fault::Dead; 100]);
+        let (order, task) = director
+            .start_compile(package, &NOTHING, &scene.blobs)
+            .await;
+        wait_for_third_retry(&scene, &task, "fetching").await;
+        server.plan("GET", &[]);
+        let value = director.wait_for_task(&task).await.unwrap();
+        let compiled = result(package, &order, &value).unwrap();
+        scene.blobs.check(&compiled);
+    }
+}
+
+/// Waits until the reply to a poll shows the third failed attempt of a transfer in this phase.
+async fn wait_for_third_retry(scene: &Scene, task: &str, phase: &str) {
+    let retried = "attempt 3 failed, the next one is in 4 s";
+    loop {
+        let status = scene.director.request("get_task", json!([task]), LIMIT);
+        let status = status.await.unwrap();
+        assert_eq!(status["state"], "running", "{status}");
+        if status.to_string().contains(retried) {
+            assert_eq!(status["progress"]["phase"], phase, "{status}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -119,9 +154,9 @@ async fn permanent_faults_of_a_webdav_server_are_reported() {
     };
     for (method, fault, told) in [
         ("GET", Fault::Status(403), "403"),
-        ("GET", Fault::Status(500), "500"),
+        ("GET", Fault::Status(404), "404"),
         ("GET", Fault::Spoiled, "digest"),
-        ("GET", Fault::Dead, "Fetching package app"),
+        ("GET", Fault::Status(401), "Fetching package app"),
         ("PUT", Fault::Status(403), "Uploading compiled package"),
     ] {
         server.plan(method, &[fault; 50]);

@@ -185,10 +185,27 @@ const REFUSALS: [&str; 10] = [
     "Error 403",
 ];
 
+/// What these programs print if the store has no such blob.
+const MISSING: [&str; 5] = [
+    "NoSuchKey",
+    "NotFound",
+    "StatusCode: 404",
+    "object doesn't exist",
+    "Error 404",
+];
+
 impl ProgramOutput {
     fn is_refusal(&self) -> bool {
-        let names_refusal = |line: &String| REFUSALS.iter().any(|refusal| line.contains(refusal));
-        self.lines.iter().any(names_refusal)
+        self.has_one_of(&REFUSALS)
+    }
+
+    fn is_of_missing_blob(&self) -> bool {
+        self.has_one_of(&MISSING)
+    }
+
+    fn has_one_of(&self, texts: &[&str]) -> bool {
+        let names_one = |line: &String| texts.iter().any(|text| line.contains(text));
+        self.lines.iter().any(names_one)
     }
 }
 
@@ -226,6 +243,20 @@ impl AttemptError {
                 false
             }
         }
+    }
+
+    /// Whether the blobstore seems to be away, so that an attempt may succeed minutes later. A missing or wrong blob and a refusal are no
+    /// sign of that.
+    pub(super) fn is_outage(&self) -> bool {
+        let has_responded = match self {
+            Self::DownloadRefused { status } | Self::GetRefused { status, .. } => {
+                *status == StatusCode::NOT_FOUND
+            }
+            Self::Digest { .. } => true,
+            Self::Program { source, .. } => source.is_refusal() || source.is_of_missing_blob(),
+            _ => false,
+        };
+        self.is_temporary() && !has_responded
     }
 }
 

@@ -14,18 +14,19 @@ use crate::runtime::{self, GivenUp};
 /// The default number of attempts, as in the Go agent. A DAV blobstore can set another.
 pub(super) const ATTEMPTS: u32 = 3;
 
-/// How long a persistent upload is repeated, from its first attempt.
+/// How long a persistent transfer is repeated, from its first attempt.
 const PERSISTENT_LIMIT: Duration = Duration::from_secs(600);
 
-/// The maximum pause of a persistent upload.
+/// The maximum pause of a persistent transfer.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a failed upload is repeated.
+/// How long a failed transfer is repeated.
 #[derive(Clone, Copy)]
 pub enum Persistence<'a> {
-    /// For some seconds, like a download.
+    /// For some seconds.
     Brief,
-    /// For ten minutes, with growing pauses. The result of a long compile is worth the wait, and a Director sets no time limit.
+    /// For ten minutes, with growing pauses, while the blobstore is away. A failed compile ends a deployment, and a Director sets no time
+    /// limit. Other temporary failures, such as a wrong digest, are repeated as with [`Brief`](Self::Brief).
     ///
     /// The function receives a text without secrets after each failed attempt that is repeated.
     Minutes(&'a (dyn Fn(&str) + Send + Sync)),
@@ -45,7 +46,7 @@ impl fmt::Debug for Persistence<'_> {
 pub(super) struct Pace {
     store: Duration,
     signed: Duration,
-    /// The first pause of a persistent upload. Each further pause is twice as long.
+    /// The first pause of a persistent transfer. Each further pause is twice as long.
     persistent: Duration,
 }
 
@@ -67,6 +68,7 @@ impl Pace {
         Repeats {
             attempts: 1,
             pauses: Pauses::Equal(Duration::ZERO),
+            outage: Pauses::Equal(Duration::ZERO),
             persistence: Persistence::Brief,
         }
     }
@@ -75,7 +77,8 @@ impl Pace {
     pub(super) fn store<'a>(self, attempts: u32, persistence: Persistence<'a>) -> Repeats<'a> {
         Repeats {
             attempts,
-            pauses: self.pauses(Pauses::Growing(self.store), persistence),
+            pauses: Pauses::Growing(self.store),
+            outage: Pauses::Doubling(self.persistent),
             persistence,
         }
     }
@@ -84,15 +87,9 @@ impl Pace {
     pub(super) fn signed<'a>(self, persistence: Persistence<'a>) -> Repeats<'a> {
         Repeats {
             attempts: ATTEMPTS,
-            pauses: self.pauses(Pauses::Equal(self.signed), persistence),
+            pauses: Pauses::Equal(self.signed),
+            outage: Pauses::Doubling(self.persistent),
             persistence,
-        }
-    }
-
-    fn pauses(self, brief: Pauses, persistence: Persistence<'_>) -> Pauses {
-        match persistence {
-            Persistence::Brief => brief,
-            Persistence::Minutes(_) => Pauses::Doubling(self.persistent),
         }
     }
 
@@ -110,9 +107,11 @@ impl Pace {
 /// How often an attempt is repeated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Repeats<'a> {
-    /// The number of attempts; with [`Persistence::Minutes`], the minimum number.
+    /// The number of attempts; during an outage with [`Persistence::Minutes`], the minimum number.
     attempts: u32,
     pauses: Pauses,
+    /// The pauses during an outage with [`Persistence::Minutes`].
+    outage: Pauses,
     persistence: Persistence<'a>,
 }
 
@@ -138,14 +137,13 @@ impl Pauses {
 }
 
 impl Repeats<'_> {
-    /// The pause before the next attempt; `None` if no attempt follows.
-    fn pause(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
-        let pause = self.pauses.after(attempt);
-        let is_in_time = match self.persistence {
-            Persistence::Brief => false,
-            Persistence::Minutes(_) => elapsed + pause <= PERSISTENT_LIMIT,
-        };
-        (attempt < self.attempts || is_in_time).then_some(pause)
+    /// The pause before the next attempt after this failure; `None` if no attempt follows.
+    fn pause(&self, attempt: u32, elapsed: Duration, cause: &AttemptError) -> Option<Duration> {
+        let is_waiting = matches!(self.persistence, Persistence::Minutes(_)) && cause.is_outage();
+        let pauses = if is_waiting { self.outage } else { self.pauses };
+        let pause = pauses.after(attempt);
+        let is_in_time = is_waiting && elapsed + pause <= PERSISTENT_LIMIT;
+        (cause.is_temporary() && (attempt < self.attempts || is_in_time)).then_some(pause)
     }
 }
 
@@ -161,9 +159,7 @@ pub(super) async fn retry<'a, T>(
 ) -> Result<T, (u32, AttemptError)> {
     let start = Instant::now();
     let pause = |cause: &AttemptError, number| {
-        let pause = repeats
-            .pause(number, start.elapsed())
-            .filter(|_| cause.is_temporary())?;
+        let pause = repeats.pause(number, start.elapsed(), cause)?;
         let seconds = pause.as_secs_f64();
         tracing::warn!(error = %Chain(cause), attempt = number, seconds, "retrying a blob transfer after a pause");
         if let Persistence::Minutes(report) = repeats.persistence {
@@ -187,12 +183,39 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::blobs::ProgramOutput;
     use crate::http::StatusCode;
+    use crate::process::Status;
 
     fn refused(status: u16) -> AttemptError {
         AttemptError::PutRefused {
             blob: "x".to_owned(),
             status: StatusCode::from_u16(status).unwrap(),
+        }
+    }
+
+    fn refused_download(status: u16) -> AttemptError {
+        AttemptError::DownloadRefused {
+            status: StatusCode::from_u16(status).unwrap(),
+        }
+    }
+
+    fn wrong_digest() -> AttemptError {
+        AttemptError::Digest {
+            blob: "x".to_owned(),
+            expected: "1".to_owned(),
+            actual: "2".to_owned(),
+        }
+    }
+
+    fn failed_program(is_upload: bool, line: &str) -> AttemptError {
+        AttemptError::Program {
+            program: "bosh-blobstore-s3".to_owned(),
+            status: Status::Exited(1),
+            is_upload,
+            source: ProgramOutput {
+                lines: vec![line.to_owned()],
+            },
         }
     }
 
@@ -227,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn persistent_upload_is_retried_for_ten_minutes() {
+    async fn persistent_transfer_is_retried_for_ten_minutes() {
         let reports = Mutex::new(Vec::new());
         let report = |text: &str| reports.lock().unwrap().push(text.to_owned());
         for repeats in [
@@ -254,12 +277,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permanent_refusal_ends_a_persistent_upload() {
+    async fn permanent_refusal_ends_a_persistent_transfer() {
         let report = |_: &str| ();
         for status in [400, 401, 403, 404, 405, 413, 501] {
             let repeats = Pace::default().signed(Persistence::Minutes(&report));
             let (result, _) = attempts(&[500, status], repeats).await;
             assert_eq!(result, Err(2), "{status}");
+        }
+    }
+
+    #[test]
+    fn wrong_or_missing_blob_is_not_awaited_for_minutes() {
+        let report = |_: &str| ();
+        let repeats = Pace::default().signed(Persistence::Minutes(&report));
+        let pause = |attempt, cause: &AttemptError| {
+            let elapsed = Duration::from_secs(100);
+            let pause = repeats.pause(attempt, elapsed, cause);
+            pause.map(|pause| pause.as_secs())
+        };
+        for cause in [
+            refused_download(404),
+            wrong_digest(),
+            failed_program(false, "api error NoSuchKey"),
+            failed_program(false, "api error AccessDenied"),
+        ] {
+            assert_eq!(pause(2, &cause), Some(5), "{cause}");
+            assert_eq!(pause(3, &cause), None, "{cause}");
+        }
+        for cause in [
+            refused_download(503),
+            failed_program(false, "dial tcp: connection refused"),
+            failed_program(true, "dial tcp: connection refused"),
+        ] {
+            assert_eq!(pause(3, &cause), Some(4), "{cause}");
+        }
+        for cause in [
+            refused_download(403),
+            failed_program(true, "api error AccessDenied"),
+        ] {
+            assert_eq!(pause(1, &cause), None, "{cause}");
         }
     }
 

@@ -13,8 +13,7 @@ use crate::release::MultiDigest;
 
 impl Blobs {
     /// Fetches the blob at `url` into the file `to` with mode 0600, replacing an existing file. The
-    /// file gets its name only if every supported digest in `digest` matches. Makes up to three
-    /// attempts, five seconds apart.
+    /// file gets its name only if every supported digest in `digest` matches.
     ///
     /// # Errors
     /// If the blob cannot be fetched or has a wrong digest, or if `cancel` is canceled.
@@ -24,11 +23,12 @@ impl Blobs {
         headers: &Headers,
         digest: &MultiDigest,
         to: &Path,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), BlobError> {
         let download = Download::new(url.file_name(), digest, to);
         let attempt = || self.get_signed_once(url, headers, &download).boxed();
-        retry(self.pace.signed(Persistence::Brief), cancel, attempt)
+        retry(self.pace.signed(persistence), cancel, attempt)
             .await
             .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Download))
     }

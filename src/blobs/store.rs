@@ -49,10 +49,11 @@ impl BlobstoreClient {
         id: &BlobId,
         download: &Download<'_>,
         pace: Pace,
+        persistence: Persistence<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let attempt = || self.get_once(id, download, cancel).boxed();
-        let repeats = pace.store(self.attempts(), Persistence::Brief);
+        let repeats = pace.store(self.attempts(), persistence);
         retry(repeats, cancel, attempt)
             .await
             .map_err(|failed| self.failure(failed, Some(id)))

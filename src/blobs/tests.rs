@@ -129,11 +129,26 @@ async fn fetch(script: &[Reply], attempts: usize) -> Result<(), [String; 2]> {
         let result = if signed {
             let (blobs, headers) = (base.signed(), Headers::new());
             blobs
-                .get_signed(&url, &headers, &digest(), &base.target(), &never())
+                .get_signed(
+                    &url,
+                    &headers,
+                    &digest(),
+                    &base.target(),
+                    Persistence::Brief,
+                    &never(),
+                )
                 .await
         } else {
             let blobs = base.dav(&server);
-            blobs.get(&id(), &digest(), &base.target(), &never()).await
+            blobs
+                .get(
+                    &id(),
+                    &digest(),
+                    &base.target(),
+                    Persistence::Brief,
+                    &never(),
+                )
+                .await
         };
         assert!(
             server.requests().len() <= attempts,
@@ -232,7 +247,7 @@ async fn all_digests_must_match() {
     let digest = MultiDigest::parse(&format!("{};sha256:00", sha1.sha1().unwrap())).unwrap();
     let error = base
         .dav(&server)
-        .get(&id(), &digest, &base.target(), &never())
+        .get(&id(), &digest, &base.target(), Persistence::Brief, &never())
         .await
         .unwrap_err();
     let text = Chain(&error).to_string();
@@ -252,7 +267,14 @@ async fn unreachable_or_silent_server_fails_after_three_attempts() {
     let url = SignedUrl::parse(&url).unwrap();
     let blobs = base.signed();
     let got = blobs
-        .get_signed(&url, &Headers::new(), &digest(), &base.target(), &never())
+        .get_signed(
+            &url,
+            &Headers::new(),
+            &digest(),
+            &base.target(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap_err();
     let put = blobs
@@ -282,12 +304,15 @@ async fn cancellation_ends_a_download_and_leaves_no_file() {
         let (blobs, cancel) = (base.dav(&server), CancellationToken::new());
         let start = Instant::now();
         let (id, digest, target) = (id(), digest(), base.target());
-        let (result, ()) = tokio::join!(blobs.get(&id, &digest, &target, &cancel), async {
-            while server.requests().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        let (result, ()) = tokio::join!(
+            blobs.get(&id, &digest, &target, Persistence::Brief, &cancel),
+            async {
+                while server.requests().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                cancel.cancel();
             }
-            cancel.cancel();
-        });
+        );
         assert!(matches!(result, Err(BlobError::Stopped)), "{result:?}");
         assert!(start.elapsed() < Duration::from_secs(200));
         // The thread that writes the file removes it.
@@ -304,7 +329,7 @@ async fn unwritable_destination_is_not_retried() {
     let target = base.directory.path().join("not-there/blob");
     let error = base
         .dav(&server)
-        .get(&id(), &digest(), &target, &never())
+        .get(&id(), &digest(), &target, Persistence::Brief, &never())
         .await
         .unwrap_err();
     let text = Chain(&error).to_string();
@@ -441,6 +466,65 @@ async fn persistent_upload_outlasts_a_store_that_is_away() {
 }
 
 #[tokio::test]
+async fn persistent_download_outlasts_a_store_that_is_away() {
+    let mut script = vec![Reply::Close; 4];
+    script.extend([
+        Reply::Answer(503, Vec::new()),
+        Reply::Cut(CONTENTS.to_vec()),
+        good(),
+    ]);
+    let reports = std::sync::Mutex::new(Vec::new());
+    let report = |text: &str| reports.lock().unwrap().push(text.to_owned());
+    let persistence = Persistence::Minutes(&report);
+    for signed in [false, true] {
+        let (base, server) = (Base::new(), Server::start(&script));
+        let target = base.target();
+        if signed {
+            let (url, headers) = (server.url("/key?hunter2"), Headers::new());
+            base.signed()
+                .get_signed(&url, &headers, &digest(), &target, persistence, &never())
+                .await
+                .unwrap();
+        } else {
+            base.dav(&server)
+                .get(&id(), &digest(), &target, persistence, &never())
+                .await
+                .unwrap();
+        }
+        assert_eq!(fs::read(&target).unwrap(), CONTENTS);
+        assert_eq!(base.downloads(), ["blob"]);
+        let reports = std::mem::take(&mut *reports.lock().unwrap());
+        assert_eq!(reports.len(), 6);
+        assert!(reports[4].contains("503"), "{reports:?}");
+        assert!(!reports.concat().contains("hunter2"), "{reports:?}");
+    }
+}
+
+#[tokio::test]
+async fn persistent_download_of_a_wrong_or_missing_blob_soon_fails() {
+    let report = |_: &str| ();
+    for reply in [
+        Reply::Answer(404, Vec::new()),
+        Reply::Answer(200, b"something else".to_vec()),
+    ] {
+        let (base, server) = (Base::new(), Server::start(&[reply]));
+        let got = base
+            .dav(&server)
+            .get(
+                &id(),
+                &digest(),
+                &base.target(),
+                Persistence::Minutes(&report),
+                &never(),
+            )
+            .await;
+        assert!(got.is_err());
+        assert_eq!(server.requests().len(), 3);
+        assert_eq!(base.downloads(), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn missing_file_is_not_uploaded() {
     let (base, server) = (Base::new(), Server::start(&[good()]));
     let error = base
@@ -463,7 +547,13 @@ async fn valid_local_blobs_are_preferred_to_the_store() {
         let local = directory.join("7ab1");
         fs::write(&local, CONTENTS).unwrap();
         blobs
-            .get(&id(), &digest(), &base.target(), &never())
+            .get(
+                &id(),
+                &digest(),
+                &base.target(),
+                Persistence::Brief,
+                &never(),
+            )
             .await
             .unwrap();
         assert_eq!(server.requests().len(), 0);
@@ -473,7 +563,13 @@ async fn valid_local_blobs_are_preferred_to_the_store() {
     }
     let server = Server::start(&[good()]);
     base.dav(&server)
-        .get(&id(), &digest(), &base.target(), &never())
+        .get(
+            &id(),
+            &digest(),
+            &base.target(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap();
     assert_eq!(server.requests().len(), 1);
@@ -491,14 +587,20 @@ async fn local_store_has_blobs_in_its_directory() {
     assert_eq!(names(&directory), [id.as_str()]);
     assert_eq!(fs::read(&directory.join(id.as_str())).unwrap(), CONTENTS);
     blobs
-        .get(&id, &digest(), &base.target(), &never())
+        .get(&id, &digest(), &base.target(), Persistence::Brief, &never())
         .await
         .unwrap();
     assert_eq!(fs::read(&base.target()).unwrap(), CONTENTS);
 
     let missing = BlobId::parse("missing").unwrap();
     let error = blobs
-        .get(&missing, &digest(), &base.target(), &never())
+        .get(
+            &missing,
+            &digest(),
+            &base.target(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap_err();
     let text = Chain(&error).to_string();
@@ -534,7 +636,15 @@ async fn cancellation_ends_a_copy_and_leaves_no_file() {
     assert!(matches!(created, Err(BlobError::Stopped)));
     assert!(fs::list(&store).unwrap().is_empty());
     fs::write(&base.vcap().blobs().join("7ab1"), CONTENTS).unwrap();
-    let got = blobs.get(&id(), &digest(), &base.target(), &cancel).await;
+    let got = blobs
+        .get(
+            &id(),
+            &digest(),
+            &base.target(),
+            Persistence::Brief,
+            &cancel,
+        )
+        .await;
     assert!(matches!(got, Err(BlobError::Stopped)));
     assert_eq!(base.downloads(), [""; 0]);
 }
@@ -565,7 +675,15 @@ async fn unusable_store_is_reported_at_its_first_use() {
             "the local blobstore lacks the option `blobstore_path`",
         ),
     ] {
-        let got = blobs.get(&id(), &digest(), &base.target(), &never()).await;
+        let got = blobs
+            .get(
+                &id(),
+                &digest(),
+                &base.target(),
+                Persistence::Brief,
+                &never(),
+            )
+            .await;
         let created = blobs
             .create(&base.source(), Persistence::Brief, &never())
             .await;
@@ -580,6 +698,7 @@ async fn unusable_store_is_reported_at_its_first_use() {
                 &Headers::new(),
                 &digest(),
                 &base.target(),
+                Persistence::Brief,
                 &never(),
             )
             .await
@@ -676,7 +795,13 @@ async fn other_stores_are_used_by_their_program() {
         .unwrap();
     bucket
         .blobs
-        .get(&id, &digest(), &bucket.base.target(), &never())
+        .get(
+            &id,
+            &digest(),
+            &bucket.base.target(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap();
     let target = bucket.base.target();
@@ -698,7 +823,7 @@ async fn failing_program_is_retried_and_reported_without_secrets() {
     let (id, digest, target) = (id(), digest(), bucket.base.target());
     bucket
         .blobs
-        .get(&id, &digest, &target, &never())
+        .get(&id, &digest, &target, Persistence::Brief, &never())
         .await
         .unwrap();
     assert_eq!(bucket.calls().len(), 3);
@@ -707,7 +832,7 @@ async fn failing_program_is_retried_and_reported_without_secrets() {
     fs::write(&bucket.store.join("failures"), b"9").unwrap();
     let error = bucket
         .blobs
-        .get(&id, &digest, &target, &never())
+        .get(&id, &digest, &target, Persistence::Brief, &never())
         .await
         .unwrap_err();
     assert_no_secret(&error);
@@ -752,7 +877,9 @@ async fn denied_download_and_expired_token_are_retried() {
     // An object that is not yet visible.
     fail_once("api error AccessDenied: Access Denied");
     let (id, digest, target, cancel) = (id(), digest(), bucket.base.target(), never());
-    let getting = bucket.blobs.get(&id, &digest, &target, &cancel);
+    let getting = bucket
+        .blobs
+        .get(&id, &digest, &target, Persistence::Brief, &cancel);
     getting.await.unwrap();
     assert_eq!(bucket.calls().len(), 2);
 
@@ -776,7 +903,9 @@ async fn each_provider_has_its_program_and_its_configuration() {
         let created = bucket.blobs.create(&source, Persistence::Brief, &cancel);
         let (id, target) = (created.await.unwrap(), bucket.base.target());
         let digest = digest();
-        let got = bucket.blobs.get(&id, &digest, &target, &cancel);
+        let got = bucket
+            .blobs
+            .get(&id, &digest, &target, Persistence::Brief, &cancel);
         got.await.unwrap();
         assert_eq!(fs::read(&target).unwrap(), CONTENTS);
     }
@@ -788,7 +917,13 @@ async fn wrong_blob_from_a_program_is_rejected() {
     fs::write(&bucket.store.join("blob-7ab1"), b"something else").unwrap();
     let error = bucket
         .blobs
-        .get(&id(), &digest(), &bucket.base.target(), &never())
+        .get(
+            &id(),
+            &digest(),
+            &bucket.base.target(),
+            Persistence::Brief,
+            &never(),
+        )
         .await
         .unwrap_err();
     let text = Chain(&error).to_string();
@@ -807,12 +942,17 @@ async fn cancellation_kills_the_program() {
         let text = fs::read_lossy(&pid_file).unwrap_or_default();
         text.trim().parse::<u32>().ok()
     };
-    let (result, ()) = tokio::join!(bucket.blobs.get(&id, &digest, &target, &cancel), async {
-        while pid().is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let (result, ()) = tokio::join!(
+        bucket
+            .blobs
+            .get(&id, &digest, &target, Persistence::Brief, &cancel),
+        async {
+            while pid().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cancel.cancel();
         }
-        cancel.cancel();
-    });
+    );
     assert!(matches!(result, Err(BlobError::Stopped)), "{result:?}");
     assert_eq!(bucket.base.downloads(), [""; 0]);
     let stat = PathBuf::from(format!("/proc/{}/stat", pid().unwrap()));
@@ -829,9 +969,9 @@ fn transfers_can_run_in_any_task() {
     let (blobs, id, digest, cancel) = (base.signed(), id(), digest(), never());
     let (url, headers) = (SignedUrl::parse("http://host/").unwrap(), Headers::new());
     let path = base.target();
-    is_send(blobs.get(&id, &digest, &path, &cancel));
+    is_send(blobs.get(&id, &digest, &path, Persistence::Brief, &cancel));
     is_send(blobs.create(&path, Persistence::Brief, &cancel));
-    is_send(blobs.get_signed(&url, &headers, &digest, &path, &cancel));
+    is_send(blobs.get_signed(&url, &headers, &digest, &path, Persistence::Brief, &cancel));
     is_send(blobs.put_signed(&url, &headers, &path, Persistence::Brief, &cancel));
 }
 

@@ -7,7 +7,7 @@ use super::{Action, ActionError};
 use crate::agent::Agent;
 use crate::agent::arguments::ArgumentError;
 use crate::agent::short_requests::{DnsRequest, RecordsBlob};
-use crate::blobs::BlobError;
+use crate::blobs::{BlobError, Persistence};
 use crate::fs;
 use crate::machine::bootstrap::Platform;
 use crate::machine::dns::{DnsError, DnsRecords, LONGEST, beginning, saved_version};
@@ -50,11 +50,11 @@ pub(super) async fn sync(agent: &Agent, request: DnsRequest) -> Result<Value, Sy
     let making = runtime::spawn_blocking("dns", move || data.private_file(TEMPORARY, ""));
     let file = making.await??;
     let (blobs, stopping) = (agent.blobs(), agent.tasks().stopping());
-    let digest = &request.digest;
+    let (digest, to, brief) = (&request.digest, file.path(), Persistence::Brief);
     match &request.blob {
-        RecordsBlob::Blobstore(id) => blobs.get(id, digest, file.path(), stopping).await?,
+        RecordsBlob::Blobstore(id) => blobs.get(id, digest, to, brief, stopping).await?,
         RecordsBlob::Signed(url, headers) => {
-            let fetching = blobs.get_signed(url, headers, digest, file.path(), stopping);
+            let fetching = blobs.get_signed(url, headers, digest, to, brief, stopping);
             fetching.await?;
         }
     }

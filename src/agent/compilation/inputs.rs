@@ -10,7 +10,9 @@ use super::failure::Reason;
 use super::on_disk::on_disk;
 use super::request::{BlobSource, RequestedDependency};
 use super::state::CompilerState;
+use super::upload::reporter;
 use crate::archive;
+use crate::blobs::Persistence;
 use crate::compile::{Dependency, Installed};
 use crate::fs;
 use crate::release::{MultiDigest, Name};
@@ -93,7 +95,8 @@ impl CompileRun<'_> {
         digest: &MultiDigest,
         to: &Path,
     ) -> Result<(), Reason> {
-        let cancel = &self.task.cancel;
+        let report = reporter(self.phases);
+        let (persistence, cancel) = (Persistence::Minutes(&report), &self.task.cancel);
         let fetched = match origin {
             None => {
                 return Err(Reason::NoBlob {
@@ -102,13 +105,17 @@ impl CompileRun<'_> {
             }
             Some(BlobSource::Blobstore(id)) => {
                 self.with_current_blobs(|blobs| {
-                    async move { blobs.get(id, digest, to, cancel).await }.boxed()
+                    async move { blobs.get(id, digest, to, persistence, cancel).await }.boxed()
                 })
                 .await
             }
             Some(BlobSource::Signed(url, headers)) => {
                 self.with_current_blobs(|blobs| {
-                    async move { blobs.get_signed(url, headers, digest, to, cancel).await }.boxed()
+                    async move {
+                        let get = blobs.get_signed(url, headers, digest, to, persistence, cancel);
+                        get.await
+                    }
+                    .boxed()
                 })
                 .await
             }

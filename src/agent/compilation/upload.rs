@@ -81,7 +81,7 @@ impl CompileRun<'_> {
     }
 }
 
-/// Shows failed attempts of an upload in the progress of the task.
-fn reporter(phases: &Phases) -> impl Fn(&str) + Send + Sync {
+/// Shows failed attempts of a transfer in the progress of the task.
+pub(super) fn reporter(phases: &Phases) -> impl Fn(&str) + Send + Sync {
     |text| phases.report(text)
 }
