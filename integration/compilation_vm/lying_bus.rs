@@ -44,6 +44,8 @@ enum Lie {
     EndlessMessage,
     EndlessLine,
     PingsWithoutEnd,
+    PingsBetweenRequests,
+    UnwantedMessages,
     OtherSubscriptions,
     Pieces,
     Errors,
@@ -66,6 +68,8 @@ impl Lie {
             Self::EndlessMessage,
             Self::EndlessLine,
             Self::PingsWithoutEnd,
+            Self::PingsBetweenRequests,
+            Self::UnwantedMessages,
             Self::OtherSubscriptions,
             Self::Pieces,
             Self::Errors,
@@ -161,7 +165,11 @@ impl Stage {
             | Lie::WrongMessages(_)
             | Lie::EmptyError
             | Lie::HugeLength => self.break_off(lie).await,
-            Lie::EndlessMessage | Lie::EndlessLine | Lie::PingsWithoutEnd => self.flood(lie).await,
+            Lie::EndlessMessage
+            | Lie::EndlessLine
+            | Lie::PingsWithoutEnd
+            | Lie::PingsBetweenRequests
+            | Lie::UnwantedMessages => self.flood(lie).await,
             Lie::OtherSubscriptions
             | Lie::Pieces
             | Lie::Errors
@@ -262,11 +270,16 @@ impl Stage {
                 vec![b'x'; 1 << 16]
             }
             Lie::EndlessLine => vec![b'x'; 1 << 16],
+            Lie::UnwantedMessages => message("some.other", "7", &[b'x'; 1 << 16]),
+            Lie::PingsBetweenRequests => {
+                let (_, request) = self.request("ping");
+                [b"PING\r\n".repeat(10_000), liar.message(&request)].concat()
+            }
             _ => b"PING\r\n".repeat(10_000),
         };
         let limit = match lie {
             // A debug build handles few pings in a second.
-            Lie::PingsWithoutEnd if !is_soak() => 2 << 20,
+            Lie::PingsWithoutEnd | Lie::PingsBetweenRequests if !is_soak() => 2 << 20,
             _ => TOO_MUCH,
         };
         let taken = liar.flood(&bytes, limit).await;

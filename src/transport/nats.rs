@@ -9,6 +9,7 @@ mod events;
 mod guard;
 mod outbox;
 mod pool;
+mod requests;
 mod subject;
 mod texts;
 
@@ -169,7 +170,7 @@ impl Nats {
     }
 
     /// Waits until the client ends although it was not stopped, and receives no requests any more.
-    /// This happens if a server sends a message without end, or one at which the client library panics.
+    /// This happens if a server sends too much that is no request, or a message at which the client library panics.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -356,6 +357,7 @@ async fn serve(
             }
             message = subscriber.next(), if open && running.len() < MAX_REQUESTS => match message {
                 Some(message) => {
+                    responder.pool.requests.count(&message);
                     running.push(runtime::spawn("request", Arc::clone(&responder).answer(message)));
                 }
                 None => {

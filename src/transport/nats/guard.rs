@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
+use super::requests::Requests;
 
-/// The maximum number of bytes that a server may send without completing a message. A Director's
-/// server accepts messages of at most 1 MiB, and the other lines of the protocol have about a
-/// hundred bytes a minute.
+/// The maximum number of bytes, in excess of requests, that a server may send. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
+
+/// The number of excess bytes that are forgiven in each interval. The other lines of the protocol have about a hundred bytes a minute.
+const FORGIVEN: u64 = 16;
 
 /// The interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -29,45 +31,62 @@ const DENIED_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum pause after a denial.
 const MAX_DENIED_PAUSE: Duration = Duration::from_secs(30);
 
-/// Counters of the library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Counters of all connections.
+#[derive(Debug, Clone, Copy, Default)]
 struct Received {
-    messages: u64,
+    /// The bytes of requests.
+    requests: u64,
+    /// All bytes.
     bytes: u64,
     connects: u64,
 }
 
 impl Received {
-    fn of(statistics: &Statistics) -> Self {
+    fn of(requests: &Requests, statistics: &Statistics) -> Self {
         Self {
-            messages: statistics.in_messages.load(Ordering::Relaxed),
+            // First, because the bytes of these requests are among those that are counted next.
+            requests: requests.bytes(),
             bytes: statistics.in_bytes.load(Ordering::Relaxed),
             connects: statistics.connects.load(Ordering::Relaxed),
         }
     }
+}
 
-    /// Whether the last complete message, or the start of the connection, is too many bytes ago.
-    fn is_excessive(self, last: Self) -> bool {
-        self.bytes.saturating_sub(last.bytes) > LIMIT
+/// The excess bytes of the current connection.
+#[derive(Debug, Default)]
+struct Excess {
+    last: Received,
+    bytes: u64,
+}
+
+impl Excess {
+    /// Adds what was received in an interval. Returns whether it is too much.
+    fn add(&mut self, now: Received) -> bool {
+        let last = std::mem::replace(&mut self.last, now);
+        if now.connects != last.connects {
+            self.bytes = 0;
+            return false;
+        }
+        let received = now.bytes.saturating_sub(last.bytes);
+        let requests = now.requests.saturating_sub(last.requests);
+        self.bytes = (self.bytes.saturating_add(received)).saturating_sub(requests + FORGIVEN);
+        self.bytes > LIMIT
     }
 }
 
-/// Cancels `end`, which ends the client, if the server sends too much. The library itself handles no
+/// Cancels `end`, which ends the client, if the server sends too much that is no request. The library itself handles no
 /// commands while it has something to read.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut last = Received::of(&statistics);
+    let mut excess = Excess::default();
     loop {
         interval.tick().await;
-        let now = Received::of(&statistics);
-        if (now.messages, now.connects) != (last.messages, last.connects) {
-            last = now;
-        } else if now.is_excessive(last) {
+        if excess.add(Received::of(&pool.requests, &statistics)) {
             tracing::warn!(
                 server = pool.current(),
-                bytes = now.bytes - last.bytes,
-                "the message bus sends no complete message: closing the connection"
+                bytes = excess.bytes,
+                "the message bus sends too much that is no request: closing the connection"
             );
             end.cancel();
             return;
@@ -93,6 +112,69 @@ pub(super) async fn resubscribe(client: Client, pool: Arc<Pool>, mut denied: wat
         // Another connection may have been established meanwhile.
         if pool.connects() == connection && client.force_reconnect().await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the bytes of requests and the other bytes of each interval are too much, after this number of intervals.
+    fn is_ended(intervals: u64, requests: u64, others: u64) -> bool {
+        let mut excess = Excess::default();
+        (0..=intervals).any(|number| {
+            excess.add(Received {
+                requests: number * requests,
+                bytes: number * (requests + others),
+                connects: 1,
+            })
+        })
+    }
+
+    #[test]
+    fn small_requests_between_floods_do_not_keep_a_connection() {
+        let flood = 8 << 20;
+        for request in [0, 100, 10_000] {
+            assert!(!is_ended(2, request, flood));
+            assert!(is_ended(3, request, flood));
+        }
+    }
+
+    #[test]
+    fn requests_and_the_lines_of_the_protocol_never_end_a_connection() {
+        let year = 365 * 24 * 3600 * 4;
+        assert!(!is_ended(100_000, 100 << 20, 10));
+        assert!(!is_ended(year, 0, 10));
+    }
+
+    #[test]
+    fn large_request_may_arrive_in_parts() {
+        let mut excess = Excess::default();
+        for number in 1..=100 {
+            for part in [5, 10] {
+                let bytes = (number * 10 + part) << 20;
+                let requests = (number * 10) << 20;
+                assert!(!excess.add(Received {
+                    requests,
+                    bytes,
+                    connects: 1
+                }));
+            }
+        }
+    }
+
+    #[test]
+    fn new_connection_begins_without_excess() {
+        let mut excess = Excess::default();
+        for connects in 1..100 {
+            for bytes in [connects * 2, connects * 2 + 1] {
+                assert!(!excess.add(Received {
+                    requests: 0,
+                    bytes: bytes * LIMIT,
+                    connects
+                }));
+            }
         }
     }
 }

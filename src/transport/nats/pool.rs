@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use async_nats::{ReconnectToServer, Server, ServerAddr, Statistics};
 use tokio_util::sync::CancellationToken;
 
+use super::requests::Requests;
 use super::texts::ServerTexts;
 use crate::transport::throttle::Throttle;
 
@@ -26,6 +27,8 @@ pub(super) struct Pool {
     rotation: Mutex<Rotation>,
     last: Mutex<Option<Attempt>>,
     statistics: OnceLock<Arc<Statistics>>,
+    /// Counts the requests that the servers have sent.
+    pub(super) requests: Requests,
     logged: Throttle,
     texts: ServerTexts,
     stop: CancellationToken,
@@ -60,6 +63,7 @@ impl Pool {
             servers,
             last: Mutex::new(None),
             statistics: OnceLock::new(),
+            requests: Requests::default(),
             logged: Throttle::default(),
             texts,
             retired: stop.child_token(),
