@@ -89,10 +89,21 @@ impl LogSelection {
     /// cut at the length that it had when it was opened. A log that is removed meanwhile is left out.
     ///
     /// # Errors
-    /// If `to` cannot be written, or an open log cannot be read.
+    /// If `to` cannot be written or would take more than half of the free space, or an open log cannot be read.
     pub(crate) fn pack(
         &self,
         file: &File,
+        to: &Path,
+        algorithms: &[Algorithm],
+        cancel: &CancellationToken,
+    ) -> Result<Digests, LogsError> {
+        let left = fs::space(to)?.free / 2;
+        self.pack_to(Sparing { file, left }, to, algorithms, cancel)
+    }
+
+    fn pack_to(
+        &self,
+        file: Sparing<'_>,
         to: &Path,
         algorithms: &[Algorithm],
         cancel: &CancellationToken,
@@ -151,6 +162,29 @@ impl LogSelection {
                 append(&walk, &file, &name, archive)?;
             }
         }
+    }
+}
+
+/// An archive that must not fill the disk, which may be that of the operating system.
+struct Sparing<'a> {
+    file: &'a File,
+    /// How many bytes may still be written.
+    left: u64,
+}
+
+impl io::Write for Sparing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        let left = self.left.checked_sub(written as u64);
+        self.left = left.ok_or_else(|| {
+            let reason = "the logs would take more than half of the free space: use filters";
+            io::Error::new(io::ErrorKind::StorageFull, reason)
+        })?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
@@ -247,6 +281,24 @@ mod tests {
         let (_scratch, vcap) = logs();
         let all = ["a.log", "redis/b.log", "redis/deep/c.txt"];
         assert_eq!(packed(&vcap, &[]), all);
+    }
+
+    #[test]
+    fn archive_does_not_fill_the_disk() {
+        let (_scratch, vcap) = logs();
+        let to = vcap.base().join("logs.tgz");
+        let file = fs::create(&to).unwrap();
+        let selection = LogSelection::new(&vcap, "job", &[]).unwrap();
+        let packed = |left| {
+            let file = Sparing { file: &file, left };
+            selection.pack_to(file, &to, &[Algorithm::Sha1], &CancellationToken::new())
+        };
+        let error = packed(50).unwrap_err();
+        let text = Chain(&error).to_string();
+        assert!(text.starts_with("Making logs tarball: "), "{text}");
+        let end = "the logs would take more than half of the free space: use filters";
+        assert!(text.ends_with(end), "{text}");
+        packed(10_000).unwrap();
     }
 
     #[test]
