@@ -330,7 +330,7 @@ impl Cluster {
     ) -> Result<Files, RemoteFailure> {
         // Some servers also store failures. Their cause may not exist any more.
         if is_cached && result.exit_code != 0 {
-            return Err(RemoteFailure::Lost);
+            return Err(RemoteFailure::StoredFailure);
         }
         let file = |path| {
             let mut files = result.output_files.iter();

@@ -72,9 +72,14 @@ pub enum RemoteFailure {
         /// The limit, if this program has set it.
         limit: Option<Duration>,
     },
-    /// A result has no files on the server, or is a stored failure. As the final error, this happened several times.
+    /// A result has no files on the server. As the final error, this happened several times.
     #[error("the server repeatedly lost stored files")]
     Lost,
+    /// The result is the failure of an earlier execution. As the final error, this happened several times.
+    #[error(
+        "the server repeatedly returned the failure of an earlier execution instead of executing the action"
+    )]
+    StoredFailure,
     /// A file of the result is missing.
     #[error("the result has no file `{file}`")]
     Incomplete {
@@ -178,6 +183,7 @@ impl RemoteFailure {
         matches!(
             self,
             Self::Lost
+                | Self::StoredFailure
                 | Self::Incomplete { .. }
                 | Self::Report(_)
                 | Self::Contradiction { .. }
@@ -201,6 +207,7 @@ impl RemoteFailure {
             | Self::NoExecution
             | Self::Refused { .. }
             | Self::Lost
+            | Self::StoredFailure
             | Self::Incomplete { .. }
             | Self::Report(_)
             | Self::Contradiction { .. }

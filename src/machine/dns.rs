@@ -43,6 +43,9 @@ pub(crate) enum DnsError {
         /// The column, from 1.
         column: usize,
     },
+    /// The text is JSON, but no object.
+    #[error("unmarshalling DNS records: expected a JSON object")]
+    Document,
     /// A value has the wrong type.
     #[error("unmarshalling DNS records: `{0}` has the wrong type")]
     Type(&'static str),
@@ -177,7 +180,7 @@ pub(crate) fn beginning(path: &Path, limit: u64) -> fs::Result<(Vec<u8>, bool)> 
 }
 
 fn version_of(document: &Value) -> Result<u64, DnsError> {
-    let members = document.as_object().ok_or(DnsError::Type("records"))?;
+    let members = document.as_object().ok_or(DnsError::Document)?;
     match Object::of(members).get("version") {
         None => Ok(0),
         Some(version) => version.as_u64().ok_or(DnsError::Type("version")),
@@ -269,6 +272,13 @@ mod tests {
             Err(DnsError::Type("version"))
         );
         assert!(matches!(parsed("{"), Err(DnsError::Json { .. })));
+        assert_eq!(
+            parsed(r#"{"version": 7, "records": 7}"#),
+            Err(DnsError::Type("records"))
+        );
+        for document in ["[]", "null", "7"] {
+            assert_eq!(parsed(document), Err(DnsError::Document), "{document}");
+        }
         for record in [
             r#"["10.0.0.1", "a\n127.0.0.1 evil"]"#,
             r#"["10.0.0.1"]"#,

@@ -232,6 +232,20 @@ async fn failure_of_an_earlier_run_is_not_used() {
 }
 
 #[tokio::test]
+async fn server_that_repeats_the_failure_of_an_earlier_run_is_reported() {
+    let executions = vec![ended(1, true); ATTEMPTS as usize + 1];
+    let server = server(executions, vec![]).await;
+    let Err(AttemptError::Failed(failure)) = build(&server).await else {
+        panic!("no failure");
+    };
+    assert_eq!(
+        failure.to_string(),
+        "the server repeatedly returned the failure of an earlier execution instead of executing the action"
+    );
+    assert!(failure.is_of_the_server());
+}
+
+#[tokio::test]
 async fn result_whose_files_are_lost_is_not_used() {
     let lost = vec![Digest::of(b"package")];
     let server = server(vec![ended(0, true), ended(0, false)], lost).await;
