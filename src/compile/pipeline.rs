@@ -67,7 +67,7 @@ pub(super) enum PipelineStep<B, P> {
     Packed(Id, Result<P, TaskFailed>),
     /// A fetch has ended: [`Queue::fetched`] or [`Queue::not_fetched`] follows. `None` if the fetch failed.
     Fetched(Id, Option<FetchedBlob>),
-    /// It is time to check the caches that packages are filling.
+    /// It is time to check the build caches that packages fill.
     CheckCaches,
 }
 

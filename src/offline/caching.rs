@@ -1,6 +1,7 @@
 //! The caches of a run: finds packages of earlier runs, and stores those of this one. A local cache is a directory of this machine; a
-//! shared cache is used by several machines. A package is *unrestricted* if its script was not confined by Landlock rules. Such packages
-//! are used and stored only on request (`--cache-unrestricted`).
+//! shared cache is used by several machines. A package is *unrestricted* if it, or a package that it depends on, was compiled in a second
+//! run without Landlock rules or was denied access to files. Such packages are used and stored only on request
+//! (`--cache-unrestricted`).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -301,7 +302,7 @@ impl CallCache {
         self.stores && self.limit.is_some()
     }
 
-    /// Whether a package may be stored. `is_unrestricted` is whether it is unrestricted.
+    /// Whether a package may be stored.
     pub(super) fn accepts(&self, is_unrestricted: bool) -> bool {
         self.accepts_unrestricted || !is_unrestricted
     }
@@ -333,7 +334,8 @@ impl CallCache {
         }
     }
 
-    /// Returns a function that stores a package of this run in the local cache. It keeps the package's blob until then.
+    /// Returns a function that stores a package of this run in the local cache. Until it is called, it keeps the package's
+    /// blob.
     pub(super) fn storing(
         &self,
         entry: Entry,
@@ -357,7 +359,7 @@ impl CallCache {
         move || cache.prune(limit, GRACE, &cancel).map(drop)
     }
 
-    /// Reports damaged files and sets them aside. `then` says what follows.
+    /// Reports damaged files and sets them aside. `then` ends the warning: what the run does next.
     pub(super) fn set_aside(
         &self,
         damaged: impl IntoIterator<Item = Damage>,

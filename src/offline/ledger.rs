@@ -78,7 +78,7 @@ enum ReleaseStage {
 }
 
 impl ReleaseStage {
-    /// Whether the compiled blob of a source package exists. A package that was found in a cache may still be being installed.
+    /// Whether the compiled blob of a source package exists. A package that was found in a cache may not be installed yet.
     fn has(&self, package: &Name) -> bool {
         match self {
             Self::Compiling(compiled) => compiled.contains_key(package),

@@ -98,8 +98,8 @@ fn prepare_for_failures(options: &Options) -> fs::Result<()> {
     fs::check_writable(directory)
 }
 
-/// Whether packaging scripts cannot write to the directories of the caches, or the user accepts what they write. Otherwise prints a
-/// warning: the caches must not be used. `exposed` are the directories that the sandbox cannot hide.
+/// Whether the caches may be used: packaging scripts cannot write to their directories, or the user accepts that they can. If not, prints
+/// a warning. `exposed` are the directories that the sandbox cannot hide.
 fn is_protected(options: &Options, exposed: &[PathBuf], progress: &Progress) -> bool {
     let takes_all = options.cache.as_ref().is_some_and(|it| it.unrestricted);
     let Some(directory) = exposed.first().filter(|_| !takes_all) else {

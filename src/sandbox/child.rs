@@ -171,7 +171,7 @@ impl WatchEnd {
     }
 }
 
-/// Reads what to run, and makes the environment that of the script.
+/// Reads the orders, and gives this process the environment of the script.
 fn read_orders(socket: &mut UnixStream) -> Result<(Orders, Environment), StepError> {
     let (environment, orders) = process::read_orders(socket).step(Step::ReadOrders)?;
     sys::replace_environment(&environment);
@@ -182,7 +182,7 @@ fn read_orders(socket: &mut UnixStream) -> Result<(Orders, Environment), StepErr
     Ok((orders, environment))
 }
 
-/// Locks the file that says that the script has processes, until this process exits: the script does not inherit the descriptor.
+/// Takes the lock that marks a script with processes. It lasts until this process exits, because the script does not inherit the descriptor.
 fn lock_processes(spec: &Spec) -> Result<File, StepError> {
     let opened = fs::open_regular_to_read(&spec.process_lock);
     let lock = opened.step(Step::LockProcesses(spec.process_lock.clone()))?;

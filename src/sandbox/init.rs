@@ -29,7 +29,7 @@ use crate::config::Environment;
 use crate::fs;
 use crate::process::{Status, tree};
 
-/// The end of a script. The first process reports it to its parent, or the step that failed.
+/// The end of a script. The first process reports to its parent either this or the step that failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ScriptExit {
     pub(super) status: Status,

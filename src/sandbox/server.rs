@@ -188,7 +188,7 @@ fn run(socket: UnixStream) -> ! {
 
 /// Reports in the place of a child.
 fn report(mut socket: UnixStream, report: &Report) {
-    // On a line of its own: a killed child may have written a partial line.
+    // Start a new line, because the killed child may have written a partial one.
     let mut line = b"\n".to_vec();
     line.extend(serde_json::to_vec(report).unwrap_or_default());
     line.push(b'\n');
