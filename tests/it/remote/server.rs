@@ -24,33 +24,44 @@ pub(super) struct Server {
     /// The directory of its blobs and results.
     store: PathBuf,
     pub(super) port: u16,
+    launch: Launch,
+}
+
+/// How the program is started.
+struct Launch {
     jobs: usize,
     flags: Vec<String>,
+    /// Whether the server has a file system in memory for its store.
+    is_in_memory: bool,
 }
 
 impl Server {
     /// Starts a server with two machines; `None` if a program is missing.
     pub(super) fn start() -> Option<Self> {
-        Self::with_jobs(2)
+        Self::in_store(2, None)
     }
 
-    /// Starts a server with this number of machines; `None` if a program is missing.
-    pub(super) fn with_jobs(jobs: usize) -> Option<Self> {
-        Self::in_store(jobs, None)
+    /// Starts a server with this number of machines; `None` if a program is missing. If the test is root, the server and its machines
+    /// have their files in memory, so that the disk does not decide how long an action takes.
+    pub(super) fn in_memory(jobs: usize) -> Option<Self> {
+        let mut launch = Launch::with(jobs, &[]);
+        launch.is_in_memory = nix::unistd::geteuid().is_root();
+        Self::launched(None, launch)
     }
 
     /// Starts a server that stores everything in this directory; `None` if a program is missing.
     pub(super) fn in_store(jobs: usize, store: Option<&Path>) -> Option<Self> {
-        Self::with_flags(jobs, store, &[])
+        Self::launched(store, Launch::with(jobs, &[]))
     }
 
     /// Starts a server whose storage has this size in bytes at most; `None` if a program is missing.
     pub(super) fn with_quota(size: u64) -> Option<Self> {
         let quota = format!("--quota-high={size}");
-        Self::with_flags(2, None, &[&quota, "--protect-session-blobs"])
+        let launch = Launch::with(2, &[&quota, "--protect-session-blobs"]);
+        Self::launched(None, launch)
     }
 
-    fn with_flags(jobs: usize, store: Option<&Path>, flags: &[&str]) -> Option<Self> {
+    fn launched(store: Option<&Path>, launch: Launch) -> Option<Self> {
         let programs = program("buildbox-casd").is_file() && program("buildbox-run").is_file();
         let has_all = programs && Path::new("/usr/bin/bwrap").is_file();
         if !require(
@@ -63,14 +74,12 @@ impl Server {
         let own = || directory.path().join("store");
         let store = store.map_or_else(own, Path::to_owned);
         let port = free_port();
-        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Some(Self {
-            child: launch(directory.path(), &store, port, (jobs, &flags)),
+            child: launch.child(directory.path(), &store, port),
             directory,
             store,
             port,
-            jobs,
-            flags,
+            launch,
         })
     }
 
@@ -103,8 +112,8 @@ impl Server {
 
     /// Starts the killed server again, with the same port and the same blobs.
     pub(super) fn start_again(&mut self) {
-        let how = (self.jobs, self.flags.as_slice());
-        self.child = launch(self.directory.path(), &self.store, self.port, how);
+        let directory = self.directory.path();
+        self.child = self.launch.child(directory, &self.store, self.port);
     }
 
     /// Waits until the machines execute nothing.
@@ -122,40 +131,68 @@ impl Server {
     }
 }
 
-fn launch(directory: &Path, store: &Path, port: u16, (jobs, flags): (usize, &[String])) -> Child {
-    let log = std::fs::File::create(directory.join("log")).unwrap();
-    // BuildBox follows links of the host itself, but not as absolute paths.
-    let mounts = SYSTEM.iter().filter_map(|path| {
-        let host = std::fs::canonicalize(path).ok()?;
-        Some(format!(
-            "--runner-arg=--ro-bind-mount={}:{path}",
-            host.display()
-        ))
-    });
-    let mut child = Command::new(program("buildbox-casd"))
-        .arg(format!("--bind=127.0.0.1:{port}"))
-        .arg(format!(
-            "--buildbox-run={}",
-            program("buildbox-run").display()
-        ))
-        .args(mounts)
-        .arg(format!("--jobs={jobs}"))
-        .args(flags)
-        .arg(store)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    wait_for("buildbox-casd", LIMIT, || {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "buildbox-casd has ended"
-        );
-        let connected = TcpStream::connect(("127.0.0.1", port));
-        connected.map(drop).map_err(|error| error.to_string())
-    });
-    child
+impl Launch {
+    fn with(jobs: usize, flags: &[&str]) -> Self {
+        Self {
+            jobs,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            is_in_memory: false,
+        }
+    }
+
+    /// The start of the command line: programs that prepare the server and then become it.
+    fn command(&self, store: &Path) -> Command {
+        // For each action, BuildBox closes every descriptor number below the limit. This one is what most distributions set.
+        let limit = "--nofile=1024:";
+        if !self.is_in_memory {
+            let mut command = Command::new("prlimit");
+            command.arg(limit);
+            return command;
+        }
+        let mount = r#"mkdir "$0"; mount -t tmpfs tmpfs "$0" && exec "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mount]).arg(store);
+        command.args(["prlimit", limit]);
+        command
+    }
+
+    fn child(&self, directory: &Path, store: &Path, port: u16) -> Child {
+        let log = std::fs::File::create(directory.join("log")).unwrap();
+        // BuildBox follows links of the host itself, but not as absolute paths.
+        let mounts = SYSTEM.iter().filter_map(|path| {
+            let host = std::fs::canonicalize(path).ok()?;
+            Some(format!(
+                "--runner-arg=--ro-bind-mount={}:{path}",
+                host.display()
+            ))
+        });
+        let mut child = self
+            .command(store)
+            .arg(program("buildbox-casd"))
+            .arg(format!("--bind=127.0.0.1:{port}"))
+            .arg(format!(
+                "--buildbox-run={}",
+                program("buildbox-run").display()
+            ))
+            .args(mounts)
+            .arg(format!("--jobs={}", self.jobs))
+            .args(&self.flags)
+            .arg(store)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        wait_for("buildbox-casd", LIMIT, || {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "buildbox-casd has ended"
+            );
+            let connected = TcpStream::connect(("127.0.0.1", port));
+            connected.map(drop).map_err(|error| error.to_string())
+        });
+        child
+    }
 }
 
 impl Drop for Server {

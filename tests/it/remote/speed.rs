@@ -22,7 +22,7 @@ fn packages_wait_for_nothing_but_their_dependencies() {
     let packages = scaled(PACKAGES);
     // A tenth of the packages has a third of the layers.
     let layers = if is_soak() { LAYERS } else { LAYERS / 3 };
-    let Some(server) = Server::with_jobs(16) else {
+    let Some(server) = Server::in_memory(16) else {
         return;
     };
     let (world, width) = (World::for_everybody(), packages / layers);
