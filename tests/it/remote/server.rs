@@ -94,7 +94,12 @@ impl Server {
 
     /// Compiles on the server's machines.
     pub(super) fn agent(&self, world: &World) -> Agent {
-        self.agent_at(world, &format!("grpc://127.0.0.1:{}", self.port))
+        self.agent_at(world, &self.url())
+    }
+
+    /// The URL for `--remote`.
+    pub(super) fn url(&self) -> String {
+        format!("grpc://127.0.0.1:{}", self.port)
     }
 
     /// The same with another URL of the server.
@@ -149,7 +154,7 @@ impl Launch {
             command.arg(limit);
             return command;
         }
-        let mount = r#"mkdir "$0"; mount -t tmpfs tmpfs "$0" && exec "$@""#;
+        let mount = r#"mkdir "$0"; mount -t tmpfs -o huge=within_size tmpfs "$0" && exec "$@""#;
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", mount]).arg(store);
         command.args(["prlimit", limit]);

@@ -1,12 +1,13 @@
 //! Packages that wait, on the real server: the order of the packages and the cost of the client. With `BOSH_AGENT_SOAK` in full size,
 //! otherwise a tenth of it.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::scale::scaled;
-use crate::support::{ReleaseBuilder, World, is_soak};
+use crate::support::{Agent, ReleaseBuilder, World, is_soak, require};
 
 use super::server::Server;
 
@@ -35,7 +36,17 @@ fn packages_wait_for_nothing_but_their_dependencies() {
         release = release.package(&name, &dependencies, &script);
     }
     let tarball = world.release("release.tgz", &release);
-    let agent = server.agent(&world).args(&["--remote-jobs", "16"]);
+    let program = program();
+    if !require(
+        program.is_file(),
+        "the portable binary; `make dist` builds it",
+    ) {
+        return;
+    }
+    let agent = Agent::through(&world.path("printed"), [program.as_os_str()]);
+    let agent = world.flags_with(agent, "auto").arg("--output-directory");
+    let agent = agent.arg(world.path("elsewhere"));
+    let agent = agent.args(&["--remote", &server.url(), "--remote-jobs", "16"]);
     let before = cpu_of_children();
     let start = Instant::now();
     agent.arg(&tarball).run().succeeds();
@@ -53,6 +64,15 @@ fn packages_wait_for_nothing_but_their_dependencies() {
     );
     if is_soak() {
         assert!(cpu < 5.0, "{cpu:.2} ms for each package");
+    }
+}
+
+/// The program that users run; in the ordinary tests, the one that belongs to the test.
+fn program() -> PathBuf {
+    if is_soak() {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/bosh-agent")
+    } else {
+        PathBuf::from(env!("CARGO_BIN_EXE_bosh-agent"))
     }
 }
 
