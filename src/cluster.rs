@@ -4,6 +4,7 @@
 //! ```text
 //! schedule  which package is next, and what a failure stops
 //!  ├─ plan       the packages (pure)
+//!  ├─ ramp       how many packages are compiled concurrently at the start of a run (pure)
 //!  ├─ tasks      builds a package, and before it the dependencies that the server has lost; downloads the results
 //!  ├─ attempt    one package: uploads, executions, its result
 //!  │   ├─ action     the messages and digests of a package's action (pure)
@@ -32,6 +33,7 @@ mod files;
 mod lookup;
 mod machine;
 mod plan;
+mod ramp;
 mod results;
 mod retry;
 mod schedule;

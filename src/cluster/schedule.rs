@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Built, Cluster};
 use super::error::RemoteFailure;
 use super::plan::Plan;
+use super::ramp::Ramp;
 use super::tasks::{Fetched, Shared, TaskStage};
 use crate::compile::{Id, Queue, Stopping};
 use crate::fs;
@@ -73,6 +74,7 @@ impl Plan {
         let (graph, shared, stages) = self.into_shared(cluster, (stopping.builds(), &all));
         let run = Run {
             queue: Queue::new(graph),
+            ramp: Ramp::new(),
             building: TaskSet::new("build"),
             fetching: TaskSet::new("fetch"),
             shared,
@@ -89,6 +91,7 @@ impl Plan {
 
 struct Run<'a> {
     queue: Queue,
+    ramp: Ramp,
     building: TaskSet<Id, Result<Built, RemoteFailure>>,
     fetching: TaskSet<Id, Result<Box<Fetched>, RemoteFailure>>,
     shared: Arc<Shared>,
@@ -111,7 +114,7 @@ impl Run<'_> {
         caller: &mut impl ClusterCaller,
     ) {
         loop {
-            self.start(caller);
+            let next_start = self.start(caller);
             self.stopping
                 .stop_unwanted_fetches(|id| caller.still_wants(id));
             if self.building.is_empty() && self.fetching.is_empty() {
@@ -127,6 +130,7 @@ impl Run<'_> {
                 () = async { tokio::time::sleep_until(limit.unwrap_or_else(Instant::now)).await }, if limit.is_some() => {
                     self.stop_waiting(caller);
                 }
+                () = tokio::time::sleep_until(next_start.unwrap_or_else(Instant::now)), if next_start.is_some() => {}
             }
         }
     }
@@ -157,11 +161,15 @@ impl Run<'_> {
         self.stopping.stop_builds();
     }
 
-    /// Starts packages whose dependencies are compiled.
-    fn start(&mut self, caller: &mut impl ClusterCaller) {
+    /// Starts packages whose dependencies are compiled. Returns the time at which more packages may start, if only the ramp prevents it.
+    fn start(&mut self, caller: &mut impl ClusterCaller) -> Option<Instant> {
         let stop = self.stopping.builds().clone();
         while self.building.len() < self.limits.jobs.get() && !stop.is_cancelled() {
-            let Some(id) = self.queue.next() else { return };
+            let next_start = self.ramp.next_start(self.building.len());
+            if next_start > Instant::now() {
+                return Some(next_start);
+            }
+            let id = self.queue.next()?;
             if self.shared.provide(id) {
                 self.queue.done(id);
                 caller.on_event(ClusterEvent::Provided(id));
@@ -177,6 +185,7 @@ impl Run<'_> {
                 built
             });
         }
+        None
     }
 
     fn entered(&mut self, entered: TaskStage, caller: &mut impl ClusterCaller) {
@@ -201,6 +210,7 @@ impl Run<'_> {
         built: Result<Built, RemoteFailure>,
         caller: &mut impl ClusterCaller,
     ) {
+        self.ramp.ended();
         self.stages.remove(&id);
         let is_reported = self.queued_too_long == Some(id);
         match built {
