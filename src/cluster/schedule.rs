@@ -74,7 +74,7 @@ impl Plan {
         let (graph, shared, stages) = self.into_shared(cluster, (stopping.builds(), &all));
         let run = Run {
             queue: Queue::new(graph),
-            ramp: Ramp::new(),
+            ramp: Ramp::new(limits.jobs),
             building: TaskSet::new("build"),
             fetching: TaskSet::new("fetch"),
             shared,
