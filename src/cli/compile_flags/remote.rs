@@ -76,7 +76,7 @@ pub(in crate::cli) struct RemoteFlags {
     pub remote_property: Vec<(String, String)>,
 
     /// Maximum number of packages to compile concurrently on other machines
-    #[arg(long, value_name = "N", default_value = "32", value_parser = jobs)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = jobs)]
     pub remote_jobs: NonZeroUsize,
 
     /// Let the server stop a package that takes longer than this [default: the server's own limit]
