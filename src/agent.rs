@@ -107,6 +107,8 @@ struct AgentState {
     blobs: watch::Sender<Arc<Blobs>>,
     tasks: Tasks,
     recent: RecentRequests,
+    /// The latest requests that start tasks. Short requests, which are many, do not displace them.
+    recent_tasks: RecentRequests,
     compiler: PackageCompiler,
     /// Locked while an action changes the settings or the applied spec (the state that the Director
     /// wants this machine to have).
@@ -156,6 +158,7 @@ impl Agent {
                 blobs: watch::Sender::new(Arc::new(blobs)),
                 tasks,
                 recent: RecentRequests::default(),
+                recent_tasks: RecentRequests::default(),
                 compiler: PackageCompiler::new(options.compiler),
                 changing: tokio::sync::Mutex::new(()),
                 changing_system: tokio::sync::Mutex::new(()),

@@ -33,10 +33,16 @@ impl Agent {
         once: bool,
     ) -> Result<Answer, InvalidRequest> {
         let request = Request::parse(bytes)?;
-        if once && !self.state.recent.is_new(&request.reply_to) {
+        let action = Method::parse(&request.method)
+            .map(|method| (method, method.action_for(request.protocol)));
+        let recent = match action {
+            Some((_, Action::Task { .. })) => &self.state.recent_tasks,
+            _ => &self.state.recent,
+        };
+        if once && !recent.is_new(&request.reply_to) {
             return Err(InvalidRequest::Duplicate);
         }
-        let reply = self.reply(&request, bytes).await;
+        let reply = self.reply(&request, action, bytes).await;
         Ok(Answer {
             body: reply.to_bytes(limit),
             method: request.method,
@@ -44,12 +50,17 @@ impl Agent {
         })
     }
 
-    async fn reply(&self, request: &Request, bytes: &[u8]) -> Reply {
-        let Some(method) = Method::parse(&request.method) else {
+    async fn reply(
+        &self,
+        request: &Request,
+        action: Option<(Method, Action)>,
+        bytes: &[u8],
+    ) -> Reply {
+        let Some((method, action)) = action else {
             tracing::info!(method = shown(&request.method), "request");
             return Reply::Exception(unknown(&request.method).into());
         };
-        let result = match method.action_for(request.protocol) {
+        let result = match action {
             Action::Immediate(run) => {
                 log_request(method);
                 run(self, &request.arguments)

@@ -480,6 +480,25 @@ async fn duplicate_request_is_refused_if_asked_to() {
 }
 
 #[tokio::test]
+async fn request_that_starts_a_task_is_remembered_among_many_others() {
+    let scratch = tempfile::tempdir().unwrap();
+    let agent = agent(scratch.path());
+    let request = |method: &str, reply_to: &str| {
+        let request =
+            json!({"method": method, "protocol": 3, "arguments": [{}], "reply_to": reply_to});
+        request.to_string().into_bytes()
+    };
+    let start = request("compile_package", "a");
+    agent.handle(&start, None, true).await.unwrap();
+    for number in 0..20_000 {
+        let ping = request("ping", &number.to_string());
+        agent.handle(&ping, None, true).await.unwrap();
+    }
+    let copy = agent.handle(&start, None, true).await.unwrap_err();
+    assert_eq!(copy, InvalidRequest::Duplicate);
+}
+
+#[tokio::test]
 async fn invalid_settings_are_refused_and_not_saved() {
     let scratch = tempfile::tempdir().unwrap();
     let agent = agent(scratch.path());
