@@ -2,7 +2,7 @@
 //! blocks, and joins the results. The output does not depend on the number of threads.
 //!
 //! There is only one member because Ruby's `Zlib::GzipReader` silently stops after the first one. The header has no name and no time; XFL
-//! is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip`.
+//! is 0 and the operating system is 255 ("unknown"), as in the output of Go's `compress/gzip` at its default level.
 
 mod blocks;
 mod deflate;
@@ -32,7 +32,7 @@ pub struct GzipWriter<W: Write> {
     out: W,
     level: u32,
     crc: Crc,
-    /// The length of the content so far, in bytes, modulo 2^32.
+    /// The length of all earlier blocks, in bytes, modulo 2^32.
     length: u32,
     /// The content of the current block so far.
     content: Vec<u8>,
@@ -87,12 +87,15 @@ impl<W: Write> GzipWriter<W> {
     /// # Errors
     /// If writing fails.
     pub fn finish(mut self) -> io::Result<W> {
-        // This thread compresses the last block itself, because it has nothing else to do meanwhile.
         let last = self.next_block(true);
+        // Compress the last block in this thread, while the helpers compress the blocks before it.
+        let compressor = self.compressor.take();
+        let mut compressor = compressor.unwrap_or_else(|| Compressor::new(self.level));
+        let last = compressor.compress(&last)?;
         while let Some(block) = self.pending.pop_front() {
             self.write(&block)?;
         }
-        self.compress_and_write(&last)?;
+        self.out.write_all(last)?;
         self.out.write_all(&self.crc.finalize().to_le_bytes())?;
         self.out.write_all(&self.length.to_le_bytes())?;
         Ok(self.out)
