@@ -31,8 +31,9 @@ pub use stand_aside::{Question, Serves, find_go_agent, serves};
 /// The time between SIGTERM and SIGKILL when a script is stopped, because the daemon stops or its task was canceled.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a stopping daemon waits for the end of its tasks. If they end in time, it removes the work directory; if not, the next start
-/// removes it. Then it closes its connections. Removing and closing have their own time limits. systemd kills a service after ninety seconds.
+/// How long a stopping daemon waits for the end of its tasks. Then it removes the work directory, or leaves this to the next start if tasks
+/// are still running, and closes its connections. Both have time limits of their own. In total, the daemon must stop within ninety seconds,
+/// because systemd then kills it.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of a daemon.
@@ -48,7 +49,7 @@ pub struct DaemonOptions {
     pub environment: Environment,
     /// The fork server, a helper process that starts scripts.
     pub fork_server: ForkServer,
-    /// The name of this process in the lock file of the shared package directories. An agent that finds them in use reports it.
+    /// The name of this process in the lock file of the shared package directories. Another agent that finds the lock held reports this name.
     pub who: String,
     /// How packages are isolated from each other and from the host.
     pub isolation: Isolation,
@@ -61,7 +62,7 @@ pub struct DaemonOptions {
 /// Why a daemon ended without being stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// A file system over a directory of the machine does not respond.
+    /// The directories of the machine cannot be used; for example, a file system over one of them does not respond.
     #[error("Checking the directories of the machine")]
     Directories(#[from] SandboxError),
     /// The configuration cannot be read.
@@ -90,8 +91,8 @@ pub enum DaemonError {
         /// The lock file.
         path: PathBuf,
     },
-    /// A task panicked.
-    #[error("Preparing the machine")]
+    /// A task of the start panicked.
+    #[error("Starting the agent")]
     Task(#[from] runtime::TaskFailed),
     /// The blobstore's settings cannot be used.
     #[error("Getting blobstore")]
@@ -250,8 +251,8 @@ fn secrets(path: &Path, config: &AgentConfig) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files with settings on disks that another program has mounted, and images of disks. Devices are not included: hiding a device would
-/// hide the directory of all devices.
+/// The files with settings on disks that another program has mounted, and images of disks. Devices are not included: to hide one with
+/// Landlock, the rules would have to list all other entries of `/dev`, and scripts could not use later ones.
 fn secrets_on_disks(source: &DiskSource) -> Vec<PathBuf> {
     let disks = source.disks.iter().filter_map(|disk| {
         let found = fs::metadata(disk).ok()?;

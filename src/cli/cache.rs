@@ -48,9 +48,12 @@ enum CacheAction {
         #[arg(long)]
         json: bool,
     },
-    /// Verify all files, and move damaged ones to the directory `damaged` of the cache
+    /// Verify all files, and move damaged ones to the directory `v1/damaged` of the cache
     Verify,
-    /// Remove files that no package uses; with --max-size, also the least recently used packages
+    /// Remove unused files; with --max-size, also the least recently used packages
+    ///
+    /// A file that no package uses is removed if it is older than ten minutes: another run may be about to use a newer one.
+    /// Without --max-size, damaged files and the recorded digests of sources stay for 30 days.
     Prune {
         /// Maximum size of the cache; `0` removes all packages
         #[arg(long, value_name = "SIZE", value_parser = values::size)]

@@ -25,10 +25,10 @@ pub(super) use limits::LimitFlags;
 pub(super) use output::{AnnotationsFor, OutputFlags};
 pub(super) use results::{PackingFlags, ResultFlags};
 
-/// Compiles BOSH releases for one stemcell.
+/// Compiles BOSH releases.
 ///
-/// Each release becomes one file, its result: RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled by its
-/// packaging script. Each script runs in a sandbox: an environment with the directories of the script's package and of the
+/// For each stemcell, a release becomes one file, the result: RELEASE-VERSION-OS-STEMCELLVERSION.tgz. Each package is compiled
+/// by its packaging script. Each script runs in a sandbox: an environment with the directories of the script's package and of the
 /// package's dependencies. docs/compile.md explains the flags.
 #[derive(Debug, Args)]
 pub(super) struct Compile {

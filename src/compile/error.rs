@@ -196,8 +196,8 @@ pub enum CompileError {
     },
     /// The script failed because its dependencies are mounts. Used internally to start a run with copies; callers do not get it.
     #[error(
-        "the packaging script of `{package}` failed to hard-link or move files of a dependency, or to remove its directory, because the \
-         directories of dependencies are mounts"
+        "the packaging script of `{package}` tried to hard-link or move files of a dependency, or to remove its directory, but this \
+         directory is a mount"
     )]
     AcrossMounts {
         /// The package.

@@ -358,7 +358,7 @@ pub enum InputProblemKind {
     SelectionOfCompiled,
     /// A disk has less free space than the run certainly needs.
     #[error(
-        "not enough space: at least {} {purpose}, {} free",
+        "not enough space: at least {} is needed {purpose}, and {} is free",
         Bytes(*needed),
         Bytes(*free)
     )]

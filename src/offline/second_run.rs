@@ -76,8 +76,8 @@ pub(super) fn with_copies(package: &Name, shown: &[PrintedLine], log: &Path) -> 
         );
     }
     let mut text = format!(
-        "Warning: the packaging script of {package} failed to hard-link or move files of a dependency, or to remove its directory, \
-         because the directories of dependencies are mounts:\n"
+        "Warning: the packaging script of {package} tried to hard-link or move files of a dependency, or to remove its directory, \
+         but this directory is a mount:\n"
     );
     for line in shown {
         let _ = writeln!(text, "  line {}: {}", line.number, line.text);

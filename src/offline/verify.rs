@@ -112,10 +112,8 @@ pub enum VerifyError {
     /// The contents of an entry are not what was written.
     #[error("the contents of `{0}` have changed")]
     Content(String),
-    /// The copy of a file does not have the file's digest.
-    #[error(
-        "it does not have the expected SHA-256, because another program changed this file or the one that was copied"
-    )]
+    /// A file does not have the digest of what was written or copied.
+    #[error("its SHA-256 is wrong: another program changed it or, if it is a copy, the original")]
     Copy,
 }
 

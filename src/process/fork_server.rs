@@ -1,11 +1,10 @@
-//! The agent's side of the fork server, a small process that forks the parent of each script.
-//! `sandbox::server` is the other side.
+//! The agent's side of the fork server, a small process that forks children: the parent of each
+//! script, and processes that look up or copy files. `sandbox::server` is the other side.
 //!
-//! The agent starts the server at the first script of a run, by running this program again with
+//! The agent starts the server when it needs the first child, by running this program again with
 //! [`ARGUMENT`] and the limit of open files for scripts, and without an environment. To start a
-//! script, the agent sends three descriptors over a socket; the server forks, and the new process
-//! becomes the script's parent. Forking a small process takes less than half the time of running
-//! this program again.
+//! child, the agent sends three descriptors over a socket, and the server forks. Forking a small
+//! process takes less than half the time of running this program again.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -37,7 +36,7 @@ pub(crate) const ARGUMENT: &str = "__sandbox-server";
 /// How long the agent waits for the server's end if the server still has children.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// The size limit of a script's orders and environment, in bytes.
+/// The size limit of a child's environment and orders, in bytes.
 const ORDERS_LIMIT: usize = 16 << 20;
 
 /// A request for a child.
@@ -46,7 +45,7 @@ const FORK: u8 = b'f';
 /// A request to kill a child.
 const KILL: u8 = b'k';
 
-/// The number of descriptors that a script's parent receives: the socket to the agent, standard
+/// The number of descriptors that a child receives: the socket to the agent, standard
 /// output and standard error.
 pub(crate) const DESCRIPTORS: usize = 3;
 
@@ -105,7 +104,7 @@ impl ForkServer {
             return Ok(number);
         }
         if running.take().is_some() {
-            tracing::warn!("the sandbox server was killed; restarting it");
+            tracing::warn!("the process sandbox-server has ended unexpectedly; restarting it");
         }
         let server = Server::start(&self.0.program)?;
         server.ask_to_fork(number, descriptors)?;
@@ -264,8 +263,8 @@ pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<Request>> {
     }
 }
 
-/// Encodes what a script's parent reads first: the script's environment and the parent's orders,
-/// preceded by their total length.
+/// Encodes what a child reads first: its environment and its orders, preceded by their total
+/// length.
 #[must_use]
 pub(super) fn encode_orders(environment: &Environment, orders: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; size_of::<u32>()];

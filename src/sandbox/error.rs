@@ -199,10 +199,8 @@ impl SandboxError {
                 let first = to_get_namespaces(source.is_some());
                 Some(format!("{first}, or {}", self.without_namespaces()))
             }
-            Self::NoReport { .. } | Self::NoAnswer { .. } | Self::NoServer => Some(
-                "if the machine ran out of memory, the kernel killed these processes: run `dmesg` to check. Otherwise, another program killed them"
-                    .to_owned(),
-            ),
+            Self::NoReport { .. } | Self::NoAnswer { .. } => Some(to_find_killer("it")),
+            Self::NoServer => Some(to_find_killer("them")),
             Self::Scratch { .. } => Some(
                 "pass a --scratch-dir in which this user can write to all files, or omit the flag".to_owned(),
             ),
@@ -235,8 +233,8 @@ impl SandboxError {
                 "compile without --network=none: scripts then have access to the network"
             }
             _ => {
-                "compile without --protect-host. Then `landlock` still protects other packages and dependencies, but not the files in \
-                 /etc and /usr; `none` protects nothing"
+                "compile without --protect-host: the tier `landlock` still protects other packages and dependencies, but not the files in \
+                 /etc and /usr; the tier `none` protects nothing"
             }
         }
     }
@@ -252,6 +250,13 @@ fn to_uncover(directory: &Path, marker: &Path) -> String {
         "unmount `{}`. If you mounted it yourself after that run, leave it mounted, and remove the file `{}` instead: it is only a record of the killed run",
         directory.display(),
         marker.display()
+    )
+}
+
+/// The hint if processes were killed. `them` is the pronoun for the processes.
+fn to_find_killer(them: &str) -> String {
+    format!(
+        "run `dmesg` to check whether the kernel killed {them} because the machine ran out of memory. Otherwise, another program killed {them}"
     )
 }
 

@@ -14,8 +14,8 @@ in_tiers!(script_that_continues_after_a_failed_link_runs_again: NAMESPACE USERNS
 in_tiers!(daemon_compiles_again_with_copies_of_dependencies: NAMESPACE USERNS_OF_ROOT USERNS_OF_A_USER);
 in_tiers!(failure_of_the_second_run_is_reported_once: NAMESPACE USERNS_OF_A_USER);
 
-const WARNING: &str = "Warning: the packaging script of app failed to hard-link or move files of a dependency, or to remove its \
-                       directory, because the directories of dependencies are mounts:";
+const WARNING: &str = "Warning: the packaging script of app tried to hard-link or move files of a dependency, or to remove its \
+                       directory, but this directory is a mount:";
 
 fn release(script: &str) -> ReleaseBuilder {
     ReleaseBuilder::new("demo", "1.10")

@@ -21,8 +21,8 @@ pub(in crate::cli) struct DirectoryFlags {
 #[command(next_help_heading = "Directories")]
 pub(in crate::cli) struct WorkFlags {
     /// Create the work directory, which contains all temporary files, in this directory [default:
-    /// BASE/data, or the output directory if BASE/data is not writable or is on a tmpfs, an overlay or
-    /// FUSE]
+    /// BASE/data; the output directory if BASE/data is not writable, is mounted noexec, or is on a tmpfs,
+    /// an overlay or FUSE; /var/tmp if neither can be used]
     #[arg(long, value_name = "DIR")]
     pub work_dir: Option<PathBuf>,
 

@@ -16,7 +16,7 @@ pub(in crate::cli) struct OutputFlags {
     #[arg(long)]
     pub verbose: bool,
 
-    /// Print only warnings, errors and the plan of --dry-run
+    /// Print only warnings, errors, the plan of --dry-run and, to stdout, the paths of the results
     #[arg(long, conflicts_with = "verbose")]
     pub quiet: bool,
 

@@ -56,7 +56,7 @@ pub(in crate::cli) struct PackingFlags {
     /// newest time in its source. Installed files with a later time are packed with the source date, and
     /// scripts get it as SOURCE_DATE_EPOCH. If you set SOURCE_DATE_EPOCH
     /// yourself, in the environment of bosh-agent or with --env, packages are compiled as with this flag,
-    /// but its date is the source date of all packages
+    /// but the date in this variable is the source date of all packages
     #[arg(long)]
     pub reproducible: bool,
 

@@ -74,7 +74,7 @@ impl Excess {
     }
 }
 
-/// Cancels `end`, which ends the client, if the server sends too much that is no request. The library itself handles no
+/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. The library itself handles no
 /// commands while it has something to read.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
@@ -86,7 +86,7 @@ pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: Can
             tracing::warn!(
                 server = pool.current(),
                 bytes = excess.bytes,
-                "the message bus sends too much that is no request: closing the connection"
+                "the message bus sends too much data that is not part of requests: closing the connection"
             );
             end.cancel();
             return;

@@ -162,8 +162,8 @@ fn too_little_space_is_reported_before_scripts_run() {
         &tarball,
         &["--work-dir", work.to_str().unwrap()],
     )
-    .says("not enough space: at least 2.9 MiB to extract the tarballs, ")
-    .says(" MiB free\n")
+    .says("not enough space: at least 2.9 MiB is needed to extract the tarballs, and ")
+    .says(" MiB is free\n")
     .says("Hint: ")
     .says("choose a larger disk with --work-dir")
     .does_not_say("left behind");
@@ -173,7 +173,7 @@ fn too_little_space_is_reported_before_scripts_run() {
     let elsewhere = world.path("elsewhere");
     let more = ["--work-dir", elsewhere.to_str().unwrap()];
     on_small_disk(&world, &data, &tarball, &more)
-        .says("not enough space: at least 3.0 MiB to unpack the largest source")
+        .says("not enough space: at least 3.0 MiB is needed to unpack the largest source")
         .says("data:\n");
     assert!(!world.path("mark").exists());
 
