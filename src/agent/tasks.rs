@@ -22,7 +22,7 @@ use crate::config::Hidden;
 use crate::runtime::{self, Task};
 
 /// How long a result is kept after the last `get_task`. A Director that lost its connection polls
-/// again within minutes.
+/// again within minutes. This limit and the next two are applied when a task starts.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 
 /// The maximum number of results that are kept. The least recently polled result is removed first.
@@ -63,8 +63,8 @@ pub(crate) enum Cancellation {
 pub(crate) struct TaskOptions {
     /// The method's name in the protocol.
     pub method: String,
-    /// The request, which may contain secrets, if the agent starts the task again after a restart.
-    /// After a restart, a task without a request is reported as failed.
+    /// The request, which may contain secrets, if the agent can start the task again after a restart.
+    /// Otherwise `None`: after a restart, the task is reported as failed.
     pub request: Option<Hidden<Vec<u8>>>,
     /// Whether `cancel_task` can stop the task.
     pub cancellation: Cancellation,

@@ -30,8 +30,8 @@ const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stopped run continues to read the result of an execution that has ended.
 const EXAMINE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long after the time limit this program asks the server to stop an execution. The server's limit
-/// does not include the transfers of inputs and results.
+/// If an execution exceeds the time limit by this much, this program asks the server to stop it. The server
+/// enforces the limit itself, but its limit does not include the transfers of inputs and results.
 const LATE: Duration = Duration::from_secs(60);
 
 /// Compiles packages on the machines of a server.
@@ -113,9 +113,9 @@ impl Cluster {
         &self.uploads
     }
 
-    /// Compiles a package. `files` are those input files that are on this machine. `on_stage` receives the stages
-    /// of executions. `stop` stops uploads and executions; the result of an execution that has ended is still
-    /// read, for a limited time. `all` stops this reading, too.
+    /// Compiles a package. `files` are the input files that this machine has. `on_stage` receives the stages of
+    /// executions. `stop` cancels uploads and executions; the result of an execution that has ended is still
+    /// read, for at most [`EXAMINE_LIMIT`]. `all` cancels this reading, too.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
@@ -320,7 +320,8 @@ impl Cluster {
         }
     }
 
-    /// Reads the report of a result, and checks that its files are on the server and belong to the package.
+    /// Reads the report of a result, and checks that the result belongs to the package. If the result is cached, also
+    /// checks that its files are still on the server.
     pub(super) async fn files(
         &self,
         result: &ActionResult,

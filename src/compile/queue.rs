@@ -1,14 +1,15 @@
 //! Decides which package is compiled next: a plain data structure that starts no tasks and reads no clock.
 //!
-//! A package is ready when its dependencies are done. The ready package on the critical path starts first: its chain of dependents has
-//! the longest total expected duration. If several chains have the same duration, the package that was added first starts first.
+//! A package is ready when its dependencies are done. The ready package with the longest chain starts first (critical path first). A chain
+//! consists of the package itself, one of its dependents, a dependent of that dependent, and so on; its length is the total expected
+//! duration. If the chains of several packages are equally long, the package that was added first starts first.
 //!
 //! A package that an earlier run compiled is not compiled again. It is installed if a package that this run compiles depends on it. If its
 //! blob is in a shared cache, the blob is fetched first, while other packages run. If the fetch fails, this run compiles the package.
 //!
-//! If the dependents of a package share an empty build cache, such as Go's, one dependent runs first and fills it. If all ran at once, each
-//! would do the same work. With few jobs, the other dependents then also run one at a time: two of them may share code that the first
-//! dependent did not need, and both would compile this code.
+//! If the dependents of a package share an empty build cache, such as Go's, the caller can let one dependent run first and fill it
+//! ([`Queue::fill_first`]): if all ran at once, each would do the same work. The caller can also let the next dependents run one at a time
+//! ([`Queue::filling_one_at_a_time`]): two of them may share code that the first one did not need, and both would compile this code.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,7 +27,7 @@ impl Id {
     }
 }
 
-/// A resource that a package uses while it is compiled, such as a directory of a base directory that several scripts share.
+/// A resource that a package uses while it is compiled or installed, such as a directory in a base directory that scripts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The number of the resource, which the caller chooses.
@@ -56,7 +57,7 @@ pub enum Supply {
         /// Whether the caller needs the compiled blob.
         is_result: bool,
     },
-    /// The package failed before the queue was created. Its dependents are not compiled; they must have this supply, too.
+    /// The package failed before the queue was created. Dependents that this run would compile must have this supply, too.
     Lost,
 }
 
@@ -166,8 +167,8 @@ impl Queue {
         queue
     }
 
-    /// Chooses the next package to start and marks it as running. `None` if no package is ready, or if each ready package claims a resource
-    /// that is in use, or waits for a build cache to be filled.
+    /// Chooses the next package to start and marks it as running. Returns `None` if no package is ready, or if all ready packages wait for
+    /// resources or for build caches that are being filled.
     #[expect(
         clippy::should_implement_trait,
         reason = "unlike an iterator, it can return `Some` again after `None`"
@@ -220,7 +221,7 @@ impl Queue {
         node.supply = Supply::Here;
         node.expected = Duration::ZERO;
         node.dependencies.clear();
-        // The claims on contents are those of the dependencies.
+        // Claims on contents are for dependencies, which the package no longer needs.
         node.claims.retain(|claim| claim.holds == Holds::Exclusive);
         self.add_if_ready(id);
     }
@@ -260,8 +261,8 @@ impl Queue {
         self
     }
 
-    /// Records that the dependents of a package share an empty build cache. Only one dependent runs until it is done or
-    /// [`filled`](Self::filled) is called. If the dependent fails, the next dependent runs alone.
+    /// Records that the dependents of a package share an empty build cache. From now on, they run one at a time, until one is done or
+    /// [`filled`](Self::filled) is called; with [`filling_one_at_a_time`](Self::filling_one_at_a_time), only until `filled` is called.
     pub fn fill_first(&mut self, dependency: Id) {
         self.unfilled.insert(dependency, None);
     }
@@ -278,16 +279,15 @@ impl Queue {
         }
     }
 
-    /// The packages of which one dependent fills the build cache while the other dependents wait.
+    /// The packages whose build cache is being filled by one dependent, while the other dependents wait.
     #[must_use]
     pub fn filling(&self) -> Vec<Id> {
         let filling = self.unfilled.iter().filter(|(_, filler)| filler.is_some());
         filling.map(|(dependency, _)| *dependency).collect()
     }
 
-    /// Chooses the next package to prepare before its script can start, and marks it as running. Returns `None` in the same cases as
-    /// [`next`](Self::next). Also returns `None` if a dependent of a running package has a longer chain: that dependent may become ready
-    /// soon, and the script of the prepared package would start before it.
+    /// Like [`next`](Self::next), for a package that is prepared while all jobs are in use: its script can then start as soon as a job ends.
+    /// Also returns `None` if a dependent of a running package has a longer chain: it may become ready soon, and should start first.
     pub fn next_ahead(&mut self) -> Option<Id> {
         let (Reverse(chain), _) = self.ready.iter().find(|(_, id)| self.is_free(*id))?;
         let waiting = self
@@ -340,7 +340,7 @@ impl Queue {
         skipped
     }
 
-    /// The packages that are neither started, skipped nor being fetched, in the order of adding.
+    /// The packages that still wait, in the order of adding. Those that are being fetched do not count.
     #[must_use]
     pub fn not_started(&self) -> Vec<Id> {
         (0..self.nodes.len())

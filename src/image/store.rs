@@ -4,10 +4,10 @@
 //! DIR/v1-UID/DIGEST-OWNERS/root        the root file system
 //! DIR/v1-UID/DIGEST-OWNERS/about.json  the stemcell that the image claims to be
 //! DIR/v1-UID/DIGEST-OWNERS.lock        locked by the process that unpacks the image
-//! DIR/v1-UID/unpacking-…               an image that is being unpacked, leased
+//! DIR/v1-UID/unpacking-…               an image that is being unpacked, or that a killed process has left
 //! ```
 //!
-//! An image gets its name by a rename, so it is complete. One that lacks `root` or `about.json` was damaged later, and is unpacked again.
+//! An image is renamed to DIGEST-OWNERS when it is complete. If it lacks `root` or `about.json`, it was damaged later, and is unpacked again.
 //! DIGEST is the SHA-256 of the file, or of the manifest of an OCI layout. OWNERS identifies the user IDs and group IDs that the process
 //! can give to files: a process with other IDs unpacks the image again. UID is the ID of the user outside of the process's user namespace.
 //! Directories that another user could have prepared are refused.
@@ -26,13 +26,13 @@ use super::unpack::Owners;
 use crate::fs::{self, Context as _, LeasedDirectory};
 use crate::release::{Algorithm, Digests};
 
-/// The beginning of the name of a user's directory for this version's images.
+/// The version of this layout. The name of each user's directory begins with it.
 const VERSION: &str = "v1";
 
 /// The prefix of images that are being unpacked.
 const PREFIX: &str = "unpacking-";
 
-/// The prefix of the name of a directory whose owner is examined.
+/// The prefix of the temporary directory that shows which owner new directories get.
 const PROBE: &str = ".bosh-agent-owner-";
 
 /// The root file system of an image.
@@ -51,7 +51,7 @@ pub struct Unpacked {
     pub root: PathBuf,
     /// Its SHA-256; `None` if the image is the directory of a root file system, whose files can change.
     pub digest: Option<String>,
-    /// The contents of `stemcell.MF`; `None` if the image is not a stemcell.
+    /// What `stemcell.MF` says about the stemcell; `None` if the image is not a stemcell.
     pub description: Option<Description>,
 }
 
@@ -211,7 +211,7 @@ impl ImageStore<'_> {
     }
 }
 
-/// The current user's directory for images below `directory`, which only this user can change.
+/// The directory in `directory` for the current user's images. Creates it if it is missing, and checks that only this user can change it.
 fn own_directory(directory: &Path) -> Result<PathBuf, ImageError> {
     fs::create_dir_all(directory)?;
     let own = directory.join(format!("{VERSION}-{}", outer_user()));
@@ -241,7 +241,7 @@ fn keeps_owners(directory: &Path) -> bool {
     found.uid() == nix::unistd::geteuid().as_raw()
 }
 
-/// Refuses a path that exists and is not a directory that only the current user can change.
+/// Checks that a path, if it exists, is a directory of the current user, and that no other user can write to it.
 fn check_own(path: &Path) -> Result<(), ImageError> {
     let own = nix::unistd::geteuid().as_raw();
     let metadata = fs::lookup(path)?;

@@ -42,17 +42,17 @@ use crate::fs;
 use crate::release::{Name, Slug};
 use crate::runtime::{self, TaskSet};
 
-/// The stemcell, progress display and cancellation that all releases of a run share.
+/// The stemcell for which releases are compiled, and the progress display, record and cancellation that they share.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     pub stemcell: &'a Slug,
-    /// The stemcell, if the run has several.
+    /// The same stemcell, but only if the run has several.
     pub one_of_several: Option<&'a Slug>,
     pub progress: &'a Progress,
     /// Collects the facts for the report.
     pub record: &'a CallRecord,
     pub cancel: &'a CancellationToken,
-    /// The package for which a shell is opened. Only this package and its dependencies are compiled.
+    /// The package of `--shell`, if given: only this package and its dependencies are compiled.
     pub only: Option<&'a Name>,
 }
 
@@ -109,10 +109,11 @@ async fn find<'a>(
     Ok((nodes, cached))
 }
 
-/// The compilation of all releases of a run.
+/// The compilation of all releases for one stemcell.
 struct Run<'a> {
     target: &'a Target<'a>,
-    /// Canceled by the user, when a disk is full, and after each failure other than that of a package. Only the user cancels `target.cancel`.
+    /// Stops compiling. Canceled by the user, and when a disk is full, a result cannot be written or a similar failure makes it pointless to
+    /// continue. Only the user cancels `target.cancel`.
     stop: CancellationToken,
     ledger: Ledger,
     cached: CachedPackages<'a>,
@@ -249,7 +250,7 @@ impl Run<'_> {
         if is_compiled_here {
             record.logs.remove();
             self.failed_logs(node).remove(package.name());
-            // With a single release, do not print its name, which adds no information.
+            // With a single release and stemcell, omit their names, which add no information.
             let stemcell = self.target.one_of_several;
             let mut releases = match self.ledger.release_count() {
                 0 | 1 if stemcell.is_none() => Vec::new(),
@@ -434,14 +435,14 @@ impl Run<'_> {
                 Ok(_) => {
                     let ms = start.elapsed().as_millis();
                     tracing::debug!(output = %output.display(), ms, "assembled and verified the release");
-                    // Releases share the blobs of common packages: take those that no other release still needs.
+                    // Remove only the blobs that no other release still needs.
                     let unused = blobs.into_iter().filter_map(Arc::into_inner);
                     let carried = source.carried.iter().filter_map(|it| it.blob.as_ref());
                     let carried = carried.map(|blob| blob.file.clone());
                     let carried = carried.filter(|file| !shared.contains(file));
                     remove_all(unused.map(|it| it.blob.file).chain(carried));
                 }
-                // Stop compiling: the disk may be full, and then further results are lost.
+                // Stop compiling: if the disk is full, for example, no other result can be written either.
                 Err(_) => stop.cancel(),
             }
             done
@@ -487,7 +488,7 @@ impl Run<'_> {
     }
 }
 
-/// Removes unused files. A failure is only logged: it is reported when the whole work directory is removed.
+/// Removes unused files. A failure is only logged, because the removal of the work directory fails for the same reason and is reported.
 fn remove_all(files: impl Iterator<Item = PathBuf>) {
     for file in files {
         if let Err(error) = fs::remove_file_if_there(&file) {

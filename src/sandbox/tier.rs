@@ -49,8 +49,8 @@ impl Isolation {
 
     /// Checks the data directory, if the tier may use the base directory itself: the script of a killed run may have replaced the data
     /// directory with a link or mounted a file system over it. Must precede changes in the data directory, such as a new work directory.
-    /// Unmounts file systems that this script has mounted and that do not respond. Returns the other mounts that do not respond, over
-    /// directories that only a shared tree needs.
+    /// Unmounts file systems that this script has mounted and that do not respond. With `auto`, returns the other mounts that do not
+    /// respond, because only a shared tree needs their directories.
     ///
     /// # Errors
     /// [`SandboxError::LeftLink`], [`SandboxError::LeftMount`], [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
@@ -73,8 +73,8 @@ impl Isolation {
     }
 }
 
-/// Checks that the file systems that are mounted over the directories of packages, and over `directories`, respond. Unmounts those over
-/// directories of packages that the script of a killed run has left and that do not respond. Must precede the use of these directories.
+/// Checks that all file systems respond that are mounted over `directories` and over the directories of packages. If one over a directory
+/// of packages does not respond, and the script of a killed run has mounted it, unmounts it. Must precede the use of these directories.
 ///
 /// # Errors
 /// [`SandboxError::SilentMount`] and [`SandboxError::Stopped`].
@@ -104,7 +104,8 @@ pub(crate) struct TierOptions {
     pub(crate) is_parallel: bool,
     /// Who shares the scratch directories of packages.
     pub(crate) scratch: Sharing,
-    /// Absolute paths of files and directories that scripts cannot read if the tier isolates packages.
+    /// Absolute paths of files and directories with secrets. If the tier isolates packages, scripts cannot read them; with `landlock`, this
+    /// does not apply to those in directories that all scripts use.
     pub(crate) secrets: Vec<PathBuf>,
     pub(crate) vcap: Vcap,
     /// The root file system of scripts, if it is not the host's; an error in tiers without support.
@@ -142,8 +143,8 @@ impl Tier {
     /// ends the self-tests and the wait for file systems.
     ///
     /// # Errors
-    /// The requested tier does not work on this machine, a file system over an entry of the base directory does not respond, or the scratch
-    /// directories cannot be used.
+    /// The requested tier, or an option that needs namespaces, does not work on this machine; a file system over an entry of the base
+    /// directory does not respond; the disk is full; the scratch directories cannot be used; or `cancel` was canceled.
     pub(crate) async fn choose(
         options: &TierOptions,
         work: &Path,
@@ -193,7 +194,8 @@ impl Tier {
     /// Creates the sandbox. In a shared tree, waits for processes of a killed run, until `cancel` is canceled.
     ///
     /// # Errors
-    /// Another process compiles in the base directory, or its directories cannot be created.
+    /// Another process compiles in the base directory, its directories cannot be created, a file system over them does not respond, or
+    /// `cancel` was canceled.
     pub(crate) async fn open(
         self,
         options: &TierOptions,
@@ -321,7 +323,8 @@ async fn has_landlock(
     }
 }
 
-/// Opens the scratch directories of packages. Scripts cannot be denied access to them if they are in a directory that every script uses.
+/// Opens the scratch directories of packages. Scripts cannot be denied access to them if a directory that scripts use is in the directory
+/// of `--scratch-dir`.
 fn open_scratch(options: &TierOptions) -> Result<Scratch, SandboxError> {
     // Scripts use the directories that their variables name, such as a home directory or the cache of a compiler.
     let named = options

@@ -1,8 +1,8 @@
 //! The connection to a NATS server, over which a Director sends requests. Requests arrive on the
 //! subject `agent.ID`, and each request names the subject for its reply.
 //!
-//! The client connects in the background, and after every error it connects again, without a limit. For
-//! example, in the first seconds of a new VM, the Director's NATS server does not know the VM and
+//! The client connects in the background. After every error it connects again, however often this
+//! happens. For example, in the first seconds of a new VM, the Director's NATS server does not know the VM and
 //! responds with an authorization violation.
 
 mod events;
@@ -170,18 +170,19 @@ impl Nats {
     }
 
     /// Waits until the client ends although it was not stopped, and receives no requests any more.
-    /// This happens if a server sends too much that is no request, or a message at which the client library panics.
+    /// This happens if a server sends too much data that is not part of requests, or a message at which the client library panics.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Marks the connection as replaced by another one. It still serves, but its failures are logged at the
-    /// level `debug`.
+    /// Marks the connection as replaced by another one. Its requests are still answered, but its failures are
+    /// logged at the level `debug`.
     pub fn retire(&self) {
         self.pool.retire();
     }
 
-    /// Stops receiving requests, waits a few seconds for the replies to those that have arrived, and closes the connection.
+    /// Stops receiving requests, waits a few seconds for the replies to those that have arrived, and closes the connection. Requests that
+    /// are still running then are canceled; without a connection, all are canceled at once.
     pub async fn stop(self) {
         let Self {
             client,
@@ -195,7 +196,7 @@ impl Nats {
         } = self;
         stop.cancel();
         if ended.is_cancelled() {
-            // Running requests continue; their replies are lost.
+            // Running requests may still end, but their replies are lost.
             let _ = tokio::time::timeout(STOP_WITHIN, serving).await;
             return;
         }
