@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest time after which one more package may start.
-const STEP: Duration = Duration::from_millis(40);
+const STEP: Duration = Duration::from_millis(60);
 
 /// The longest time after which as many packages may run as the run has jobs.
 const LENGTH: Duration = Duration::from_secs(2);
