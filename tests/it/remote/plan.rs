@@ -11,7 +11,7 @@ fn plan_names_what_the_server_has_and_what_it_would_execute() {
     let tarball = world.release("release.tgz", &release());
     let ran = server.agent(&world).arg("--dry-run").arg(&tarball).run();
     ran.succeeds()
-        .says("Expected order with --remote-jobs 32:")
+        .says("Expected order with --remote-jobs 64:")
         .says("has no result of it")
         .says("its dependencies would be compiled");
     server.agent(&world).arg(&tarball).run().succeeds();
