@@ -444,6 +444,7 @@ fn sandbox() {
             source: missing(),
         }),
         SandboxError::Step(step()),
+        SandboxError::LookupStep(step()),
         SandboxError::NoUserNamespace(step()),
         SandboxError::Network { source: None },
         SandboxError::ProtectHost { source: None },

@@ -14,7 +14,7 @@ use super::stopping::SignalHandler;
 use super::this_process::{program, who};
 use super::{DONE, FAILED, invalid_level, on_threads, run_on_threads};
 use crate::config::{Environment, Vcap};
-use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, Question, Serves};
+use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, Serves, StartContext};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process::{self, ForkServer};
@@ -116,14 +116,14 @@ fn stand_aside(
         sandbox::leave_stop_signals_to_tasks();
         // Its process ends before this process becomes another program.
         let fork_server = ForkServer::default();
-        let question = Question {
+        let context = StartContext {
             config: &config,
             vcap: &vcap,
             environment: &own,
             fork_server: &fork_server,
             isolation: Isolation::Auto,
         };
-        let serves = daemon::serves(&question, &stop).await;
+        let serves = daemon::serves(&context, &stop).await;
         Ok((serves, stopping.signal().await))
     };
     sandbox::note_stop_signals(FAILED);

@@ -115,7 +115,7 @@ impl Cluster {
 
     /// Compiles a package. `files` are the input files that this machine has. `on_stage` receives the stages of
     /// executions. `stop` cancels uploads and executions; the result of an execution that has ended is still
-    /// read, for at most [`EXAMINE_LIMIT`]. `all` cancels this reading, too.
+    /// read, for at most twice [`EXAMINE_LIMIT`]. `all` cancels this reading, too.
     pub(super) async fn build(
         &self,
         inputs: &Inputs,
@@ -158,22 +158,22 @@ impl Cluster {
                     attempts += 1;
                     skip_cache_lookup = true;
                 }
-                verdict => return Ok(self.result(verdict, ended, stop).await?),
+                verdict => return Ok(self.result(verdict, ended, all).await?),
             }
         }
     }
 
-    /// Converts the end of a package's last execution into its result.
+    /// Converts the end of a package's last execution into its result. `all` cancels the download of the last line of output.
     async fn result(
         &self,
         verdict: Verdict,
         ended: Ended,
-        stop: &CancellationToken,
+        all: &CancellationToken,
     ) -> Result<Built, RemoteFailure> {
         match (verdict, ended) {
             (Verdict::Compiled, Ended::Executed(files, _)) => files.built(),
             (verdict, Ended::Executed(files, result)) => {
-                Err(self.failure(verdict, *files, &result, stop).await)
+                Err(self.failure(verdict, *files, &result, all).await)
             }
             (_, Ended::Bad { failure, .. }) => Err(failure),
             (Verdict::TimedOut, Ended::Refused(_)) => Err(RemoteFailure::TimedOut {
@@ -387,7 +387,7 @@ impl Cluster {
         verdict: Verdict,
         files: Files,
         result: &ActionResult,
-        stop: &CancellationToken,
+        all: &CancellationToken,
     ) -> RemoteFailure {
         let (worker, exit_code) = (files.machine.name, files.exit_code);
         if let Some(report) = files.report {
@@ -397,7 +397,7 @@ impl Cluster {
                 worker,
             };
         }
-        let output = self.last_line(result, stop).await;
+        let output = self.last_line(result, all).await;
         match verdict {
             Verdict::Arguments => RemoteFailure::Arguments { output },
             _ => RemoteFailure::NoReport {
@@ -409,13 +409,15 @@ impl Cluster {
     }
 
     /// The last line that a command printed to stderr.
-    async fn last_line(&self, result: &ActionResult, stop: &CancellationToken) -> String {
+    async fn last_line(&self, result: &ActionResult, all: &CancellationToken) -> String {
         let digest = result.stderr_digest.as_ref().and_then(Digest::parse);
         let text = match digest.filter(|_| result.stderr_raw.is_empty()) {
             None => result.stderr_raw.clone(),
             Some(digest) => {
-                let reading = self.read_small(&digest, LONGEST_OUTPUT, stop);
-                reading.await.ok().flatten().unwrap_or_default()
+                // The run may have been stopped, and then must end soon.
+                let reading = self.read_small(&digest, LONGEST_OUTPUT, all);
+                let read = tokio::time::timeout(EXAMINE_LIMIT, reading).await;
+                read.ok().and_then(Result::ok).flatten().unwrap_or_default()
             }
         };
         let text = String::from_utf8_lossy(&text);

@@ -33,7 +33,7 @@ pub enum Serves {
 
 /// The facts on which the decision depends.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct StartContext<'a> {
     /// The path of `agent.json`.
     pub config: &'a Path,
     /// The base directory.
@@ -81,20 +81,20 @@ pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
 /// # Errors
 /// The configuration or the settings cannot be read, or are invalid.
 pub async fn serves(
-    question: &Question<'_>,
+    context: &StartContext<'_>,
     stop: &CancellationToken,
 ) -> Result<Serves, DaemonError> {
-    let (vcap, fork_server) = (question.vcap, question.fork_server);
-    let checked = check_directories(vcap, fork_server, question.isolation, stop).await;
+    let (vcap, fork_server) = (context.vcap, context.fork_server);
+    let checked = check_directories(vcap, fork_server, context.isolation, stop).await;
     if stop.is_cancelled() {
         return Ok(Serves::Stopped);
     }
     checked?;
-    let config = read_config(question.config)?;
+    let config = read_config(context.config)?;
     if !config.compilation.stand_aside {
         return Ok(Serves::ThisAgent);
     }
-    let store = match SettingsStore::new(vcap, &config, question.environment) {
+    let store = match SettingsStore::new(vcap, &config, context.environment) {
         Err(error @ NoSource::Unsupported { .. }) => {
             let reason = error.to_string();
             return Ok(Serves::GoAgent { reason });
@@ -171,14 +171,14 @@ mod tests {
             let sources = json!({"Settings": {"Sources": sources}});
             let text = format!("{{\"Compilation\": {compilation}, \"Infrastructure\": {sources}}}");
             fs::write(&config, text.as_bytes()).unwrap();
-            let question = Question {
+            let context = StartContext {
                 config: &config,
                 vcap: &self.vcap,
                 environment: &Environment::default(),
                 fork_server: &self.scratch.path().join("none").into(),
                 isolation: Isolation::None,
             };
-            let serves = serves(&question, &CancellationToken::new()).await;
+            let serves = serves(&context, &CancellationToken::new()).await;
             assert!(!self.vcap.base().exists(), "it has changed files");
             serves
         }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::assemble::AssembleError;
-use super::claim::Unclaimable;
 use super::failure::{FailureCause, PackageFailure, UnfinishedRelease};
 use super::open_error::OpenError;
 use super::problem::Problem;
 use super::rebuild_differences::RebuildDifferences;
 use super::selection::UnknownName;
 use super::stemcell::UnknownStemcell;
+use super::store_check::StoreRefusal;
 use crate::cluster::RemoteFailure;
 use crate::compile::CompileError;
 use crate::diag::Bytes;
@@ -178,11 +178,11 @@ pub enum OfflineError {
     },
     /// This machine may not store its packages as results of actions.
     #[error("packages of this machine cannot be stored on `{server}`")]
-    Claim {
+    StoreRefused {
         /// The server.
         server: String,
         /// Why.
-        source: Unclaimable,
+        source: StoreRefusal,
     },
     /// A task of this program panicked.
     #[error(transparent)]

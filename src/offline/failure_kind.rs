@@ -66,7 +66,7 @@ impl FailureKind {
             | OfflineError::Place { .. }
             | OfflineError::NoDigest { .. }
             | OfflineError::Remote { .. }
-            | OfflineError::Claim { .. }
+            | OfflineError::StoreRefused { .. }
             | OfflineError::Task(_) => Some(Self::Machine),
         }
     }

@@ -66,7 +66,7 @@ impl LocalPackage {
             name: self.name,
             version: self.version,
             stemcell: Some(self.stemcell.clone()),
-            // `Claim` allows only a machine with this stemcell to store packages.
+            // `StoreCheck` allows only a machine with this stemcell to store packages.
             machine_stemcell: Some(self.stemcell),
             architecture: std::env::consts::ARCH.to_owned(),
             isolation: Some(self.isolation.to_owned()),

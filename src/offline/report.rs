@@ -447,7 +447,7 @@ pub(super) fn hints_of(error: &OfflineError, command: Command) -> Vec<String> {
             hints.extend(several_hint(error));
         }
         OfflineError::NotReproducible(_) => hints.push(DIFFERENT.to_owned()),
-        OfflineError::Claim { .. } => hints.push(ONLY_TAKE.to_owned()),
+        OfflineError::StoreRefused { .. } => hints.push(ONLY_TAKE.to_owned()),
         OfflineError::KeptInUse { .. } => hints.push("leave the other shell first".to_owned()),
         OfflineError::Spool { .. }
         | OfflineError::Files(_)

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::claim::Claim;
 use super::error::OfflineError;
 use super::options::RemoteOptions;
 use super::remote;
 use super::stemcell;
+use super::store_check::StoreCheck;
 use super::this_machine::ThisMachine;
 use crate::cluster::Cluster;
 use crate::diag::Chain;
@@ -26,7 +26,7 @@ pub(super) struct ServerCache {
 /// if the server cannot be used, which is reported as a warning.
 ///
 /// # Errors
-/// If packages of this machine are to be stored, but may not (see [`Claim`]).
+/// If packages of this machine are to be stored, but may not (see [`StoreCheck`]).
 pub(super) async fn open(
     here: ThisMachine<'_>,
     remote: &RemoteOptions,
@@ -49,7 +49,7 @@ pub(super) async fn open(
         let program = here.options.program.clone();
         let own_program = remote::hashed(program).await?;
         let machine = stemcell::detect(&here.options.vcap).ok();
-        let claim = Claim {
+        let facts = StoreCheck {
             stemcell: here.stemcell,
             machine: machine.as_ref(),
             program: cluster.program(),
@@ -63,8 +63,8 @@ pub(super) async fn open(
             shares_tree,
             is_updatable: capabilities.is_updatable,
         };
-        let checked = claim.check();
-        checked.map_err(|source| OfflineError::Claim {
+        let checked = facts.check();
+        checked.map_err(|source| OfflineError::StoreRefused {
             server: server.clone(),
             source,
         })?;

@@ -28,12 +28,12 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Connections {
     client: Client,
-    all: Mutex<Vec<(Arc<Connection>, Place)>>,
+    all: Mutex<Vec<(Arc<Connection>, StreamSlot)>>,
 }
 
-/// A place on a connection for one execution, until it is dropped.
+/// A slot on a connection for one execution, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<()>);
+pub(super) struct StreamSlot(Arc<()>);
 
 impl Connection {
     pub(super) fn new(client: &Client, timeouts: Timeouts) -> Self {
@@ -68,27 +68,27 @@ impl Connections {
         }
     }
 
-    /// Takes a place on a connection that has one, or on a new connection.
-    pub(super) fn take_place(&self) -> (Arc<Connection>, Place) {
+    /// Takes a slot on a connection that has a free one, or on a new connection.
+    pub(super) fn take_slot(&self) -> (Arc<Connection>, StreamSlot) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        // `users` also counts the place in the list, which no execution uses.
-        let found = all.iter().find(|(_, place)| place.users() <= SHARING);
-        if let Some((connection, place)) = found {
-            return (Arc::clone(connection), place.another());
+        // `users` also counts the slot in the list, which no execution uses.
+        let found = all.iter().find(|(_, slot)| slot.users() <= SHARING);
+        if let Some((connection, slot)) = found {
+            return (Arc::clone(connection), slot.another());
         }
         let connection = Arc::new(Connection {
             client: self.client.clone(),
             ping_after: Some(PING_AFTER),
             open: tokio::sync::Mutex::default(),
         });
-        let place = Place(Arc::default());
-        let taken = place.another();
-        all.push((Arc::clone(&connection), place));
+        let slot = StreamSlot(Arc::default());
+        let taken = slot.another();
+        all.push((Arc::clone(&connection), slot));
         (connection, taken)
     }
 }
 
-impl Place {
+impl StreamSlot {
     fn another(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
@@ -109,13 +109,13 @@ mod tests {
         let tls = tls::client(None, Profile::External);
         let client = Client::new(tls, &Environment::default());
         let connections = Connections::new(&client, Timeouts::default());
-        let mut taken: Vec<_> = (0..SHARING + 1).map(|_| connections.take_place()).collect();
+        let mut taken: Vec<_> = (0..SHARING + 1).map(|_| connections.take_slot()).collect();
         let is_first = |it: &Arc<Connection>| Arc::ptr_eq(it, &taken[0].0);
         assert_eq!(taken.iter().filter(|(it, _)| is_first(it)).count(), SHARING);
         assert_eq!(connections.all.lock().unwrap().len(), 2);
-        // A place that becomes free is used again.
-        let (first, place) = taken.swap_remove(0);
-        drop(place);
-        assert!(Arc::ptr_eq(&connections.take_place().0, &first));
+        // A slot that becomes free is used again.
+        let (first, slot) = taken.swap_remove(0);
+        drop(slot);
+        assert!(Arc::ptr_eq(&connections.take_slot().0, &first));
     }
 }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
-use super::connection::Place;
+use super::connection::StreamSlot;
 use super::digest::{Digest, SHA256};
 use super::error::CallError;
 use super::outcome::{Outcome, Stage, Update};
@@ -219,8 +219,8 @@ fn refusal(method: &'static str, status: &Status) -> Result<Update, CallError> {
 /// The open stream of an execution.
 struct Updates {
     stream: Streaming<longrunning::Operation>,
-    /// The place on the connection.
-    _place: Place,
+    /// The slot on the connection.
+    _slot: StreamSlot,
 }
 
 type Opened = Result<Updates, Status>;
@@ -235,25 +235,25 @@ impl Server {
             digest_function: SHA256,
             ..Default::default()
         };
-        let (channel, place) = self.execution_channel().await?;
+        let (channel, slot) = self.execution_channel().await?;
         let mut client = ExecutionClient::with_origin(channel, self.origin.clone());
         Ok(client.execute(request).await.map(|response| Updates {
             stream: response.into_inner(),
-            _place: place,
+            _slot: slot,
         }))
     }
 
     /// Continues to watch an execution.
     async fn wait_execution(&self, name: String) -> Result<Opened, CallError> {
         let request = api::WaitExecutionRequest { name };
-        let (channel, place) = self.execution_channel().await?;
+        let (channel, slot) = self.execution_channel().await?;
         let mut client = ExecutionClient::with_origin(channel, self.origin.clone());
         Ok(client
             .wait_execution(request)
             .await
             .map(|response| Updates {
                 stream: response.into_inner(),
-                _place: place,
+                _slot: slot,
             }))
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::OnceCell;
 use tonic::Code;
 
 use super::channel::Channel;
-use super::connection::{Connection, Connections, Place};
+use super::connection::{Connection, Connections, StreamSlot};
 use super::digest::SHA256;
 use super::error::CallError;
 use super::pauses::Pauses;
@@ -114,11 +114,11 @@ impl Server {
         connection.channel(&self.url, &self.headers).await
     }
 
-    /// A connection for an execution. The place on it must be kept until the stream of updates ends.
-    pub(super) async fn execution_channel(&self) -> Result<(Channel, Place), CallError> {
-        let (connection, place) = self.executing.take_place();
+    /// A connection for an execution. The slot on it must be kept until the stream of updates ends.
+    pub(super) async fn execution_channel(&self) -> Result<(Channel, StreamSlot), CallError> {
+        let (connection, slot) = self.executing.take_slot();
         let channel = connection.channel(&self.url, &self.headers).await?;
-        Ok((channel, place))
+        Ok((channel, slot))
     }
 
     /// The pauses before a call is retried.

@@ -102,6 +102,9 @@ pub enum SandboxError {
     /// The child process reported a step that failed.
     #[error("failed to create the sandbox of a packaging script")]
     Step(#[source] StepError),
+    /// The child process that examines files reported a step that failed.
+    #[error("failed to start the process that examines files")]
+    LookupStep(#[source] StepError),
     /// This process could not enter a user namespace.
     #[error("scripts cannot be isolated in a user namespace")]
     NoUserNamespace(#[source] StepError),
@@ -215,6 +218,7 @@ impl SandboxError {
             | Self::Task(_)
             | Self::Orders(_)
             | Self::Step(_)
+            | Self::LookupStep(_)
             | Self::NoUserNamespace(_)
             | Self::ProbeFailed(_)
             | Self::Stopped => None,

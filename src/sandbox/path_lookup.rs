@@ -267,6 +267,9 @@ impl Answer {
             {
                 return Err(LookupError::TimedOut(step));
             }
+            Err(SandboxError::Step(error)) => {
+                return Err(SandboxError::LookupStep(error).into());
+            }
             other => other?,
         };
         if !end.unkillable.is_empty() {

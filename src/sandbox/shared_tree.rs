@@ -134,13 +134,13 @@ impl SharedTree {
         responses: Responses<'_>,
     ) -> Result<Vec<SilentMount>, SandboxError> {
         let silent = silent::unmount_left(vcap, responses)?;
-        if silent::has(&silent, &vcap.packages()) {
-            // The notes of a killed run are in this directory and cannot be read.
-            return Ok(silent);
-        }
         let is_above_data = |it: &&SilentMount| vcap.data().starts_with(&it.directory);
         if let Some(silent) = silent.iter().find(is_above_data) {
             return Err(silent.clone().into());
+        }
+        if silent::has(&silent, &vcap.packages()) {
+            // The notes of a killed run are in this directory and cannot be read.
+            return Ok(silent);
         }
         lock::check_data(vcap, &vcap.packages().join(MARKER))?;
         Ok(silent)

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::agent::Running;
 use super::daemon::Daemon;
 use super::outcome::sha1_of;
+use super::shared::is_soak;
 use super::tiers::{NAMESPACE, Place, USERNS_OF_ROOT};
 use super::tools::{require_landlock, require_root, require_tools, run_tool};
 use super::ustar::{Member, archive};
@@ -267,7 +268,9 @@ impl Play {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(LIMIT, asking).await.unwrap()
+        // The trees of long tests have more levels.
+        let limit = if is_soak() { 5 * LIMIT } else { LIMIT };
+        tokio::time::timeout(limit, asking).await.unwrap()
     }
 
     pub(crate) async fn phase(&self, task: &str, phase: &str) {

@@ -20,7 +20,19 @@ fn isolation() -> String {
 /// The directories of one test. They are removed with the last clone.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
-    root: Arc<tempfile::TempDir>,
+    root: Arc<Root>,
+}
+
+/// A directory that is removed with `rm`, because the recursion of `TempDir` overflows the stack if a failed test leaves a deep tree.
+#[derive(Debug)]
+struct Root(tempfile::TempDir);
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.0.disable_cleanup(true);
+        let mut command = std::process::Command::new("rm");
+        let _ = command.arg("-rf").arg(self.0.path()).status();
+    }
 }
 
 impl World {
@@ -42,7 +54,7 @@ impl World {
         let directory = ["/opt", "/var/lib", "/srv"].map(Path::new);
         let directory = directory.into_iter().find(|directory| directory.is_dir());
         let world = Self::new_in(directory.expect("a directory outside /tmp"));
-        std::fs::set_permissions(world.root.path(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(world.root.0.path(), Permissions::from_mode(0o755)).unwrap();
         world
     }
 
@@ -84,12 +96,12 @@ impl World {
             .unwrap();
         std::fs::create_dir(root.path().join("printed")).unwrap();
         Self {
-            root: Arc::new(root),
+            root: Arc::new(Root(root)),
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.0.path().join(name)
     }
 
     /// The base directory. It does not exist before the first run.
@@ -178,7 +190,7 @@ impl World {
 
     /// All files of this world, to compare before and after.
     pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
-        snapshot(self.root.path())
+        snapshot(self.root.0.path())
     }
 }
 

@@ -64,7 +64,8 @@ pub(super) fn kinds_of_data(play: &Play) -> Vec<String> {
 }
 
 pub(super) fn wait_for_data(play: &Play, before: &[String]) {
-    wait_for("the removal", LIMIT, || {
+    let limit = if is_soak() { 5 * LIMIT } else { LIMIT };
+    wait_for("the removal", limit, || {
         let kinds = kinds_of_data(play);
         let is_same = kinds == before;
         is_same.then_some(()).ok_or_else(|| format!("{kinds:?}"))

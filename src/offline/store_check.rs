@@ -11,7 +11,7 @@ use crate::release::Slug;
 
 /// The facts of an action and those of this machine.
 #[derive(Debug)]
-pub(super) struct Claim<'a> {
+pub(super) struct StoreCheck<'a> {
     /// The stemcell of the run.
     pub stemcell: &'a Slug,
     /// The stemcell of this machine; `None` if it is not a stemcell.
@@ -34,7 +34,7 @@ pub(super) struct Claim<'a> {
 
 /// Why this machine may not store results.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unclaimable {
+pub enum StoreRefusal {
     /// This machine is not the stemcell.
     #[error("this machine is {}, not the stemcell {wanted} that the stored packages would name", found(machine.as_ref()))]
     Stemcell {
@@ -74,39 +74,39 @@ fn found(machine: Option<&Slug>) -> String {
     machine.map_or_else(|| "no stemcell".to_owned(), |it| format!("stemcell {it}"))
 }
 
-impl Claim<'_> {
+impl StoreCheck<'_> {
     /// Whether this machine may store its packages.
     ///
     /// # Errors
     /// If it may not.
-    pub(super) fn check(&self) -> Result<(), Unclaimable> {
+    pub(super) fn check(&self) -> Result<(), StoreRefusal> {
         if self.machine != Some(self.stemcell) {
-            return Err(Unclaimable::Stemcell {
+            return Err(StoreRefusal::Stemcell {
                 machine: self.machine.cloned(),
                 wanted: self.stemcell.clone(),
             });
         }
         if self.program != self.own_program {
-            return Err(Unclaimable::Program);
+            return Err(StoreRefusal::Program);
         }
         // Most machines of servers run actions as root.
         let wanted = self.user.unwrap_or(ScriptUser::Root);
         if wanted != self.own_user {
-            return Err(Unclaimable::User {
+            return Err(StoreRefusal::User {
                 own: name(self.own_user),
                 wanted: name(wanted),
             });
         }
         if self.isolation == "none" {
-            return Err(Unclaimable::NotIsolated);
+            return Err(StoreRefusal::NotIsolated);
         }
         if self.shares_tree {
             let tier = self.isolation.to_owned();
-            return Err(Unclaimable::Shared { tier });
+            return Err(StoreRefusal::Shared { tier });
         }
         match self.is_updatable {
             true => Ok(()),
-            false => Err(Unclaimable::ReadOnly),
+            false => Err(StoreRefusal::ReadOnly),
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         let [stemcell, other] =
             ["ubuntu-noble/1.1", "ubuntu-noble/1.2"].map(|it| Slug::parse(it).unwrap());
         let [program, old] = [b"new", b"old"].map(|it| Digest::of(it));
-        let claim = || Claim {
+        let check = || StoreCheck {
             stemcell: &stemcell,
             machine: Some(&stemcell),
             program: &program,
@@ -138,48 +138,48 @@ mod tests {
             shares_tree: false,
             is_updatable: true,
         };
-        assert_eq!(claim().check(), Ok(()));
+        assert_eq!(check().check(), Ok(()));
         let user = Some(ScriptUser::Ordinary);
         let own_user = ScriptUser::Ordinary;
-        let ordinary = Claim {
+        let ordinary = StoreCheck {
             user,
             own_user,
-            ..claim()
+            ..check()
         };
         assert_eq!(ordinary.check(), Ok(()));
         let wrong = [
-            Claim {
+            StoreCheck {
                 machine: None,
-                ..claim()
+                ..check()
             },
-            Claim {
+            StoreCheck {
                 machine: Some(&other),
-                ..claim()
+                ..check()
             },
-            Claim {
+            StoreCheck {
                 own_program: &old,
-                ..claim()
+                ..check()
             },
-            Claim {
+            StoreCheck {
                 own_user,
-                ..claim()
+                ..check()
             },
-            Claim { user, ..claim() },
-            Claim {
+            StoreCheck { user, ..check() },
+            StoreCheck {
                 isolation: "none",
-                ..claim()
+                ..check()
             },
-            Claim {
+            StoreCheck {
                 shares_tree: true,
-                ..claim()
+                ..check()
             },
-            Claim {
+            StoreCheck {
                 is_updatable: false,
-                ..claim()
+                ..check()
             },
         ];
-        for claim in wrong {
-            assert!(claim.check().is_err(), "{claim:?}");
+        for check in wrong {
+            assert!(check.check().is_err(), "{check:?}");
         }
     }
 }
