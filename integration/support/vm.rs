@@ -144,15 +144,21 @@ pub(crate) struct HostVm {
     is_at_var_vcap: bool,
     /// A library of the agent whose panics the agent survives.
     panicking: Option<&'static str>,
+    /// More of the agent's environment.
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl HostVm {
     /// Starts the agent, without settings.
     pub(crate) fn boot(machine: Machine) -> Self {
-        Self::boot_at(machine, false)
+        Self::boot_at(machine, false, &[])
     }
 
-    fn boot_at(machine: Machine, is_at_var_vcap: bool) -> Self {
+    fn boot_at(
+        machine: Machine,
+        is_at_var_vcap: bool,
+        variables: &[(&'static str, &'static str)],
+    ) -> Self {
         let root = tempfile::Builder::new()
             .prefix("bosh-agent-test-")
             .tempdir_in(directory_outside_tmp())
@@ -165,6 +171,7 @@ impl HostVm {
             agent: None,
             is_at_var_vcap,
             panicking: None,
+            variables: variables.to_vec(),
         };
         fs::create_dir_all(vm.base().join("bosh/log")).unwrap();
         let settings = vm.base().join(SETTINGS);
@@ -181,9 +188,19 @@ impl HostVm {
         vm
     }
 
+    /// The same with variables in the agent's environment.
+    pub(crate) fn create_with(
+        machine: Machine,
+        variables: &[(&'static str, &'static str)],
+    ) -> Self {
+        let vm = Self::boot_at(machine, false, variables);
+        vm.deliver_settings();
+        vm
+    }
+
     /// The same for releases whose scripts use /var/vcap: the agent finds the base directory there.
     pub(crate) fn create_at_var_vcap(machine: Machine) -> Self {
-        let vm = Self::boot_at(machine, true);
+        let vm = Self::boot_at(machine, true, &[]);
         vm.deliver_settings();
         vm
     }
@@ -226,6 +243,7 @@ impl HostVm {
                 "PATH",
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             )
+            .envs(self.variables.iter().copied())
             .current_dir(self.base().join("bosh"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -319,6 +337,7 @@ impl HostVm {
         let pid = self.pid();
         Usage {
             resident: memory(pid, "VmRSS:").unwrap(),
+            anonymous: memory(pid, "RssAnon:").unwrap(),
             peak: memory(pid, "VmHWM:").unwrap(),
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
             threads: fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(),
@@ -359,10 +378,11 @@ impl Drop for HostVm {
     }
 }
 
-/// Resources of an agent: bytes of memory now and at most, open files, threads, files and bytes on disk.
+/// Resources of an agent: bytes of memory now, without the pages of files, and at most, open files, threads, files and bytes on disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) resident: u64,
+    pub(crate) anonymous: u64,
     pub(crate) peak: u64,
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
@@ -375,8 +395,9 @@ impl fmt::Display for Usage {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         write!(
             formatter,
-            "{:.1} MiB resident, {:.1} at most, {} descriptors, {} threads, {} files with {:.1} MiB",
+            "{:.1} MiB resident, {:.1} of them anonymous, {:.1} at most, {} descriptors, {} threads, {} files with {:.1} MiB",
             mib(self.resident),
+            mib(self.anonymous),
             mib(self.peak),
             self.descriptors,
             self.threads,
