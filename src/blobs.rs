@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{AttemptError, BlobError, BlobsError, Failure, ProgramOutput, StoreProblem};
 pub use id::{BlobId, InvalidBlobId};
-pub use options::{BlobstoreSettings, NotText};
+pub use options::{BlobstoreSettings, NotString};
 pub use retry::Persistence;
 
 pub use crate::http::{Headers, Url as SignedUrl};

@@ -26,7 +26,7 @@ use crate::transport::TransportError;
 use crate::{fs, runtime, sandbox};
 use bus::BusConnection;
 pub(crate) use stand_aside::GO_AGENT;
-pub use stand_aside::{Serves, StartContext, find_go_agent, serves};
+pub use stand_aside::{ServingAgent, StartContext, choose_agent, find_go_agent};
 
 /// The time between SIGTERM and SIGKILL when a script is stopped, because the daemon stops or its task was canceled.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);

@@ -71,7 +71,7 @@ pub use running::RunningProcess;
 pub(crate) use running::running_below_this_process;
 pub use status::Status;
 pub(crate) use status::Usage;
-pub(crate) use supervise::{Child, SuperviseError, Supervised, supervise};
+pub(crate) use supervise::{ChildSpec, SuperviseError, Supervised, supervise};
 pub use tail::LastLines;
 pub(crate) use tail::{TAIL_LINES, printable};
 pub use terminal::Terminal;

@@ -217,7 +217,7 @@ fn compile() {
             package: app(),
             processes: vec![process::Unkillable {
                 process: 12,
-                name: "cp".to_owned(),
+                name: "sandbox-child".to_owned(),
                 state: "D".to_owned(),
                 waits_in: Some("nfs_wait".to_owned()),
                 frozen_by: None,
@@ -258,7 +258,11 @@ fn compile() {
             space: space(),
             source: Box::new(CompileError::Files {
                 package: app(),
-                source: file(),
+                source: fs::Error::new(
+                    "write",
+                    Path::new("/work/file"),
+                    io::Error::from_raw_os_error(28),
+                ),
             }),
         },
         &CompileError::Denied { package: app() },

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::options::NotText;
+use super::options::NotString;
 use crate::http::{self, InvalidUrl, StatusCode};
 use crate::process::{RunError, Status};
 use crate::release::DigestMismatch;
@@ -19,7 +19,7 @@ use crate::{fs, release};
 pub enum BlobsError {
     /// The option with CA certificates is not a string.
     #[error("the blobstore's CA certificates cannot be read")]
-    Authorities(#[source] NotText),
+    Authorities(#[source] NotString),
     /// The CA certificates are invalid.
     #[error("the blobstore's CA certificates cannot be used")]
     Tls(#[source] TlsError),
@@ -304,7 +304,7 @@ pub enum StoreProblem {
         /// The provider.
         provider: &'static str,
         /// The option and the problem.
-        source: NotText,
+        source: NotString,
     },
     /// The endpoint is not a URL.
     #[error("the endpoint of the dav blobstore cannot be used")]

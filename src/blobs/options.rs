@@ -1,4 +1,5 @@
-//! The settings of a blobstore. They are parsed as tolerantly as the Go agent parses them.
+//! The settings of a blobstore. The case of keys does not matter, as in the Go agent. In addition, numbers are accepted as strings, and
+//! strings as numbers.
 
 use std::fmt;
 
@@ -34,10 +35,10 @@ impl fmt::Debug for BlobstoreSettings {
 #[derive(Clone, Copy)]
 pub(super) struct StoreOptions<'a>(Option<&'a Map<String, Value>>);
 
-/// The error for an option that must be a string and is not.
+/// The error for an option that is neither a string nor a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the option `{0}` is not a text")]
-pub struct NotText(&'static str);
+#[error("the option `{0}` is not a string")]
+pub struct NotString(&'static str);
 
 impl<'a> StoreOptions<'a> {
     pub(super) fn none() -> Self {
@@ -53,17 +54,17 @@ impl<'a> StoreOptions<'a> {
         Self(self.get(name).and_then(Value::as_object))
     }
 
-    pub(super) fn text(self, name: &'static str) -> Result<Option<String>, NotText> {
+    pub(super) fn text(self, name: &'static str) -> Result<Option<String>, NotString> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             // A password of digits that was written without quotes in YAML.
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err(NotText(name)),
+            Some(_) => Err(NotString(name)),
         }
     }
 
-    /// A number, which may also be written as a string. Other values are ignored.
+    /// A whole number from 0 to 2³² − 1, which may also be written as a string. Other values are ignored.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         match self.get(name)? {
             Value::String(text) => text.trim().parse().ok(),
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(options.text("endpoint"), Ok(Some("x".to_owned())));
         assert_eq!(options.text("user"), Ok(None));
         assert_eq!(options.text("password"), Ok(Some("12".to_owned())));
-        assert_eq!(options.text("list"), Err(NotText("list")));
+        assert_eq!(options.text("list"), Err(NotString("list")));
         assert_eq!(options.section("tls").section("cert").text("ca"), Ok(None));
         assert_eq!(options.section("list").text("ca"), Ok(None));
     }

@@ -46,10 +46,10 @@ Usage:
   bosh-agent compile [FLAGS] TARBALL...   compile BOSH releases
   bosh-agent compile-package FLAGS        compile one package without a release
   bosh-agent inspect [FLAGS] FILE.tgz     show what a release holds and what is wrong with it
-  bosh-agent cache ls|verify|prune|path   list, verify or prune a cache of compiled packages
+  bosh-agent cache ls|verify|prune|path   list, verify or prune the cache of compiled packages, or print its path
   bosh-agent enter DIR                    open a shell in the sandbox of a package that
                                           `compile --keep-failed` has kept
-  bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a compilation VM
+  bosh-agent -P PLATFORM -C AGENT.JSON    run the agent of a VM, which serves a Director
                                           (-P ubuntu or dummy; -b BASE replaces /var/vcap)
   bosh-agent help COMMAND                 show the flags of a command
   bosh-agent man [COMMAND]                print a manual page

@@ -52,8 +52,9 @@ enum CacheAction {
     Verify,
     /// Remove unused files; with --max-size, also the least recently used packages
     ///
-    /// A file that no package uses is removed if it is older than ten minutes: another run may be about to use a newer one.
-    /// Without --max-size, damaged files and the recorded digests of sources stay for 30 days.
+    /// A file that no package uses is removed only if it is older than ten minutes, because another run may just have
+    /// stored it for a package. With --max-size, this includes damaged files; otherwise, they stay for 30 days. The
+    /// digest of a source is removed if no run has used it for 30 days.
     Prune {
         /// Maximum size of the cache; `0` removes all packages
         #[arg(long, value_name = "SIZE", value_parser = values::size)]

@@ -14,7 +14,7 @@ use super::stopping::SignalHandler;
 use super::this_process::{program, who};
 use super::{DONE, FAILED, invalid_level, on_threads, run_on_threads};
 use crate::config::{Environment, Vcap};
-use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, Serves, StartContext};
+use crate::daemon::{self, DaemonError, DaemonOptions, GO_AGENT, ServingAgent, StartContext};
 use crate::diag::Chain;
 use crate::machine::bootstrap::Platform;
 use crate::process::{self, ForkServer};
@@ -123,24 +123,24 @@ fn stand_aside(
             fork_server: &fork_server,
             isolation: Isolation::Auto,
         };
-        let serves = daemon::serves(&context, &stop).await;
-        Ok((serves, stopping.signal().await))
+        let chosen = daemon::choose_agent(&context, &stop).await;
+        Ok((chosen, stopping.signal().await))
     };
     sandbox::note_stop_signals(FAILED);
     let decided: io::Result<_> = run_on_threads(WORKERS, deciding, THREADS_END_WITHIN)?;
     // No task listens to signals now. Those after this line end this process.
     let late = sandbox::end_at_stop_signals(FAILED);
-    let (serves, signal) = decided.map_err(|error| cannot_start(&error))?;
-    match (serves, signal.or(late.and_then(StopSignal::of))) {
-        (Ok(Serves::ThisAgent), None) => Ok(()),
-        (Ok(Serves::GoAgent { reason }), None) => {
+    let (chosen, signal) = decided.map_err(|error| cannot_start(&error))?;
+    match (chosen, signal.or(late.and_then(StopSignal::of))) {
+        (Ok(ServingAgent::ThisAgent), None) => Ok(()),
+        (Ok(ServingAgent::GoAgent { reason }), None) => {
             let program = go_agent.display();
             tracing::info!(%program, reason, "becoming the Go agent");
             let error = become_go_agent(go_agent, environment);
             tracing::error!("Agent exited with error: failed to execute `{program}`: {error}");
             Err(FAILED)
         }
-        (serves, signal) => Err(exit_code(serves.map(drop), signal)),
+        (chosen, signal) => Err(exit_code(chosen.map(drop), signal)),
     }
 }
 

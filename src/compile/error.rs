@@ -196,8 +196,8 @@ pub enum CompileError {
     },
     /// The script failed because its dependencies are mounts. Used internally to start a run with copies; callers do not get it.
     #[error(
-        "the packaging script of `{package}` tried to hard-link or move files of a dependency, or to remove its directory, but this \
-         directory is a mount"
+        "the packaging script of `{package}` cannot hard-link, move or replace the files of its dependencies, because their directories are \
+         mounts"
     )]
     AcrossMounts {
         /// The package.

@@ -19,7 +19,7 @@ pub(crate) const GO_AGENT: &str = "bosh-agent-go";
 
 /// Which agent serves the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Serves {
+pub enum ServingAgent {
     /// This one.
     ThisAgent,
     /// The Go agent, for this reason.
@@ -46,8 +46,8 @@ pub struct StartContext<'a> {
     pub isolation: Isolation,
 }
 
-/// Finds the Go agent's program: next to this program, or in the base directory. Does not search the base directory if a file system is
-/// mounted over it or its parts, because this may not respond.
+/// Finds the Go agent's program: an executable file next to this program, or in `BASE/bosh/bin`. Skips `BASE/bosh/bin` if a file system is
+/// mounted over it or over a directory above it in `BASE`, because this file system may not respond.
 #[must_use]
 pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     let own = fs::metadata(this_program).ok();
@@ -76,39 +76,40 @@ pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     })
 }
 
-/// Reads the settings, waiting for them if necessary, and decides which agent serves the VM. Saves nothing.
+/// Decides which agent serves the VM. Reads the settings, waiting for them if necessary, unless the configuration decides. Saves nothing.
 ///
 /// # Errors
-/// The configuration or the settings cannot be read, or are invalid.
-pub async fn serves(
+/// The directories cannot be used. The configuration or the settings cannot be read, or are invalid. The configuration names no source of
+/// settings.
+pub async fn choose_agent(
     context: &StartContext<'_>,
     stop: &CancellationToken,
-) -> Result<Serves, DaemonError> {
+) -> Result<ServingAgent, DaemonError> {
     let (vcap, fork_server) = (context.vcap, context.fork_server);
     let checked = check_directories(vcap, fork_server, context.isolation, stop).await;
     if stop.is_cancelled() {
-        return Ok(Serves::Stopped);
+        return Ok(ServingAgent::Stopped);
     }
     checked?;
     let config = read_config(context.config)?;
     if !config.compilation.stand_aside {
-        return Ok(Serves::ThisAgent);
+        return Ok(ServingAgent::ThisAgent);
     }
     let store = match SettingsStore::new(vcap, &config, context.environment) {
         Err(error @ NoSource::Unsupported { .. }) => {
             let reason = error.to_string();
-            return Ok(Serves::GoAgent { reason });
+            return Ok(ServingAgent::GoAgent { reason });
         }
         store => store?,
     };
     match store.find(stop).await {
-        Err(LoadError::Stopped) => Ok(Serves::Stopped),
-        Err(error @ LoadError::Unsupported(_)) => Ok(Serves::GoAgent {
+        Err(LoadError::Stopped) => Ok(ServingAgent::Stopped),
+        Err(error @ LoadError::Unsupported(_)) => Ok(ServingAgent::GoAgent {
             reason: error.to_string(),
         }),
         Err(error) => Err(error.into()),
-        Ok((settings, _)) if settings.is_for_compilation() => Ok(Serves::ThisAgent),
-        Ok(_) => Ok(Serves::GoAgent {
+        Ok((settings, _)) if settings.is_for_compilation() => Ok(ServingAgent::ThisAgent),
+        Ok(_) => Ok(ServingAgent::GoAgent {
             reason: "the settings are not those of a compilation VM: no group in `env.bosh.groups` is `compilation-` followed by a UUID"
                 .to_owned(),
         }),
@@ -162,11 +163,11 @@ mod tests {
     }
 
     impl Machine {
-        async fn serves(
+        async fn choose_agent(
             &self,
             compilation: &str,
             sources: serde_json::Value,
-        ) -> Result<Serves, DaemonError> {
+        ) -> Result<ServingAgent, DaemonError> {
             let config = self.scratch.path().join("agent.json");
             let sources = json!({"Settings": {"Sources": sources}});
             let text = format!("{{\"Compilation\": {compilation}, \"Infrastructure\": {sources}}}");
@@ -178,28 +179,28 @@ mod tests {
                 fork_server: &self.scratch.path().join("none").into(),
                 isolation: Isolation::None,
             };
-            let serves = serves(&context, &CancellationToken::new()).await;
+            let chosen = choose_agent(&context, &CancellationToken::new()).await;
             assert!(!self.vcap.base().exists(), "it has changed files");
-            serves
+            chosen
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn go_agent_serves_if_only_its_source_is_left() {
+    async fn go_agent_serves_if_only_it_can_read_the_remaining_source() {
         let machine = machine();
         let missing = machine.scratch.path().join("none");
         let sources =
             json!([{"Type": "VsphereGuestInfo"}, {"Type": "File", "SettingsPath": missing}]);
-        let serves = machine.serves("{}", sources).await.unwrap();
-        let Serves::GoAgent { reason } = serves else {
-            panic!("{serves:?}")
+        let chosen = machine.choose_agent("{}", sources).await.unwrap();
+        let ServingAgent::GoAgent { reason } = chosen else {
+            panic!("{chosen:?}")
         };
         let facts = ["`VsphereGuestInfo`", "none` does not exist"];
         assert!(facts.iter().all(|it| reason.contains(it)), "{reason}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn only_groups_of_compilation_vms_are_served() {
+    async fn only_compilation_vms_are_served() {
         let machine = machine();
         let file = machine.scratch.path().join("settings.json");
         let sources = json!([{"Type": "File", "SettingsPath": file}]);
@@ -212,7 +213,7 @@ mod tests {
                 ]),
                 true,
             ),
-            // A deployment and an instance group of an operator.
+            // Names of a deployment and an instance group that an operator chose.
             (
                 json!(["director", "compilation-x", "compilation-x-web"]),
                 false,
@@ -232,19 +233,19 @@ mod tests {
         ] {
             let settings = json!({"agent_id": "a", "env": {"bosh": {"groups": groups}}});
             fs::write(&file, settings.to_string().as_bytes()).unwrap();
-            let serves = machine.serves("{}", sources.clone()).await.unwrap();
+            let chosen = machine.choose_agent("{}", sources.clone()).await.unwrap();
             assert_eq!(
-                serves == Serves::ThisAgent,
+                chosen == ServingAgent::ThisAgent,
                 is_served,
-                "{groups} {serves:?}"
+                "{groups} {chosen:?}"
             );
         }
         let off = "{\"StandAside\": false}";
-        let serves = machine.serves(off, sources.clone()).await.unwrap();
-        assert_eq!(serves, Serves::ThisAgent);
+        let chosen = machine.choose_agent(off, sources.clone()).await.unwrap();
+        assert_eq!(chosen, ServingAgent::ThisAgent);
         let guest_info = json!([{"Type": "VsphereGuestInfo"}]);
-        let serves = machine.serves("{}", guest_info).await.unwrap();
-        assert!(matches!(serves, Serves::GoAgent { .. }), "{serves:?}");
-        machine.serves("{}", json!([])).await.unwrap_err();
+        let chosen = machine.choose_agent("{}", guest_info).await.unwrap();
+        assert!(matches!(chosen, ServingAgent::GoAgent { .. }), "{chosen:?}");
+        machine.choose_agent("{}", json!([])).await.unwrap_err();
     }
 }

@@ -3,7 +3,7 @@
 
 mod header;
 mod html;
-mod lanes;
+mod layout;
 mod logs;
 mod table;
 mod timeline;

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use super::output::OutputSummary;
-use super::supervise::{Child, Connected, SuperviseError, Supervised, connect, report_or_kill};
+use super::supervise::{ChildSpec, Connected, SuperviseError, Supervised, connect, report_or_kill};
 
 /// A child that has ended, with or without an answer.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Answered {
 /// # Errors
 /// The file in memory cannot be created, or the child could not be started.
 pub(crate) async fn ask(
-    child: Child,
+    child: ChildSpec,
     cancel: &CancellationToken,
 ) -> Result<Answered, SuperviseError> {
     let files = || Ok::<_, io::Error>((memory()?, memory()?));

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::OutputSummary;
 use super::relay::Relay;
 use super::supervise::{
-    Child, Connected, OUTPUT_PATIENCE, SuperviseError, Supervised, connect, report_or_kill,
+    ChildSpec, Connected, OUTPUT_PATIENCE, SuperviseError, Supervised, connect, report_or_kill,
 };
 use super::terminal::{PseudoTerminal, RawMode, Terminal};
 use crate::runtime;
@@ -24,7 +24,7 @@ use crate::runtime;
 /// # Errors
 /// The pseudo-terminal cannot be created, or the child could not be started.
 pub(crate) async fn attend(
-    child: Child,
+    child: ChildSpec,
     terminal: &Terminal,
     cancel: &CancellationToken,
 ) -> Result<Supervised, SuperviseError> {

@@ -54,7 +54,7 @@ impl fmt::Display for RunningProcess {
             indent = 2 * self.depth,
         )?;
         if let Some(function) = &self.waits_in {
-            write!(f, ", waiting in {function}")?;
+            write!(f, ", in the kernel function {function}")?;
         }
         f.write_str(")")
     }
@@ -272,7 +272,7 @@ mod tests {
         process.waits_in = Some("do_wait".to_owned());
         assert_eq!(
             process.to_string(),
-            "  7 make -j2 (state S, runs for 1m30s, waiting in do_wait)"
+            "  7 make -j2 (state S, runs for 1m30s, in the kernel function do_wait)"
         );
         assert_eq!(shortened(&"x\n".repeat(80)).len(), COMMAND_LIMIT + 3);
     }

@@ -1,5 +1,6 @@
-//! Supervises one child, the parent of a script: sends its orders, reads the script's output,
-//! receives the child's report, and forwards cancellation.
+//! Supervises one child of the fork server. Most children start a script and are its parent; others open a shell or examine files. This
+//! module sends the child its instructions (the *orders*), reads the script's output, receives the child's *report*, and forwards
+//! cancellation.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -8,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use serde::de::IgnoredAny;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -24,18 +26,18 @@ use crate::runtime;
 /// that, the child is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long to wait for the end of the output after the child has ended.
+/// How long to wait for the end of the output after the child has reported or was killed.
 pub(super) const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The size limit of a report in bytes.
 const REPORT_LIMIT: u64 = 1 << 20;
 
-/// A child to start. It is the parent of a script and receives its orders over a socket.
+/// What a child needs to start. It receives its orders over a socket.
 #[derive(Debug, Clone)]
-pub(crate) struct Child {
+pub(crate) struct ChildSpec {
     /// The fork server that forks the child.
     pub server: ForkServer,
-    /// The complete environment.
+    /// All environment variables of the child and its script.
     pub environment: Environment,
     /// The orders in the format that the child expects.
     pub orders: Vec<u8>,
@@ -48,8 +50,8 @@ pub(crate) struct Child {
 /// A child that has ended.
 #[derive(Debug)]
 pub(crate) struct Supervised {
-    /// The report of the child, or the report of the fork server if the child died without one.
-    /// Empty if both were killed.
+    /// A line of JSON: the report of the child, or the report of the fork server if the child died without one. Empty if there is neither,
+    /// for example because both were killed.
     pub report: Vec<u8>,
     /// The script's output.
     pub output: OutputSummary,
@@ -66,10 +68,10 @@ pub enum SuperviseError {
     /// The pseudo-terminal could not be created.
     #[error("failed to open a terminal for a shell")]
     Terminal(#[source] io::Error),
-    /// The program could not be started.
-    #[error("failed to start `{}`", program.display())]
+    /// The fork server could not be started, or could not fork the child.
+    #[error("failed to start the helper process `{}`", program.display())]
     Start {
-        /// The program's file.
+        /// The fork server's program: this program itself.
         program: PathBuf,
         /// The error of the system.
         source: io::Error,
@@ -82,15 +84,15 @@ pub enum SuperviseError {
 /// Starts a child and supervises it to its end. Drops the caller's resource `held` as soon as the
 /// child has reported or was killed.
 ///
-/// After a cancellation, and when a time limit is exceeded, the child stops its script within the
-/// grace time and reports the script's status. Dropping this future closes the socket, which also
-/// makes the child stop the script.
+/// After a cancellation, and when a time limit is exceeded, the child sends SIGTERM to its script and,
+/// after the grace time, SIGKILL. Then it reports the script's status. Dropping this future closes the
+/// socket, which also makes the child stop the script.
 ///
 /// # Errors
-/// The child could not be started, or its output could not be read. A failed script is not an error
-/// here; its status is in the report.
+/// The child could not be started, or the task that reads the output panicked. A failed script is not
+/// an error here; its status is in the report.
 pub(crate) async fn supervise(
-    child: Child,
+    child: ChildSpec,
     output: Output,
     cancel: &CancellationToken,
     held: impl Send,
@@ -125,7 +127,7 @@ pub(crate) async fn supervise(
     let mut output = collected.summary();
     if !is_closed {
         output.log_failure.get_or_insert_with(|| {
-            "a process that bosh-agent cannot stop keeps the output open".to_owned()
+            "the output did not end, probably because a process that bosh-agent cannot stop keeps it open".to_owned()
         });
     }
     Ok(Supervised {
@@ -144,7 +146,7 @@ struct Started {
 
 /// Makes the fork server fork a child whose output goes to one pipe, or to two pipes if `streams`
 /// is 2.
-fn start(child: &Child, streams: usize) -> Result<Started, SuperviseError> {
+fn start(child: &ChildSpec, streams: usize) -> Result<Started, SuperviseError> {
     let (readers, [stdout, stderr]) = pipes(streams).map_err(SuperviseError::Channels)?;
     let connected = connect(child, [stdout.into(), stderr.into()])?;
     Ok(Started { connected, readers })
@@ -163,7 +165,7 @@ pub(super) struct Connected {
 /// Makes the fork server fork a child with this standard output and standard error. Sends the child
 /// as much of its orders as the socket's buffer holds.
 pub(super) fn connect(
-    child: &Child,
+    child: &ChildSpec,
     [stdout, stderr]: [OwnedFd; 2],
 ) -> Result<Connected, SuperviseError> {
     let (mut ours, theirs) = StdUnixStream::pair().map_err(SuperviseError::Channels)?;
@@ -192,7 +194,7 @@ pub(super) fn connect(
 /// Receives the report of a child. After a cancellation, and when a time limit is `exceeded`, stops
 /// the child. If the child does not report in time, kills it; the fork server then sends a report.
 pub(super) async fn report_or_kill(
-    child: &Child,
+    child: &ChildSpec,
     number: u32,
     (from_child, mut to_child): (OwnedReadHalf, OwnedWriteHalf),
     cancel: &CancellationToken,
@@ -209,7 +211,7 @@ pub(super) async fn report_or_kill(
             () = cancel.cancelled() => Some("stop"),
             exceeded = exceeded => {
                 limit = Some(exceeded);
-                // This order makes the report list the processes that existed before the stop.
+                // After this order, the report also contains a list of the processes that existed before the stop.
                 Some("hung")
             }
         };
@@ -223,9 +225,7 @@ pub(super) async fn report_or_kill(
             }
         };
         if !is_reported {
-            tracing::error!(
-                "killing the parent process of a packaging script, which did not stop in time"
-            );
+            tracing::error!("killing a helper process of bosh-agent that did not stop in time");
             child.server.kill(number);
             let _ = timeout(PATIENCE, &mut receive).await;
         }
@@ -233,15 +233,18 @@ pub(super) async fn report_or_kill(
     (report, limit)
 }
 
-/// Reads one nonempty line into `report`, which stays empty if the socket ends before that.
-async fn receive_report(from_child: OwnedReadHalf, report: &mut Vec<u8>) {
+/// Reads the first line of JSON into `report`, which stays empty if the socket ends before that.
+///
+/// A killed child may have written a part of its report. The fork server's report starts with a newline, which separates the two.
+async fn receive_report(from_child: impl AsyncRead + Unpin, report: &mut Vec<u8>) {
     let mut lines = BufReader::new(from_child.take(REPORT_LIMIT));
-    // A killed child may have written a partial line, so the server's report starts with a newline.
-    while report.trim_ascii().is_empty() {
-        report.clear();
-        if !matches!(lines.read_until(b'\n', report).await, Ok(length) if length > 0) {
+    let mut line = Vec::new();
+    while matches!(lines.read_until(b'\n', &mut line).await, Ok(length) if length > 0) {
+        if serde_json::from_slice::<IgnoredAny>(&line).is_ok() {
+            *report = line;
             return;
         }
+        line.clear();
     }
 }
 
@@ -254,4 +257,26 @@ fn pipes(streams: usize) -> io::Result<(Vec<io::PipeReader>, [io::PipeWriter; 2]
     }
     let (error_reader, stderr) = io::pipe()?;
     Ok((vec![reader, error_reader], [stdout, stderr]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn report_follows_a_part_of_another_one() {
+        for (sent, expected) in [
+            ("", ""),
+            ("\n", ""),
+            ("{\"a\":1}\n", "{\"a\":1}\n"),
+            ("\n{\"a\":1}\n", "{\"a\":1}\n"),
+            ("{\"status\":{\"exi\n{\"a\":1}\n", "{\"a\":1}\n"),
+            ("{\"a\":1}\n{\"b\":1}\n", "{\"a\":1}\n"),
+            ("{\"status\":{\"exi", ""),
+        ] {
+            let mut report = Vec::new();
+            receive_report(sent.as_bytes(), &mut report).await;
+            assert_eq!(String::from_utf8_lossy(&report), expected, "{sent:?}");
+        }
+    }
 }

@@ -112,7 +112,7 @@ impl fmt::Display for Unkillable {
             f.write_str(", frozen")?;
         }
         if let Some(function) = &self.waits_in {
-            write!(f, ", waiting in {function}")?;
+            write!(f, ", in the kernel function {function}")?;
         }
         if let Some(step) = &self.step {
             write!(f, ", trying to {step}")?;
@@ -141,18 +141,18 @@ mod tests {
         process.waits_in = Some("request_wait_answer".to_owned());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, waiting in request_wait_answer)"
+            "`stat` (process 7, state D, in the kernel function request_wait_answer)"
         );
         process.frozen_by = Some(Vec::new());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, frozen, waiting in request_wait_answer)"
+            "`stat` (process 7, state D, frozen, in the kernel function request_wait_answer)"
         );
         process.frozen_by = None;
         process.step = Some("start `/bin/bash`".to_owned());
         assert_eq!(
             process.to_string(),
-            "`stat` (process 7, state D, waiting in request_wait_answer, trying to start `/bin/bash`)"
+            "`stat` (process 7, state D, in the kernel function request_wait_answer, trying to start `/bin/bash`)"
         );
     }
 }

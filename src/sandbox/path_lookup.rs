@@ -242,7 +242,7 @@ impl PathLookup<'_> {
 
     async fn answer(&self, question: Question) -> Result<Answer, LookupError> {
         let orders = Orders::Answer(question, self.limit);
-        let child = process::Child {
+        let child = process::ChildSpec {
             server: self.fork_server.clone(),
             environment: Environment::default(),
             orders: serde_json::to_vec(&orders).map_err(SandboxError::Orders)?,

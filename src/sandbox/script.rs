@@ -63,10 +63,10 @@ pub(crate) async fn run_on_terminal(
 }
 
 /// The parent of a script.
-fn child(script: Script, limits: TimeLimits) -> Result<process::Child, SandboxError> {
+fn child(script: Script, limits: TimeLimits) -> Result<process::ChildSpec, SandboxError> {
     let grace = script.spec.grace;
     let orders = Orders::Run(Box::new(script.spec));
-    Ok(process::Child {
+    Ok(process::ChildSpec {
         server: script.fork_server,
         environment: script.environment,
         orders: serde_json::to_vec(&orders).map_err(SandboxError::Orders)?,

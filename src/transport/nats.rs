@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use outbox::{Outbox, PublishError};
 
 use self::events::EventLog;
-use self::guard::{guard, resubscribe};
+use self::guard::{guard, reconnect_after_denials};
 use self::pool::Pool;
 use self::texts::ServerTexts;
 use super::throttle::Throttle;
@@ -119,7 +119,7 @@ impl Nats {
             logged: Throttle::default(),
         });
         let serving = serve(subscriber, responder, stop.clone(), ended.clone());
-        let resubscribing = resubscribe(client.clone(), Arc::clone(&pool), denied);
+        let resubscribing = reconnect_after_denials(client.clone(), Arc::clone(&pool), denied);
         let guarding = guard(client.statistics(), Arc::clone(&pool), library.end());
         Ok(Self {
             serving: runtime::spawn("nats", serving),

@@ -35,11 +35,11 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// With `landlock`, also store and take packages whose scripts ran a second time without
-    /// restrictions, packages whose scripts succeeded although an access was denied (see --second-run),
-    /// and all packages that depend on these. It also permits a cache directory to which scripts have
-    /// access, such as one in /tmp, where they can change the cached packages. Pass this flag only if you trust
-    /// the scripts: without restrictions, they can change the files of other packages
+    /// With `landlock`, also use the caches for packages whose scripts ran a second time without
+    /// restrictions (see --second-run), for packages whose scripts succeeded although they were denied
+    /// access to a file, and for their dependents. This flag also permits a cache directory that scripts can
+    /// change, such as one in /tmp. Pass it only if you trust the scripts: without restrictions, they can
+    /// change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

@@ -62,7 +62,8 @@ const CACHES: &str =
 #[command(next_help_heading = "Other machines")]
 pub(in crate::cli) struct RemoteFlags {
     /// Compile the packages on the machines of a cluster with Bazel's Remote Execution API. The URL of its
-    /// server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need
+    /// server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need, and which other
+    /// flags cannot be used, such as those of caches
     #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
 
@@ -90,19 +91,19 @@ pub(in crate::cli) struct RemoteFlags {
     ])]
     pub remote_cache_only: bool,
 
-    /// Send the packages that this machine compiles to the server. Runs with --remote then use them as if
-    /// another machine had compiled them, so use this flag only on a machine with the properties of
-    /// --remote-property: with the same compilers and libraries (docs/cluster.md)
+    /// With --remote-cache-only, also send the packages that this machine compiles to the server. Later runs
+    /// take them as if a machine of the cluster had compiled them. So pass this flag only if this machine has
+    /// the same compilers and libraries as those machines (docs/cluster.md)
     #[arg(long, requires = "remote_cache_only")]
     pub remote_store: bool,
 
-    /// User that must run packaging scripts on the other machines, because the owners of installed files
-    /// depend on it [default: any user]
+    /// Fail packages whose scripts would run as another user than this one on the other machines. The owners
+    /// of installed files depend on the user [default: any user; with --remote-store, root]
     #[arg(long, value_name = "USER", value_enum, requires = "remote")]
     pub remote_script_user: Option<UserFlag>,
 
-    /// `local` compiles the remaining packages on this machine if the server cannot be used: it is not
-    /// reachable, refuses packages, or has no machine for them
+    /// What to do if the server is not reachable, refuses packages or has no machine for them: `none` fails
+    /// the run, `local` compiles the remaining packages on this machine
     #[arg(
         long,
         value_name = "WHERE",

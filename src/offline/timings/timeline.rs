@@ -1,18 +1,19 @@
-//! The timeline of the page. A row has packages that follow each other, with a bar for each package, divided into its phases.
+//! The timeline in the HTML page of `--timings`: a bar for each package, divided into the package's phases. Packages whose times do not
+//! overlap share a row.
 
 use super::html::{duration, escaped, percent};
-use super::lanes::{label, lanes, ticks};
+use super::layout::{assign_rows, label, ticks};
 use super::table::status_text;
 use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, PhaseName, Seconds};
 
-/// The last position of a tick, as a part of the axis. Its label needs the rest.
+/// The fraction of the axis after which there are no more ticks, because their labels would not fit.
 const LAST_TICK: f64 = 0.95;
 
-/// If less than this part of the axis is left for the name of the last bar in a row, the name is written before the bar.
-const LITTLE: f64 = 0.1;
+/// If the last bar of a row starts in this last fraction of the axis, its name begins before the bar.
+const END_OF_AXIS: f64 = 0.1;
 
-/// The space for a name before a bar, as a part of the axis.
-const NAME: f64 = 0.2;
+/// The maximum space between the beginning of a name and its bar, as a fraction of the axis.
+const NAME_SPACE: f64 = 0.2;
 
 /// A package that was started.
 struct Bar<'a> {
@@ -39,8 +40,8 @@ pub(super) fn section(report: &CallReport) -> String {
     }
     let end = bars.iter().map(Bar::end).fold(report.seconds, f64::max);
     let intervals: Vec<(f64, f64)> = bars.iter().map(|it| (it.start, it.end())).collect();
-    let rows = lanes(&intervals);
-    let rows: String = rows.iter().map(|row| lane(row, &bars, end)).collect();
+    let rows = assign_rows(&intervals);
+    let rows: String = rows.iter().map(|it| row(it, &bars, end)).collect();
     let ticks = ticks(end).into_iter().filter(|it| *it <= end * LAST_TICK);
     let axis: String = ticks.map(|it| tick(it, end)).collect();
     format!(
@@ -68,17 +69,18 @@ fn tick(tick: f64, end: f64) -> String {
     format!("<span style=\"left:{left}\">{}</span>", label(tick))
 }
 
-fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
-    let bars: Vec<&Bar<'_>> = row.iter().map(|index| &bars[*index]).collect();
+/// The HTML of a row. `packages` are indexes of `bars`.
+fn row(packages: &[usize], bars: &[Bar<'_>], end: f64) -> String {
+    let bars: Vec<&Bar<'_>> = packages.iter().map(|index| &bars[*index]).collect();
     let mut rooms: Vec<(f64, f64)> = bars.iter().map(|bar| (bar.start, end)).collect();
     for position in 1..bars.len() {
         rooms[position - 1].1 = bars[position].start;
     }
     // If the name of the last package is before its bar, it shares the space with the name of the previous package.
     if let [.., last] = bars.as_slice()
-        && end - last.start < LITTLE * end
+        && end - last.start < END_OF_AXIS * end
     {
-        let mut from = (last.start - NAME * end).max(0.0);
+        let mut from = (last.start - NAME_SPACE * end).max(0.0);
         if let [.., previous, _] = bars.as_slice() {
             let middle = f64::midpoint(previous.start, last.start);
             from = from.max(middle).max(previous.end());
@@ -91,7 +93,8 @@ fn lane(row: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     format!("<div class=\"lane\">{slots}</div>\n")
 }
 
-/// A package with its name. The interval is the space for the bar and the name: up to the next package, or from the previous one.
+/// The HTML of a package: its bar and its name, which are above each other. Both are between `from` and `until`, in seconds. Usually, this
+/// space starts with the bar and ends at the next package. If the name begins before the bar, the space ends with the bar.
 fn slot(bar: &Bar<'_>, (from, until): (f64, f64), end: f64) -> String {
     let package = bar.package;
     let is_failed = package.status == PackageStatus::Failed;
@@ -134,7 +137,7 @@ fn phase(phase: &Phase, total: f64) -> String {
     format!("<i class=\"{class}\" style=\"width:{width}\"></i>")
 }
 
-/// The text of a bar's tooltip.
+/// The text of a package's tooltip, which screen readers also read.
 fn description(bar: &Bar<'_>) -> String {
     let (package, seconds) = (bar.package, bar.seconds);
     let critical = match bar.is_critical {

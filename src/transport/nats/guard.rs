@@ -1,8 +1,8 @@
-//! Closes connections over which no requests arrive, so that the client connects again.
+//! Ends a client whose server sends too much data that is not part of requests; the daemon then starts a new client. Connects again after a
+//! server has denied the subscription.
 //!
-//! The client library buffers a message until it is complete, whatever length the server has
-//! announced, and answers that the server does not read. It also keeps a connection whose server
-//! has denied the subscription.
+//! The client library does not limit its buffers: a message may have any length that the server announces, and answers stay in memory if
+//! the server does not read them. The library also keeps a connection on which the subscription was denied.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,16 +16,18 @@ use tokio_util::sync::CancellationToken;
 use super::pool::Pool;
 use super::requests::Requests;
 
-/// The maximum number of bytes, in excess of requests, that a server may send. A Director's server accepts messages of at most 1 MiB.
+/// The maximum number of bytes that a server may send in addition to requests. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
 
-/// The number of excess bytes that are forgiven in each interval. The other lines of the protocol have about a hundred bytes a minute.
+/// The number of additional bytes that do not count in each interval: 3,840 bytes a minute. The protocol's other lines, such as pings, need
+/// about a hundred.
 const FORGIVEN: u64 = 16;
 
 /// The interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The pause before the agent connects again after its subscription was denied. It doubles with each denial.
+/// The pause before the agent connects again after its subscription was denied. It doubles with each denial, up to [`MAX_DENIED_PAUSE`], and
+/// is reset after a minute without a denial.
 const DENIED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum pause after a denial.
@@ -44,7 +46,7 @@ struct Received {
 impl Received {
     fn of(requests: &Requests, statistics: &Statistics) -> Self {
         Self {
-            // First, because the bytes of these requests are among those that are counted next.
+            // Read before `in_bytes`, which then includes the bytes of all these requests.
             requests: requests.bytes(),
             bytes: statistics.in_bytes.load(Ordering::Relaxed),
             connects: statistics.connects.load(Ordering::Relaxed),
@@ -74,8 +76,8 @@ impl Excess {
     }
 }
 
-/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. The library itself handles no
-/// commands while it has something to read.
+/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. The library cannot be told to
+/// connect again instead: while data arrives, it handles no calls.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -94,9 +96,13 @@ pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: Can
     }
 }
 
-/// Connects again, after a pause, when a server has denied the subscription. Its permissions may have been
-/// repaired since. `denied` is the number of the connection.
-pub(super) async fn resubscribe(client: Client, pool: Arc<Pool>, mut denied: watch::Receiver<u64>) {
+/// Connects again, after a pause, when a server has denied the subscription: an operator may have corrected the permissions meanwhile.
+/// `denied` has the number of the last connection on which this happened.
+pub(super) async fn reconnect_after_denials(
+    client: Client,
+    pool: Arc<Pool>,
+    mut denied: watch::Receiver<u64>,
+) {
     let mut pause = DENIED_PAUSE;
     loop {
         let since = Instant::now();
@@ -120,7 +126,7 @@ pub(super) async fn resubscribe(client: Client, pool: Arc<Pool>, mut denied: wat
 mod tests {
     use super::*;
 
-    /// Whether the bytes of requests and the other bytes of each interval are too much, after this number of intervals.
+    /// Whether the client is ended within some intervals, in each of which these bytes of requests and of other data arrive.
     fn is_ended(intervals: u64, requests: u64, others: u64) -> bool {
         let mut excess = Excess::default();
         (0..=intervals).any(|number| {

@@ -31,7 +31,7 @@ pub(super) enum Fault {
     WriteOnce,
 }
 
-/// Serves the files of a directory on a free port, with a fault.
+/// ServingAgent the files of a directory on a free port, with a fault.
 pub(super) struct FaultyServer {
     port: u16,
 }

@@ -45,7 +45,7 @@ struct State {
     results: HashMap<String, api::ActionResult>,
 }
 
-/// Serves on a free port until the test's process ends.
+/// ServingAgent on a free port until the test's process ends.
 pub(super) struct GrpcServer {
     url: String,
     state: Arc<Mutex<State>>,

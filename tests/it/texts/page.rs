@@ -79,7 +79,7 @@ impl Page {
             (r"(line \d+:) +\d+ [A-Z].*", "$1 [PID] [SIGNAL]"),
             // The kernel function is not readable everywhere.
             (
-                r"(\| +)\d+ (.*) \(state (.), runs for ([^,)]+)(?:, waiting in \w+)?\)",
+                r"(\| +)\d+ (.*) \(state (.), runs for ([^,)]+)(?:, in the kernel function \w+)?\)",
                 "$1[PID] $2 (state $3, runs for $4)",
             ),
             (r"process \d+ on \S+", "process [PID] on [HOST]"),

@@ -14,23 +14,23 @@ const ROUNDING: f64 = 0.002;
 
 /// Puts intervals, each with its start and end, into as few rows as possible without overlaps. Of several free rows, the one that is free
 /// for the longest has the most room for a name. Returns the indexes of the intervals of each row, in the order of their starts.
-pub(super) fn lanes(intervals: &[(f64, f64)]) -> Vec<Vec<usize>> {
+pub(super) fn assign_rows(intervals: &[(f64, f64)]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..intervals.len()).collect();
     order.sort_by(|one, other| intervals[*one].0.total_cmp(&intervals[*other].0));
-    let mut lanes: Vec<(f64, Vec<usize>)> = Vec::new();
+    let mut rows: Vec<(f64, Vec<usize>)> = Vec::new();
     for index in order {
         let (start, end) = intervals[index];
-        let free = lanes.iter_mut();
+        let free = rows.iter_mut();
         let free = free.filter(|(until, _)| *until <= start + ROUNDING);
         match free.min_by(|(one, _), (other, _)| one.total_cmp(other)) {
-            Some((until, lane)) => {
+            Some((until, row)) => {
                 *until = end;
-                lane.push(index);
+                row.push(index);
             }
-            None => lanes.push((end, vec![index])),
+            None => rows.push((end, vec![index])),
         }
     }
-    lanes.into_iter().map(|(_, lane)| lane).collect()
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 /// The ticks of an axis from 0 to `end`, in seconds.
@@ -79,8 +79,8 @@ mod tests {
     #[test]
     fn packages_share_a_row_if_they_do_not_overlap() {
         let intervals = [(0.0, 2.0), (0.5, 1.0), (2.0, 3.0), (1.0, 4.0), (2.5, 2.5)];
-        assert_eq!(lanes(&intervals), [vec![0, 2], vec![1, 3], vec![4]]);
-        assert!(lanes(&[]).is_empty());
+        assert_eq!(assign_rows(&intervals), [vec![0, 2], vec![1, 3], vec![4]]);
+        assert!(assign_rows(&[]).is_empty());
     }
 
     #[test]
