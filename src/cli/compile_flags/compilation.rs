@@ -24,7 +24,8 @@ pub(in crate::cli) struct CompilationFlags {
     /// Compile in this stemcell image, with its compilers and libraries instead of those of this machine.
     /// IMAGE is a stemcell (.tgz), an archive of a root file system (tar), a file that `docker save`
     /// wrote, an OCI layout, or a directory with a root file system. Needs the isolation tier `namespace`
-    /// or `userns`. With several images, the releases are compiled in each of them (can be repeated)
+    /// or `userns`, and excludes --keep-failed. With several images, the releases are compiled in each of them
+    /// (can be repeated)
     #[arg(long, value_name = "IMAGE", conflicts_with = "keep_failed")]
     pub stemcell_image: Vec<PathBuf>,
 

@@ -27,7 +27,7 @@ pub(in crate::cli) struct InspectionFlags {
 #[command(next_help_heading = "Failed packages")]
 pub(in crate::cli) struct KeepFlags {
     /// Keep the files of a package that fails, in DIR/PACKAGE-VERSION. `bosh-agent enter
-    /// DIR/PACKAGE-VERSION` then opens a shell in the package's sandbox. Not with --stemcell-image
+    /// DIR/PACKAGE-VERSION` then opens a shell in the package's sandbox
     #[arg(long, value_name = "DIR")]
     pub keep_failed: Option<PathBuf>,
 }
