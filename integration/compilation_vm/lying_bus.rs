@@ -406,7 +406,7 @@ async fn lies_of_the_server_neither_end_the_agent_nor_repeat_a_compile() {
         .replace("://", &format!("://agent:{PASSWORD}@"));
     let server = LyingServer::bind(port).await;
     let mut vm = HostVm::create_with(machine, &[RETURN_MEMORY]);
-    vm.survives_panics_in("async-nats-");
+    vm.survives_panics_of("nats client");
     let pid = vm.pid();
 
     let (runs, gate) = (vm.path("runs"), vm.path("gate"));

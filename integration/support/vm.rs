@@ -142,7 +142,7 @@ pub(crate) struct HostVm {
     agent: Option<Child>,
     /// Whether the agent finds the base directory at /var/vcap.
     is_at_var_vcap: bool,
-    /// A library of the agent whose panics the agent survives.
+    /// A thread of the agent whose panics the agent survives.
     panicking: Option<&'static str>,
     /// More of the agent's environment.
     variables: Vec<(&'static str, &'static str)>,
@@ -311,8 +311,8 @@ impl HostVm {
     }
 
     /// Allows panics of this library in the log.
-    pub(crate) fn survives_panics_in(&mut self, library: &'static str) {
-        self.panicking = Some(library);
+    pub(crate) fn survives_panics_of(&mut self, thread: &'static str) {
+        self.panicking = Some(thread);
     }
 
     /// Adds secrets that the agent received after its start.
@@ -366,7 +366,10 @@ impl Drop for HostVm {
             let _ = agent.wait();
         }
         let log = self.log();
-        let is_unexpected = |line: &&str| !self.panicking.is_some_and(|it| line.contains(it));
+        let is_unexpected = |line: &&str| {
+            let thread = self.panicking.map(|it| format!("thread '{it}' "));
+            !thread.is_some_and(|it| line.contains(&it))
+        };
         let is_panic = |line: &&str| line.contains("panicked at") && is_unexpected(line);
         match log.lines().find(is_panic) {
             None => finish(
