@@ -16,7 +16,7 @@ impl Blobs {
     /// file gets its name only if every supported digest in `digest` matches.
     ///
     /// # Errors
-    /// If the blob cannot be fetched or has a wrong digest, or if `cancel` is canceled.
+    /// If the blob cannot be fetched or written, or has a wrong digest, or if `cancel` is canceled.
     pub async fn get_signed(
         &self,
         url: &SignedUrl,
@@ -33,11 +33,12 @@ impl Blobs {
             .map_err(|failed| failure(url, failed).into_blob_error(BlobError::Download))
     }
 
-    /// Uploads the file `from` to `url`. The body is sent after the server's "100 Continue", or
-    /// after one second.
+    /// Uploads the file `from` to `url`. The body, unless it is empty, is sent after the server's
+    /// "100 Continue", or after one second.
     ///
-    /// The Go agent makes one attempt, this agent several. A repeated upload is harmless, because a
-    /// signed URL belongs to one object and every attempt sends the same bytes.
+    /// The Go agent makes one attempt. This agent repeats temporary failures, as `persistence` says. A
+    /// repeated upload is harmless, because a signed URL belongs to one object and every attempt sends the
+    /// same bytes.
     ///
     /// # Errors
     /// If the file cannot be read or sent, or if `cancel` is canceled.

@@ -52,9 +52,9 @@ enum CacheAction {
     Verify,
     /// Remove unused files; with --max-size, also the least recently used packages
     ///
-    /// A file that no package uses is removed only if it is older than ten minutes, because another run may just have
-    /// stored it for a package. With --max-size, this includes damaged files; otherwise, they stay for 30 days. The
-    /// digest of a source is removed if no run has used it for 30 days.
+    /// Files that no package uses are kept for ten minutes after their last use, because another run may be about to
+    /// store a package that uses them. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
+    /// cache also records the digests of source archives. These records are kept for 30 days after their last use.
     Prune {
         /// Maximum size of the cache; `0` removes all packages
         #[arg(long, value_name = "SIZE", value_parser = values::size)]

@@ -26,7 +26,8 @@ struct Partial {
     size: u64,
 }
 
-/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. A failure leaves no file.
+/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. Only after success, there is a file; but if the
+/// future is dropped, a partial file may stay.
 pub(super) async fn download(
     server: &Server,
     digest: &Digest,
@@ -34,7 +35,7 @@ pub(super) async fn download(
     stop: &CancellationToken,
 ) -> Result<Option<Digests>, RemoteFailure> {
     let calls = (server.pauses(), stop);
-    // A failed attempt keeps here what it has received, so that the next one can continue.
+    // What a failed attempt has received, so that the next one can continue. Empty if the attempt exceeded its time limit.
     let partial = Mutex::new(None);
     let downloading = repeat(calls, digest.size, || {
         continue_download(server, digest, into, &partial)
@@ -55,7 +56,7 @@ async fn continue_download(
 ) -> Result<Option<Digests>, Failed> {
     let mut partial = partial.lock().await;
     let offset = partial.as_ref().map_or(0, |it| it.size);
-    // The end of the stream may have been lost after the last byte.
+    // If the connection was lost between the last byte and the end of the stream, nothing is left to receive.
     let received = match offset > 0 && offset == digest.size {
         true => Ok(Some(())),
         false => receive(server, digest, into, &mut partial).await,
@@ -74,12 +75,12 @@ async fn continue_download(
         },
         Err(error) => error,
     };
-    let is_final = match &error {
+    let may_be_due_to_continuing = match &error {
         Failed::Call(error) => !error.is_passing(),
         Failed::Other(failure) => matches!(failure, RemoteFailure::Damaged),
     };
-    if offset > 0 && is_final {
-        // The server may not be able to continue. The next attempt starts from the beginning.
+    if offset > 0 && may_be_due_to_continuing {
+        // The server may not be able to continue, or the continued file is damaged. The next attempt starts from the beginning.
         *partial = None;
         return Err(CallError::not_continued().into());
     }
@@ -119,7 +120,8 @@ async fn pass_on(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallEr
     Ok(())
 }
 
-/// Appends parts to the partial file, or writes them to a new one. An older file may be a hard link, and is removed first.
+/// Appends parts to the partial file, or writes them to a new one. An existing file at the path of a new one is removed before, because it
+/// may be a hard link to another file.
 fn write(
     path: &Path,
     partial: Option<Partial>,

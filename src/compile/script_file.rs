@@ -6,7 +6,7 @@ use super::finding::Finding;
 use crate::fs;
 use crate::sandbox::{FileKind, LookupError};
 
-/// How many names of files in the source are shown.
+/// How many files and directories of the source are shown, and how many names that are similar to that of the script.
 const SHOWN: usize = 10;
 
 /// The maximum size of a script that is checked, in bytes.
@@ -19,9 +19,9 @@ pub(super) enum ScriptFile {
     Found,
     /// The script is a link to a file, or to a path that is inaccessible. In the second case, bash reports the reason.
     Linked,
-    /// The script does not exist, so the package is empty.
+    /// There is no script, so the compiled package is empty.
     Missing,
-    /// The script is a link to this target, which does not exist outside the sandbox.
+    /// The script is a link to this target, which does not exist on this machine. It may exist in the sandbox, such as a file of a dependency.
     Dangling(PathBuf),
     /// The script is not a file, or is a link to something that is not a file. Such a script is not read, because reading a FIFO or a device
     /// may never end. The text describes the kind, for messages.
@@ -51,7 +51,7 @@ pub(super) fn find(
     })
 }
 
-/// The description of a kind in messages. `None` for a file, and if the kind is unknown.
+/// The description of a kind in messages. `None` for a file, and for a path that does not exist or cannot be examined.
 pub(super) fn not_a_file(kind: FileKind) -> Option<&'static str> {
     match kind {
         FileKind::Directory => Some("a directory"),
@@ -91,7 +91,7 @@ pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
     })
 }
 
-/// Whether a name resembles `packaging`: it differs in case, by an extension, or by up to two letters.
+/// Whether a name resembles `packaging`: without case, spaces around it and extensions, it differs by at most two letters.
 fn is_similar(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.split('.').next().unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::config::Environment;
 use crate::process::{self, Program, RunError, Status};
 use crate::runtime::{self, TaskFailed};
 
-/// Directories of the system's programs below its root directory, which are searched before `PATH`.
+/// Directories of the system's programs below its root directory, which are searched first. `PATH` follows if the root is `/`.
 const SYSTEM_DIRECTORIES: [&str; 4] = ["usr/sbin", "sbin", "usr/bin", "bin"];
 
 /// Why a program could not be run, or failed.
@@ -36,20 +36,20 @@ pub(crate) enum ProgramError {
         tail: Vec<String>,
     },
     /// The program was killed at the time limit.
-    #[error("`{program}` takes too long")]
+    #[error("`{program}` took too long and was killed")]
     Slow {
         /// The program's name.
         program: &'static str,
     },
-    /// The task that looks for the program panicked.
+    /// The task that looks for the program panicked or was canceled.
     #[error(transparent)]
     Task(#[from] TaskFailed),
 }
 
-/// The programs of a system.
+/// Where to find programs, and the environment in which they run.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
-    /// The root directory of the system: `/`, or another one in tests, whose programs must not change this machine.
+    /// The root directory of the system. It is `/`, except in tests, which must not change this machine: they have programs of their own.
     pub(crate) root: PathBuf,
     /// The environment of the programs.
     pub(crate) environment: Environment,
@@ -57,8 +57,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     fn find(&self, program: &str) -> Option<PathBuf> {
-        // Search these directories first: scripts may be able to write to other directories in `PATH`, such as that of the stemcell's
-        // programs.
+        // Search these directories first: packaging scripts may be able to write to other directories in `PATH`, such as `BASE/bosh/bin`.
         let mut system = SYSTEM_DIRECTORIES
             .iter()
             .map(|it| self.root.join(it).join(program));
@@ -72,7 +71,7 @@ impl Programs {
 /// Runs a program to its end.
 ///
 /// # Errors
-/// If the system lacks the program, or if the program fails or takes longer than `limit`.
+/// If the system lacks the program, or if the program cannot be started, fails or takes longer than `limit`.
 pub(crate) async fn run_program(
     programs: &Programs,
     program: &'static str,
@@ -138,7 +137,7 @@ mod tests {
                 .await
                 .unwrap_err();
             assert!(matches!(error, ProgramError::Slow { .. }), "{error}");
-            assert_eq!(error.to_string(), "`slow` takes too long");
+            assert_eq!(error.to_string(), "`slow` took too long and was killed");
             if fs::read_lossy(&process).is_ok_and(|it| it.ends_with('\n')) {
                 break;
             }

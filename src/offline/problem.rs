@@ -69,7 +69,7 @@ pub enum Problem {
     /// Neither `job.MF` nor `release.MF` says which packages a job needs.
     #[error(
         "cannot determine the packages of job `{job}`: its job.MF is not valid YAML, and release.MF does not list its packages. Compile \
-         the whole release, without --only-needed and --job"
+         the whole release, without --only-needed, --job and --package"
     )]
     UnknownJobPackages {
         /// The job.

@@ -113,7 +113,9 @@ pub enum VerifyError {
     #[error("the contents of `{0}` have changed")]
     Content(String),
     /// A file does not have the digest of what was written or copied.
-    #[error("its SHA-256 is wrong: another program changed it or, if it is a copy, the original")]
+    #[error(
+        "its SHA-256 is wrong: probably, another program changed this file or the file from which it was copied"
+    )]
     Copy,
 }
 

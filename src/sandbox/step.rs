@@ -1,4 +1,4 @@
-//! The steps of the child, and the error of a failed step.
+//! The steps in which a process of a sandbox prepares and starts a script, or examines files, and the error of a failed step.
 
 use std::fmt;
 use std::io;
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 use crate::fs;
 
-/// A failed step of the child.
+/// A failed step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("failed to {step}: {}", io::Error::from_raw_os_error(*errno))]
 pub struct StepError {
     /// The step.
     pub step: Step,
-    /// The system's error number.
+    /// The system's error number; `ETIMEDOUT` if the step took too long.
     pub errno: i32,
 }
 
 impl StepError {
-    /// Whether the disk (or the quota) is full. Steps that write nothing fail with the same error numbers if there are too many namespaces
-    /// or mounts.
+    /// Whether the disk (or the quota) is full. Only steps that write to a disk are considered: for others, the kernel returns the same error
+    /// numbers if there are too many namespaces or mounts.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         let step = &self.step;
@@ -36,21 +36,21 @@ impl StepError {
     }
 }
 
-/// The steps of the child, in order.
+/// The steps, roughly in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Read the spec.
+    /// Read the orders: the spec of a script, or a question about files.
     ReadOrders,
-    /// Lock the file that says that the script has processes.
+    /// Lock a file. Other runs see from the lock that the script still has processes.
     LockProcesses(#[serde(with = "wire")] PathBuf),
     /// Become a subreaper.
     AdoptOrphans,
-    /// Make signals readable.
+    /// Open a descriptor from which signals are read.
     ListenForSignals,
     /// Create a user namespace.
     SeparateUsers,
-    /// Set the owner maps of a user namespace: how, or why that failed, as the end of a sentence.
+    /// Set the ID maps of a user namespace. The text ends the message: it says which program sets them, or why they cannot be set.
     MapUsers(String),
     /// Become root in a user namespace.
     BecomeRoot,
@@ -72,11 +72,11 @@ pub enum Step {
     StartLoopback,
     /// Stop the propagation of mounts to other namespaces.
     KeepMountsPrivate,
-    /// Enter the work directory.
+    /// Enter a directory while files are mounted.
     EnterWork(#[serde(with = "wire")] PathBuf),
     /// Mount a private directory in memory.
     MountMemory(#[serde(with = "wire")] PathBuf),
-    /// Create a directory, a file or a link in a private directory.
+    /// Create a directory, a file or a link in a private directory or in a stemcell image.
     MakePlace(#[serde(with = "wire")] PathBuf),
     /// Create the directories of the overlay over a stemcell image.
     PrepareRoot(#[serde(with = "wire")] PathBuf),
@@ -103,21 +103,21 @@ pub enum Step {
     HideWork(#[serde(with = "wire")] PathBuf),
     /// Mount the `/proc` of the PID namespace.
     MountProc,
-    /// Make a mount of the host read-only, or one of the script writable.
+    /// Make a mount of the host read-only, or make a mount of the script writable.
     Protect(#[serde(with = "wire")] PathBuf),
-    /// Lock all mounts.
+    /// Lock the mounts, except those below `/dev` and `/sys`, so that the script cannot unmount them.
     LockMounts,
-    /// Mount the view.
+    /// Mount all files that the script sees. Reported if this takes too long; a failure has the step that failed.
     MakeView,
     /// Set Landlock rules.
     Restrict,
     /// Open the path of a rule.
     OpenForRule(#[serde(with = "wire")] PathBuf),
-    /// Look up a path that a script or a source controls.
+    /// Look up a path that a script or a package's source contains, such as the target of a link.
     LookUp(#[serde(with = "wire")] PathBuf),
     /// Read a file that a source links to.
     Read(#[serde(with = "wire")] PathBuf),
-    /// Copy a directory or file of the tree that an install target leads to.
+    /// Copy a directory or file for a script that has replaced its install target by a link.
     Copy(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,
@@ -138,7 +138,7 @@ impl fmt::Display for Step {
             Self::MapUsers(how) => write!(f, "map the owners of a user namespace {how}"),
             Self::BecomeRoot => write!(f, "become root in a user namespace"),
             Self::TryMount => write!(f, "mount a test file system"),
-            Self::SeparateProcesses => write!(f, "create a PID namespace"),
+            Self::SeparateProcesses => write!(f, "create a PID namespace and an IPC namespace"),
             Self::Fork => write!(f, "fork a process"),
             Self::FollowParent => write!(f, "set the parent death signal"),
             Self::SeparateIpc => write!(f, "create an IPC namespace"),
@@ -149,7 +149,9 @@ impl fmt::Display for Step {
             Self::EnterWork(path) => write!(f, "enter `{}`", path.display()),
             Self::MountMemory(path) => write!(f, "mount a tmpfs at `{}`", path.display()),
             Self::MakePlace(path) => write!(f, "create `{}`", path.display()),
-            Self::PrepareRoot(path) => write!(f, "prepare `{}`", path.display()),
+            Self::PrepareRoot(path) => {
+                write!(f, "prepare the overlay at `{}`", path.display())
+            }
             Self::MountRoot(path) => {
                 write!(f, "mount an overlay over the image `{}`", path.display())
             }
@@ -160,7 +162,9 @@ impl fmt::Display for Step {
                 "mount a tmpfs for changes of dependencies at `{}`",
                 path.display()
             ),
-            Self::PrepareOverlay(path) => write!(f, "prepare `{}`", path.display()),
+            Self::PrepareOverlay(path) => {
+                write!(f, "prepare the overlay at `{}`", path.display())
+            }
             Self::MountOverlay(path) => write!(f, "mount an overlay at `{}`", path.display()),
             Self::MountReadOnly(path) => write!(f, "mount `{}` read-only", path.display()),
             Self::Bind(from, to) => {
@@ -168,7 +172,7 @@ impl fmt::Display for Step {
             }
             Self::HideWork(path) => write!(f, "hide `{}`", path.display()),
             Self::MountProc => write!(f, "mount /proc"),
-            Self::Protect(path) => write!(f, "protect `{}` from writes", path.display()),
+            Self::Protect(path) => write!(f, "set the write protection of `{}`", path.display()),
             Self::LockMounts => write!(f, "lock the mounts of a script"),
             Self::MakeView => write!(f, "mount the view of a script"),
             Self::Restrict => write!(f, "set the Landlock rules of a script"),

@@ -35,10 +35,10 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// With `landlock`, also use the caches for packages whose scripts ran a second time without
-    /// restrictions (see --second-run), for packages whose scripts succeeded although they were denied
-    /// access to a file, and for their dependents. This flag also permits a cache directory that scripts can
-    /// change, such as one in /tmp. Pass it only if you trust the scripts: without restrictions, they can
+    /// Cache all packages. Without this flag, `landlock` does not cache a package if its script ran a second
+    /// time without restrictions (see --second-run), or succeeded although access to a file was denied. The
+    /// same applies to all packages that depend on it. This flag also permits a cache directory that scripts
+    /// can change, such as one in /tmp. Pass it only if you trust the scripts: without restrictions, they can
     /// change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,

@@ -97,8 +97,9 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, requires = "remote_cache_only")]
     pub remote_store: bool,
 
-    /// Fail packages whose scripts would run as another user than this one on the other machines. The owners
-    /// of installed files depend on the user [default: any user; with --remote-store, root]
+    /// Require that scripts on the other machines run as root, or as an ordinary user; otherwise their
+    /// packages fail. The owners of installed files depend on the user [default: any user; with
+    /// --remote-store, root]
     #[arg(long, value_name = "USER", value_enum, requires = "remote")]
     pub remote_script_user: Option<UserFlag>,
 

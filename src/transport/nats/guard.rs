@@ -76,8 +76,8 @@ impl Excess {
     }
 }
 
-/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. The library cannot be told to
-/// connect again instead: while data arrives, it handles no calls.
+/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. A request to connect again would
+/// not help: while data arrives, the library handles no calls.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
