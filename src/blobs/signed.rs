@@ -36,7 +36,7 @@ impl Blobs {
     /// Uploads the file `from` to `url`. The body, unless it is empty, is sent after the server's
     /// "100 Continue", or after one second.
     ///
-    /// The Go agent makes one attempt. This agent repeats temporary failures, as `persistence` says. A
+    /// The Go agent makes one attempt. This agent tries again after a temporary failure, as `persistence` allows. A
     /// repeated upload is harmless, because a signed URL belongs to one object and every attempt sends the
     /// same bytes.
     ///

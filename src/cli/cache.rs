@@ -52,8 +52,8 @@ enum CacheAction {
     Verify,
     /// Remove unused files; with --max-size, also the least recently used packages
     ///
-    /// Files that no package uses are kept for ten minutes after their last use, because another run may be about to
-    /// store a package that uses them. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
+    /// A file that belongs to no package is kept until ten minutes after a run has last used it, because another run may
+    /// be about to store a package with this file. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
     /// cache also records the digests of source archives. These records are kept for 30 days after their last use.
     Prune {
         /// Maximum size of the cache; `0` removes all packages

@@ -45,7 +45,7 @@ const IN_JOB: [&str; 17] = [
 
 /// The help of `--env`. It differs from that of `compile`: this command passes on only few variables, as `compile` does with a cache.
 const ENV: &str = "Set a variable for the script to VALUE or, without VALUE, to its value in the environment of bosh-agent (can be \
-                   repeated). The script inherits no other variables but those that docs/compile-package.md lists";
+                   repeated). Apart from these, the script inherits only the variables that docs/compile-package.md lists";
 
 /// The help of `--make-jobserver`.
 const JOBSERVER: &str = "Give the script a pool of GNU make jobs. A `make` without `-j` then builds in parallel, which some \

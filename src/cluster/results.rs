@@ -120,8 +120,8 @@ async fn pass_on(mut parts: Parts, to: mpsc::Sender<Bytes>) -> Result<(), CallEr
     Ok(())
 }
 
-/// Appends parts to the partial file, or writes them to a new one. An existing file at the path of a new one is removed before, because it
-/// may be a hard link to another file.
+/// Appends parts to the partial file, or writes them to a new file. Before a new file is created, an existing file at its path is removed,
+/// because the existing file may be a hard link to another file.
 fn write(
     path: &Path,
     partial: Option<Partial>,

@@ -6,7 +6,7 @@ use super::finding::Finding;
 use crate::fs;
 use crate::sandbox::{FileKind, LookupError};
 
-/// How many files and directories of the source are shown, and how many names that are similar to that of the script.
+/// The maximum number of files and directories that a message lists; also the maximum number of similar names that it lists.
 const SHOWN: usize = 10;
 
 /// The maximum size of a script that is checked, in bytes.
@@ -91,7 +91,7 @@ pub(super) fn missing(packaging: &Path) -> fs::Result<Finding> {
     })
 }
 
-/// Whether a name resembles `packaging`: without case, spaces around it and extensions, it differs by at most two letters.
+/// Whether a name resembles `packaging`: it differs by at most two letters, ignoring case, surrounding spaces and extensions.
 fn is_similar(name: &str) -> bool {
     let name = name.to_lowercase();
     let stem = name.split('.').next().unwrap_or_default();

@@ -76,7 +76,8 @@ pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     })
 }
 
-/// Decides which agent serves the VM. Reads the settings, waiting for them if necessary, unless the configuration decides. Saves nothing.
+/// Decides which agent serves the VM. If `agent.json` does not determine this, reads the settings, and waits for them if necessary. Saves
+/// nothing.
 ///
 /// # Errors
 /// The directories cannot be used. The configuration or the settings cannot be read, or are invalid. The configuration names no source of

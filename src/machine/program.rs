@@ -10,7 +10,7 @@ use crate::config::Environment;
 use crate::process::{self, Program, RunError, Status};
 use crate::runtime::{self, TaskFailed};
 
-/// Directories of the system's programs below its root directory, which are searched first. `PATH` follows if the root is `/`.
+/// The directories that are searched first for a program, relative to the root directory of the system. `PATH` follows if the root is `/`.
 const SYSTEM_DIRECTORIES: [&str; 4] = ["usr/sbin", "sbin", "usr/bin", "bin"];
 
 /// Why a program could not be run, or failed.
@@ -153,7 +153,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), ending)
             .await
             .unwrap();
-        // Programs of this machine are not programs of another root directory.
+        // With another root directory, programs of this machine are not found.
         let missing = run_program(&programs, "test", Vec::new(), Duration::MAX).await;
         assert!(matches!(missing, Err(ProgramError::Missing { .. })));
     }

@@ -104,7 +104,7 @@ pub enum OfflineError {
         results: usize,
     },
     /// Two results have the same file name, so their documents would be one file.
-    #[error("the results `{}` and `{}` would both have the document `{}`", results[0].display(), results[1].display(), path.display())]
+    #[error("the results `{}` and `{}` would both write their document to `{}`", results[0].display(), results[1].display(), path.display())]
     SameDocument {
         /// The path of the document.
         path: PathBuf,

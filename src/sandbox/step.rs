@@ -50,7 +50,8 @@ pub enum Step {
     ListenForSignals,
     /// Create a user namespace.
     SeparateUsers,
-    /// Set the ID maps of a user namespace. The text ends the message: it says which program sets them, or why they cannot be set.
+    /// Set the ID maps of a user namespace. The string is the end of the error message: which program
+    /// sets the maps, or why they cannot be set.
     MapUsers(String),
     /// Become root in a user namespace.
     BecomeRoot,
@@ -72,7 +73,7 @@ pub enum Step {
     StartLoopback,
     /// Stop the propagation of mounts to other namespaces.
     KeepMountsPrivate,
-    /// Enter a directory while files are mounted.
+    /// Change to a directory, as a part of mounting the files that the script sees.
     EnterWork(#[serde(with = "wire")] PathBuf),
     /// Mount a private directory in memory.
     MountMemory(#[serde(with = "wire")] PathBuf),
@@ -107,7 +108,8 @@ pub enum Step {
     Protect(#[serde(with = "wire")] PathBuf),
     /// Lock the mounts, except those below `/dev` and `/sys`, so that the script cannot unmount them.
     LockMounts,
-    /// Mount all files that the script sees. Reported if this takes too long; a failure has the step that failed.
+    /// Mount all files that the script sees. This step is reported only if the mounts take too long. If a mount fails, the error names the
+    /// step of this mount.
     MakeView,
     /// Set Landlock rules.
     Restrict,
@@ -135,7 +137,7 @@ impl fmt::Display for Step {
             Self::AdoptOrphans => write!(f, "become a subreaper"),
             Self::ListenForSignals => write!(f, "listen for signals"),
             Self::SeparateUsers => write!(f, "create a user namespace"),
-            Self::MapUsers(how) => write!(f, "map the owners of a user namespace {how}"),
+            Self::MapUsers(how) => write!(f, "set the ID maps of a user namespace {how}"),
             Self::BecomeRoot => write!(f, "become root in a user namespace"),
             Self::TryMount => write!(f, "mount a test file system"),
             Self::SeparateProcesses => write!(f, "create a PID namespace and an IPC namespace"),

@@ -363,7 +363,7 @@ fn results_with_the_same_name_cannot_share_a_document() {
         .refuses_the_input()
         .does_not_say("Compiling package")
         .says(&format!(
-            "the results `{}` and `{}` would both have the document `{}/demo-1.10-ubuntu-noble-1.406.spdx.json`",
+            "the results `{}` and `{}` would both write their document to `{}/demo-1.10-ubuntu-noble-1.406.spdx.json`",
             result("one"),
             result("two"),
             sboms.display()

@@ -31,8 +31,8 @@ pub(in crate::cli) struct WorkFlags {
     #[arg(long, value_name = "DIR")]
     pub scratch_dir: Option<PathBuf>,
 
-    /// Give each package a scratch directory that no other package uses. By default, the direct
-    /// dependents of a package use its scratch directory, too
+    /// Give each package a scratch directory that no other package uses. By default, a package
+    /// can also use the scratch directories of its direct dependencies
     #[arg(long, conflicts_with = "scratch_dir")]
     pub no_shared_scratch: bool,
 }

@@ -97,9 +97,9 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, requires = "remote_cache_only")]
     pub remote_store: bool,
 
-    /// Require that scripts on the other machines run as root, or as an ordinary user; otherwise their
-    /// packages fail. The owners of installed files depend on the user [default: any user; with
-    /// --remote-store, root]
+    /// The user that must run the scripts on the other machines: `root`, or `ordinary` for any other user. If
+    /// another user runs a script, its package fails. The owners of installed files depend on the user
+    /// [default: any user; with --remote-store, root]
     #[arg(long, value_name = "USER", value_enum, requires = "remote")]
     pub remote_script_user: Option<UserFlag>,
 
@@ -114,7 +114,7 @@ pub(in crate::cli) struct RemoteFlags {
     )]
     pub remote_fallback: FallbackFlag,
 
-    /// Give the server up if all packages wait in its queue for this long
+    /// Stop using the server if all packages wait in its queue for this long
     /// [default: no limit; 10m with --remote-fallback=local]
     #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
     pub remote_queue_timeout: Option<Duration>,

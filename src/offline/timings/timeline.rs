@@ -76,7 +76,7 @@ fn row(packages: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     for position in 1..bars.len() {
         rooms[position - 1].1 = bars[position].start;
     }
-    // If the name of the last package is before its bar, it shares the space with the name of the previous package.
+    // If the name of the last package begins before its bar, it uses a part of the space of the previous package.
     if let [.., last] = bars.as_slice()
         && end - last.start < END_OF_AXIS * end
     {

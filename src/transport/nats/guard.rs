@@ -1,5 +1,5 @@
-//! Ends a client whose server sends too much data that is not part of requests; the daemon then starts a new client. Connects again after a
-//! server has denied the subscription.
+//! Ends the agent's NATS client if the server sends too much data besides the requests of Directors; the daemon then starts a new client.
+//! Connects again after a server has denied the subscription.
 //!
 //! The client library does not limit its buffers: a message may have any length that the server announces, and answers stay in memory if
 //! the server does not read them. The library also keeps a connection on which the subscription was denied.
@@ -19,8 +19,8 @@ use super::requests::Requests;
 /// The maximum number of bytes that a server may send in addition to requests. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
 
-/// The number of additional bytes that do not count in each interval: 3,840 bytes a minute. The protocol's other lines, such as pings, need
-/// about a hundred.
+/// The number of additional bytes that do not count in each interval: 3,840 bytes a minute. Lines of the
+/// protocol without a request, such as pings, need about 100 bytes a minute.
 const FORGIVEN: u64 = 16;
 
 /// The interval of the checks.
@@ -76,7 +76,7 @@ impl Excess {
     }
 }
 
-/// Cancels `end`, which ends the client, if the server sends too much data that is not part of requests. A request to connect again would
+/// Ends the client, by canceling the token `end`, if the server sends too much data besides requests. A request to connect again would
 /// not help: while data arrives, the library handles no calls.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
@@ -126,7 +126,8 @@ pub(super) async fn reconnect_after_denials(
 mod tests {
     use super::*;
 
-    /// Whether the client is ended within some intervals, in each of which these bytes of requests and of other data arrive.
+    /// Whether the client is ended within `intervals` if, in each interval, `requests` bytes of requests and `others` bytes of other data
+    /// arrive.
     fn is_ended(intervals: u64, requests: u64, others: u64) -> bool {
         let mut excess = Excess::default();
         (0..=intervals).any(|number| {
