@@ -147,7 +147,7 @@ mod tests {
             ),
             (
                 json!({"endpoint": "http://host", "password": {"hunter2": 1}, "user": "x"}),
-                "the dav blobstore cannot be used: the option `password` is not a text",
+                "the dav blobstore cannot be used: the option `password` is not a string",
             ),
         ] {
             let problem = dav(options).unwrap_err();

@@ -716,7 +716,7 @@ fn invalid_ca_certificates_are_reported_at_the_start() {
         ),
         (
             json!(["x"]),
-            "the blobstore's CA certificates cannot be read: the option `ca` is not a text",
+            "the blobstore's CA certificates cannot be read: the option `ca` is not a string",
         ),
     ] {
         let settings = BlobstoreSettings {

@@ -52,8 +52,8 @@ enum CacheAction {
     Verify,
     /// Remove unused files; with --max-size, also the least recently used packages
     ///
-    /// A file that belongs to no package is kept until ten minutes after a run has last used it, because another run may
-    /// be about to store a package with this file. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
+    /// A run stores the files of a package before the package itself. So a file without a package is removed only if no
+    /// run has used it for ten minutes. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
     /// cache also records the digests of source archives. These records are kept for 30 days after their last use.
     Prune {
         /// Maximum size of the cache; `0` removes all packages

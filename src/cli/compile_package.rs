@@ -44,7 +44,7 @@ const IN_JOB: [&str; 17] = [
 ];
 
 /// The help of `--env`. It differs from that of `compile`: this command passes on only few variables, as `compile` does with a cache.
-const ENV: &str = "Set a variable for the script to VALUE or, without VALUE, to its value in the environment of bosh-agent (can be \
+const ENV: &str = "Pass a variable to the script. Without VALUE, it keeps its value in the environment of bosh-agent (can be \
                    repeated). Apart from these, the script inherits only the variables that docs/compile-package.md lists";
 
 /// The help of `--make-jobserver`.
@@ -131,9 +131,9 @@ struct PackageFlags {
     #[arg(long, value_name = "OS/VERSION", value_parser = stemcell)]
     stemcell: Option<Slug>,
 
-    /// Read --source, --name, --version, --dependency and all other values that affect the result from
-    /// this JSON file instead of flags (docs/compile-package.md). It is not a job of BOSH. Relative paths
-    /// in the file start at the file's directory
+    /// JSON file with all values that affect the result. It replaces flags such as --source, --name, --version
+    /// and --dependency (docs/compile-package.md). It is not a job of BOSH. Relative paths in the file start
+    /// at the file's directory
     #[arg(long, value_name = "FILE.json", conflicts_with_all = IN_JOB)]
     job: Option<PathBuf>,
 

@@ -26,8 +26,8 @@ struct Partial {
     size: u64,
 }
 
-/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. Only after success, there is a file; but if the
-/// future is dropped, a partial file may stay.
+/// Downloads a blob to a new file. Returns its digests; `None` if the server has lost it. If the download fails, no
+/// file is left at `into`. If the future is dropped, a partial file may be left there.
 pub(super) async fn download(
     server: &Server,
     digest: &Digest,

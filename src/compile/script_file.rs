@@ -21,7 +21,8 @@ pub(super) enum ScriptFile {
     Linked,
     /// There is no script, so the compiled package is empty.
     Missing,
-    /// The script is a link to this target, which does not exist on this machine. It may exist in the sandbox, such as a file of a dependency.
+    /// The script is a link to this target, which does not exist on this machine. The target may exist in
+    /// the sandbox: for example, it may be a file of a dependency.
     Dangling(PathBuf),
     /// The script is not a file, or is a link to something that is not a file. Such a script is not read, because reading a FIFO or a device
     /// may never end. The text describes the kind, for messages.

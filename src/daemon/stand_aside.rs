@@ -46,8 +46,8 @@ pub struct StartContext<'a> {
     pub isolation: Isolation,
 }
 
-/// Finds the Go agent's program: an executable file next to this program, or in `BASE/bosh/bin`. Skips `BASE/bosh/bin` if a file system is
-/// mounted over it or over a directory above it in `BASE`, because this file system may not respond.
+/// Finds the Go agent's program: an executable file next to this program, or in `BASE/bosh/bin`. Skips `BASE/bosh/bin` if
+/// `BASE`, `BASE/bosh` or `BASE/bosh/bin` is a mount point, because the mounted file system may not respond.
 #[must_use]
 pub fn find_go_agent(this_program: &Path, vcap: &Vcap) -> Option<PathBuf> {
     let own = fs::metadata(this_program).ok();

@@ -127,7 +127,7 @@ pub(crate) async fn supervise(
     let mut output = collected.summary();
     if !is_closed {
         output.log_failure.get_or_insert_with(|| {
-            "the output did not end: probably, it is still open in a process, which bosh-agent cannot stop".to_owned()
+            "the output did not end: probably, a process that bosh-agent cannot stop still has it open".to_owned()
         });
     }
     Ok(Supervised {

@@ -1,4 +1,4 @@
-//! The steps in which a process of a sandbox prepares and starts a script, or examines files, and the error of a failed step.
+//! The steps of a process in a sandbox, and the error of a failed step. Such a process prepares and starts a script, or examines files.
 
 use std::fmt;
 use std::io;
@@ -119,7 +119,7 @@ pub enum Step {
     LookUp(#[serde(with = "wire")] PathBuf),
     /// Read a file that a source links to.
     Read(#[serde(with = "wire")] PathBuf),
-    /// Copy a directory or file for a script that has replaced its install target by a link.
+    /// Copy a directory or file to which an install target leads, because the script has replaced the install target by a link.
     Copy(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,

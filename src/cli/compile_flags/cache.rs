@@ -35,9 +35,9 @@ pub(in crate::cli) struct CacheFlags {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_max_size: Option<u64>,
 
-    /// Cache all packages. Without this flag, `landlock` does not cache a package if its script ran a second
-    /// time without restrictions (see --second-run), or succeeded although access to a file was denied. The
-    /// same applies to all packages that depend on it. This flag also permits a cache directory that scripts
+    /// Cache all packages that are compiled with `landlock`. By default, a package is not cached if its script
+    /// ran a second time (see --second-run), or succeeded although access to a file was denied. The same
+    /// applies to all packages that depend on it. This flag also permits a cache directory that scripts
     /// can change, such as one in /tmp. Pass it only if you trust the scripts: without restrictions, they can
     /// change the files of other packages
     #[arg(long)]

@@ -84,8 +84,8 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, value_name = "DURATION", value_parser = values::limit, requires = "remote")]
     pub remote_timeout: Option<Duration>,
 
-    /// Compile on this machine, and use the server only as a cache: take packages from it that an earlier
-    /// run compiled, on any machine
+    /// Compile on this machine, and use the server only as a cache: do not compile a package if the server has
+    /// it from an earlier run, on any machine
     #[arg(long, requires = "remote", conflicts_with_all = [
         "remote_fallback", "remote_jobs", "remote_queue_timeout",
     ])]
@@ -98,7 +98,7 @@ pub(in crate::cli) struct RemoteFlags {
     pub remote_store: bool,
 
     /// The user that must run the scripts on the other machines: `root`, or `ordinary` for any other user. If
-    /// another user runs a script, its package fails. The owners of installed files depend on the user
+    /// a script runs as a different user than required, its package fails. The owners of installed files depend on the user
     /// [default: any user; with --remote-store, root]
     #[arg(long, value_name = "USER", value_enum, requires = "remote")]
     pub remote_script_user: Option<UserFlag>,

@@ -30,8 +30,8 @@ pub(in crate::cli) struct ResultFlags {
     #[arg(long, value_name = "FORMAT=PATH", value_parser = values::sbom, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub sbom: Vec<(SbomFormat, DocumentPath)>,
 
-    /// Write the provenance of each result: from what it was compiled, with which agent, stemcell and
-    /// options, as an in-toto statement with a SLSA predicate. PATH is as in --sbom
+    /// Write the provenance of each result as an in-toto statement with a SLSA predicate. It names the
+    /// sources, and the agent, stemcell and options that were used. PATH is as in --sbom
     #[arg(long, value_name = "PATH", value_parser = values::document, conflicts_with_all = ["check", "dry_run", "print_output_names", "shell"])]
     pub provenance: Option<DocumentPath>,
 

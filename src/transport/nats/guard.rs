@@ -19,8 +19,8 @@ use super::requests::Requests;
 /// The maximum number of bytes that a server may send in addition to requests. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
 
-/// The number of additional bytes that do not count in each interval: 3,840 bytes a minute. Lines of the
-/// protocol without a request, such as pings, need about 100 bytes a minute.
+/// In each interval, this many additional bytes are not counted, which are 3,840 bytes a minute. Lines of the protocol without a request,
+/// such as pings, need about 100 bytes a minute.
 const FORGIVEN: u64 = 16;
 
 /// The interval of the checks.
@@ -76,8 +76,8 @@ impl Excess {
     }
 }
 
-/// Ends the client, by canceling the token `end`, if the server sends too much data besides requests. A request to connect again would
-/// not help: while data arrives, the library handles no calls.
+/// Ends the client, by canceling the token `end`, if the server sends too much data besides requests. Calling `force_reconnect` would not
+/// help: while data arrives, the library does not process such calls.
 pub(super) async fn guard(statistics: Arc<Statistics>, pool: Arc<Pool>, end: CancellationToken) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -126,8 +126,8 @@ pub(super) async fn reconnect_after_denials(
 mod tests {
     use super::*;
 
-    /// Whether the client is ended within `intervals` if, in each interval, `requests` bytes of requests and `others` bytes of other data
-    /// arrive.
+    /// Whether the client is ended after at most this many intervals. In each of them, it receives `requests` bytes that belong to requests
+    /// and `others` other bytes.
     fn is_ended(intervals: u64, requests: u64, others: u64) -> bool {
         let mut excess = Excess::default();
         (0..=intervals).any(|number| {
