@@ -52,8 +52,8 @@ enum CacheAction {
     Verify,
     /// Remove unused files; with --max-size, also the least recently used packages
     ///
-    /// A run stores the files of a package before the package itself. So a file without a package is removed only if no
-    /// run has used it for ten minutes. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
+    /// A run first stores the files of a package, and then the entry that names them. So a file without an entry is
+    /// removed only if no run has used it for ten minutes. Damaged files are kept for 30 days or, with --max-size, for ten minutes. The
     /// cache also records the digests of source archives. These records are kept for 30 days after their last use.
     Prune {
         /// Maximum size of the cache; `0` removes all packages

@@ -44,7 +44,7 @@ const IN_JOB: [&str; 17] = [
 ];
 
 /// The help of `--env`. It differs from that of `compile`: this command passes on only few variables, as `compile` does with a cache.
-const ENV: &str = "Pass a variable to the script. Without VALUE, it keeps its value in the environment of bosh-agent (can be \
+const ENV: &str = "Pass a variable to the script. Without VALUE, the value is taken from the environment of bosh-agent (can be \
                    repeated). Apart from these, the script inherits only the variables that docs/compile-package.md lists";
 
 /// The help of `--make-jobserver`.

@@ -119,7 +119,7 @@ pub enum Step {
     LookUp(#[serde(with = "wire")] PathBuf),
     /// Read a file that a source links to.
     Read(#[serde(with = "wire")] PathBuf),
-    /// Copy a directory or file to which an install target leads, because the script has replaced the install target by a link.
+    /// The script has replaced its install target by a link: copy a directory or file of the tree that the link leads to.
     Copy(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,

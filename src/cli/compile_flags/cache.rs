@@ -38,8 +38,8 @@ pub(in crate::cli) struct CacheFlags {
     /// Cache all packages that are compiled with `landlock`. By default, a package is not cached if its script
     /// ran a second time (see --second-run), or succeeded although access to a file was denied. The same
     /// applies to all packages that depend on it. This flag also permits a cache directory that scripts
-    /// can change, such as one in /tmp. Pass it only if you trust the scripts: without restrictions, they can
-    /// change the files of other packages
+    /// can change, such as one in /tmp. Pass this flag only if you trust the scripts: in a second run, a script
+    /// has no restrictions and can change the files of other packages
     #[arg(long)]
     pub cache_unrestricted: bool,
 }

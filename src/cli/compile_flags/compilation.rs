@@ -131,7 +131,7 @@ pub(in crate::cli) struct ScriptFlags {
     #[arg(long)]
     pub make_jobserver: bool,
 
-    /// Pass a variable to scripts. Without VALUE, it keeps its value in the environment of
+    /// Pass a variable to scripts. Without VALUE, the value is taken from the environment of
     /// bosh-agent (can be repeated). With a cache or --remote, scripts inherit only a few other variables
     /// (docs/cache.md). Otherwise, they inherit all variables except the credentials of caches
     #[arg(long, value_name = "VARIABLE[=VALUE]", value_parser = values::variable)]

@@ -9,7 +9,7 @@ use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, Pha
 /// The fraction of the axis after which there are no more ticks, because their labels would not fit.
 const LAST_TICK: f64 = 0.95;
 
-/// If a bar starts in this final part of the axis, a fraction, the name of its package begins before the bar.
+/// The final part of the axis, as a fraction. If a bar starts in this part, the name of its package begins before the bar.
 const END_OF_AXIS: f64 = 0.1;
 
 /// The maximum space between the beginning of a name and its bar, as a fraction of the axis.
@@ -93,7 +93,7 @@ fn row(packages: &[usize], bars: &[Bar<'_>], end: f64) -> String {
     format!("<div class=\"lane\">{slots}</div>\n")
 }
 
-/// The HTML of a package: its bar and its name, which are above each other. Both are between `from` and `until`, in seconds. Usually, this
+/// The HTML of a package: its name and, below, its bar. Both are between `from` and `until`, in seconds. Usually, this
 /// space starts with the bar and ends at the next package. If the name begins before the bar, the space ends with the bar.
 fn slot(bar: &Bar<'_>, (from, until): (f64, f64), end: f64) -> String {
     let package = bar.package;

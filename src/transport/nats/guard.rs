@@ -19,7 +19,7 @@ use super::requests::Requests;
 /// The maximum number of bytes that a server may send in addition to requests. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
 
-/// In each interval, this many additional bytes are not counted, which are 3,840 bytes a minute. Lines of the protocol without a request,
+/// The number of additional bytes in each interval that do not count. This amounts to 3,840 bytes a minute. Lines of the protocol without a request,
 /// such as pings, need about 100 bytes a minute.
 const FORGIVEN: u64 = 16;
 
@@ -46,7 +46,7 @@ struct Received {
 impl Received {
     fn of(requests: &Requests, statistics: &Statistics) -> Self {
         Self {
-            // Read before `in_bytes`, which then includes the bytes of all these requests.
+            // This counter is read before `in_bytes`, so that `in_bytes` includes all requests that are counted here.
             requests: requests.bytes(),
             bytes: statistics.in_bytes.load(Ordering::Relaxed),
             connects: statistics.connects.load(Ordering::Relaxed),
