@@ -95,18 +95,7 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             return USAGE;
         }
     };
-    // Only a single-threaded process can enter a user namespace.
-    let unpacks = !arguments.compilation.stemcell_image.is_empty();
-    let user_namespace = match arguments.isolation.isolation {
-        _ if remote
-            .as_ref()
-            .is_some_and(|it| !it.falls_back && !it.cache_only) =>
-        {
-            UserNamespace::Outside
-        }
-        _ if arguments.plan.purpose() != Purpose::Compile && !unpacks => UserNamespace::Outside,
-        isolation => tier(isolation).enter_user_namespace(),
-    };
+    let user_namespace = user_namespace(&arguments, remote.as_ref());
     let messages = messages(&arguments.output, &environment, Command::Compile);
     let options = options(
         arguments,
@@ -123,6 +112,17 @@ pub(super) fn main(arguments: Compile, environment: Environment) -> u8 {
             offline::run(options, progress, &cancel).await
         }),
     )
+}
+
+/// Enters a user namespace if this machine runs scripts and the isolation tier needs one. This process must have one thread.
+fn user_namespace(arguments: &Compile, remote: Option<&RemoteOptions>) -> UserNamespace {
+    let is_elsewhere = remote.is_some_and(|it| !it.falls_back && !it.cache_only);
+    let unpacks = !arguments.compilation.stemcell_image.is_empty();
+    let is_here = arguments.plan.purpose() == Purpose::Compile || unpacks;
+    match is_here && !is_elsewhere {
+        true => tier(arguments.isolation.isolation).enter_user_namespace(),
+        false => UserNamespace::Outside,
+    }
 }
 
 /// The shared caches and the other machines of a run. Also checks the variables of `--env`, and flags that several stemcell images exclude.

@@ -29,7 +29,7 @@ pub enum RestoreError {
     #[error("there is no compiled package to reinstall it from")]
     NoBlob,
     /// The compiled blob was changed as well.
-    #[error("it cannot be installed again, because the compiled package `{}` was also changed", path.display())]
+    #[error("it cannot be installed again, because the compiled package `{}` has also changed", path.display())]
     Blob {
         /// The path of the blob.
         path: PathBuf,

@@ -92,17 +92,33 @@ impl CommonParts {
 
 /// The values of the flags that affect what a script can do or see, and the user. With other values, a script may fail or build something
 /// else. The isolation tier is not included, because all tiers give the same package.
-///
-/// Lists all fields, without `..`, so that a new option cannot be forgotten here.
 fn flags(options: &Options) -> BTreeMap<String, String> {
+    check_fields(options);
+    let scratch = &options.scratch;
+    named([
+        ("--make-jobserver", switch(options.make_jobserver)),
+        ("--network", hosts(options.network)),
+        ("--no-shared-scratch", switch(*scratch == Sharing::Off)),
+        ("--protect-host", switch(options.protect_host)),
+        ("--readonly-deps", switch(options.readonly_dependencies)),
+        ("--reproducible", of_each_source(options.source_dates)),
+        ("--scratch-dir", scratch_directory(scratch)),
+        ("--second-run", when(options.second_run)),
+        (SCRIPT_USER, user(options)),
+    ])
+}
+
+/// Does nothing. It lists all fields, without `..`, so that the compiler reports a new option that is forgotten in [`flags`].
+fn check_fields(options: &Options) {
     let Options {
-        readonly_dependencies,
-        protect_host,
-        network,
-        make_jobserver,
-        scratch,
-        second_run,
-        source_dates,
+        // These options are in the key.
+        readonly_dependencies: _,
+        protect_host: _,
+        network: _,
+        make_jobserver: _,
+        scratch: _,
+        second_run: _,
+        source_dates: _,
         // The other options affect the user, other parts of the key, or what is compiled and reported, and where. A shell stores nothing.
         purpose: _,
         isolation: _,
@@ -142,17 +158,6 @@ fn flags(options: &Options) -> BTreeMap<String, String> {
         program: _,
         who: _,
     } = options;
-    named([
-        ("--make-jobserver", switch(*make_jobserver)),
-        ("--network", hosts(*network)),
-        ("--no-shared-scratch", switch(*scratch == Sharing::Off)),
-        ("--protect-host", switch(*protect_host)),
-        ("--readonly-deps", switch(*readonly_dependencies)),
-        ("--reproducible", of_each_source(*source_dates)),
-        ("--scratch-dir", scratch_directory(scratch)),
-        ("--second-run", when(*second_run)),
-        (SCRIPT_USER, user(options)),
-    ])
 }
 
 fn named<const COUNT: usize>(values: [(&str, String); COUNT]) -> BTreeMap<String, String> {

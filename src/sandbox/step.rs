@@ -119,7 +119,7 @@ pub enum Step {
     LookUp(#[serde(with = "wire")] PathBuf),
     /// Read a file that a source links to.
     Read(#[serde(with = "wire")] PathBuf),
-    /// The script has replaced its install target by a link: copy a directory or file of the tree that the link leads to.
+    /// Copy a directory or file from the tree behind a link, if the script has replaced its install target by this link.
     Copy(#[serde(with = "wire")] PathBuf),
     /// Give a shell its terminal.
     TakeTerminal,

@@ -132,7 +132,7 @@ mod bodies {
             .fails()
             .says("Error: failed to compile package app/")
             .says("the files of package `lib` were changed after it was installed: `file` (")
-            .says("blobs/0/lib.tgz` was also changed: expected the sha256 digest");
+            .says("blobs/0/lib.tgz` has also changed: expected the sha256 digest");
     }
 
     pub(super) fn changed_tree_of_an_earlier_run_is_installed_again(tier: Tier) {

@@ -91,7 +91,7 @@ pub(in crate::cli) struct RemoteFlags {
     ])]
     pub remote_cache_only: bool,
 
-    /// With --remote-cache-only, also send the packages that this machine compiles to the server. Later runs
+    /// With --remote-cache-only, also store the packages of this machine on the server. Later runs
     /// take them as if a machine of the cluster had compiled them. So pass this flag only if this machine has
     /// the same compilers and libraries as those machines (docs/cluster.md)
     #[arg(long, requires = "remote_cache_only")]

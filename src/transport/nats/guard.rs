@@ -19,8 +19,8 @@ use super::requests::Requests;
 /// The maximum number of bytes that a server may send in addition to requests. A Director's server accepts messages of at most 1 MiB.
 const LIMIT: u64 = 16 << 20;
 
-/// The number of additional bytes in each interval that do not count. This amounts to 3,840 bytes a minute. Lines of the protocol without a request,
-/// such as pings, need about 100 bytes a minute.
+/// In each interval, this many bytes besides requests are ignored: 3,840 bytes a minute. Lines that carry no request, such as pings, need
+/// about 100 bytes a minute.
 const FORGIVEN: u64 = 16;
 
 /// The interval of the checks.
