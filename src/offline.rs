@@ -19,7 +19,7 @@
 //!  ├─ dry_run       which packages would be compiled when (critical_path) and which are in the cache (cache_forecast), and their graph
 //!  │                as a file (dot)
 //!  ├─ setup         the compiler of this machine: isolation tier, caches, logs, jobserver. remote: the compiler on the machines of a server.
-//!  │                machines: either of the two. server_cache: the action cache of a server; claim checks whether this machine may
+//!  │                machines: either of the two. server_cache: the action cache of a server; store_check checks whether this machine may
 //!  │                store packages in it
 //!  └─ releases      compiles all packages, assembles each release when its last package is done
 //!      ├─ packages  the packages of all releases, with the paths of their logs

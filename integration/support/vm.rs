@@ -310,7 +310,7 @@ impl HostVm {
         }
     }
 
-    /// Allows panics of this library in the log.
+    /// Allows panics of this thread in the log.
     pub(crate) fn survives_panics_of(&mut self, thread: &'static str) {
         self.panicking = Some(thread);
     }

@@ -158,22 +158,23 @@ impl Cluster {
                     attempts += 1;
                     skip_cache_lookup = true;
                 }
-                verdict => return Ok(self.result(verdict, ended, all).await?),
+                verdict => return Ok(self.result(verdict, ended, (stop, all)).await?),
             }
         }
     }
 
-    /// Converts the end of a package's last execution into its result. `all` cancels the download of the last line of output.
+    /// Converts the end of a package's last execution into its result. After `stop`, the last line of output is read for at most
+    /// [`EXAMINE_LIMIT`]. `all` cancels this reading.
     async fn result(
         &self,
         verdict: Verdict,
         ended: Ended,
-        all: &CancellationToken,
+        cancel: (&CancellationToken, &CancellationToken),
     ) -> Result<Built, RemoteFailure> {
         match (verdict, ended) {
             (Verdict::Compiled, Ended::Executed(files, _)) => files.built(),
             (verdict, Ended::Executed(files, result)) => {
-                Err(self.failure(verdict, *files, &result, all).await)
+                Err(self.failure(verdict, *files, &result, cancel).await)
             }
             (_, Ended::Bad { failure, .. }) => Err(failure),
             (Verdict::TimedOut, Ended::Refused(_)) => Err(RemoteFailure::TimedOut {
@@ -387,7 +388,7 @@ impl Cluster {
         verdict: Verdict,
         files: Files,
         result: &ActionResult,
-        all: &CancellationToken,
+        cancel: (&CancellationToken, &CancellationToken),
     ) -> RemoteFailure {
         let (worker, exit_code) = (files.machine.name, files.exit_code);
         if let Some(report) = files.report {
@@ -397,7 +398,7 @@ impl Cluster {
                 worker,
             };
         }
-        let output = self.last_line(result, all).await;
+        let output = self.last_line(result, cancel).await;
         match verdict {
             Verdict::Arguments => RemoteFailure::Arguments { output },
             _ => RemoteFailure::NoReport {
@@ -409,16 +410,21 @@ impl Cluster {
     }
 
     /// The last line that a command printed to stderr.
-    async fn last_line(&self, result: &ActionResult, all: &CancellationToken) -> String {
+    async fn last_line(
+        &self,
+        result: &ActionResult,
+        (stop, all): (&CancellationToken, &CancellationToken),
+    ) -> String {
         let digest = result.stderr_digest.as_ref().and_then(Digest::parse);
         let text = match digest.filter(|_| result.stderr_raw.is_empty()) {
             None => result.stderr_raw.clone(),
-            Some(digest) => {
-                // The run may have been stopped, and then must end soon.
-                let reading = self.read_small(&digest, LONGEST_OUTPUT, all);
-                let read = tokio::time::timeout(EXAMINE_LIMIT, reading).await;
-                read.ok().and_then(Result::ok).flatten().unwrap_or_default()
-            }
+            Some(digest) => tokio::select! {
+                biased;
+                read = self.read_small(&digest, LONGEST_OUTPUT, all) => {
+                    read.ok().flatten().unwrap_or_default()
+                }
+                () = long_after(stop) => Vec::new(),
+            },
         };
         let text = String::from_utf8_lossy(&text);
         let mut lines = text.lines().rev().map(str::trim);

@@ -68,7 +68,7 @@ pub enum SuperviseError {
     /// The pseudo-terminal could not be created.
     #[error("failed to open a terminal for a shell")]
     Terminal(#[source] io::Error),
-    /// The fork server could not be started, or could not fork the child.
+    /// The fork server could not be started, or did not take the request to fork the child.
     #[error("failed to start the helper process `{}`", program.display())]
     Start {
         /// The fork server's program: this program itself.

@@ -63,7 +63,7 @@ const CACHES: &str =
 pub(in crate::cli) struct RemoteFlags {
     /// Compile the packages on the machines of a cluster with Bazel's Remote Execution API. The URL of its
     /// server begins with grpc:// or grpcs://. docs/cluster.md says what the machines need, and which other
-    /// flags cannot be used, such as those of caches
+    /// flags cannot be used
     #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
 
@@ -97,9 +97,9 @@ pub(in crate::cli) struct RemoteFlags {
     #[arg(long, requires = "remote_cache_only")]
     pub remote_store: bool,
 
-    /// The user that must run the scripts on the other machines: `root`, or `ordinary` for any other user. If
-    /// a script runs as a different user than required, its package fails. The owners of installed files depend on the user
-    /// [default: any user; with --remote-store, root]
+    /// The user that must run the scripts on the other machines: `root`, or `ordinary` for any other user. A
+    /// package that gets a machine with a different user fails after three attempts. The owners of installed
+    /// files depend on the user [default: any user; with --remote-store, root]
     #[arg(long, value_name = "USER", value_enum, requires = "remote")]
     pub remote_script_user: Option<UserFlag>,
 

@@ -9,7 +9,8 @@ use crate::offline::call_report::{CallReport, Package, PackageStatus, Phase, Pha
 /// The fraction of the axis after which there are no more ticks, because their labels would not fit.
 const LAST_TICK: f64 = 0.95;
 
-/// The final part of the axis, as a fraction. If a bar starts in this part, the name of its package begins before the bar.
+/// The final part of the axis, as a fraction. If the last bar of a row starts in this part, the name of its package
+/// begins before the bar.
 const END_OF_AXIS: f64 = 0.1;
 
 /// The maximum space between the beginning of a name and its bar, as a fraction of the axis.

@@ -31,7 +31,7 @@ pub(super) enum Fault {
     WriteOnce,
 }
 
-/// ServingAgent the files of a directory on a free port, with a fault.
+/// Serves the files of a directory on a free port, with a fault.
 pub(super) struct FaultyServer {
     port: u16,
 }

@@ -45,7 +45,7 @@ struct State {
     results: HashMap<String, api::ActionResult>,
 }
 
-/// ServingAgent on a free port until the test's process ends.
+/// Serves on a free port until the test's process ends.
 pub(super) struct GrpcServer {
     url: String,
     state: Arc<Mutex<State>>,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::read_head;
 
-/// ServingAgent the files of a directory on a free port.
+/// Serves the files of a directory on a free port.
 pub(super) struct WatchedServer {
     port: u16,
     requested: Arc<Mutex<Vec<String>>>,

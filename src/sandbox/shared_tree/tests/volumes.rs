@@ -150,3 +150,19 @@ fn mount_over_a_volume_is_unmounted() {
         assert!(theirs.join("ours").exists(), "{directory}");
     }
 }
+
+#[test]
+fn silent_data_is_an_error_even_if_packages_are_silent_too() {
+    let (_scratch, vcap) = vcap();
+    fs::create_dir_all(vcap.base()).unwrap();
+    fs::symlink(Path::new("nowhere"), &vcap.packages()).unwrap();
+    let silent: Responses<'_> = &|asked| vec![Response::Gone; asked.len()];
+    let found = SharedTree::check_data(&vcap, silent).unwrap();
+    assert_eq!(found.len(), 1);
+    fs::symlink(Path::new("nowhere"), &vcap.data()).unwrap();
+    let error = SharedTree::check_data(&vcap, silent).unwrap_err();
+    let SandboxError::SilentMount { directory, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(directory, vcap.data());
+}
