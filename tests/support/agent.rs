@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::report;
-use super::shared::is_soak;
+use super::shared::for_this_form;
 use super::tools::{run_tool, wait_for};
 
 /// Enough for any test on a slow and busy machine.
@@ -68,11 +68,7 @@ impl Agent {
             command,
             arguments: words.map(OsStr::to_owned).collect(),
             output: output.to_owned(),
-            limit: match is_soak() {
-                // Trees have more levels, and the kernel's checks of Landlock rules are quadratic.
-                true => 5 * LIMIT,
-                false => LIMIT,
-            },
+            limit: for_this_form(LIMIT),
             is_reporting: true,
         }
     }

@@ -44,7 +44,7 @@ pub(crate) use outcome::{
 pub(crate) use play::{Play, in_isolations, listed};
 pub(crate) use release::{Compression, Digest, ReleaseBuilder};
 pub(crate) use schema::differences;
-pub(crate) use shared::{example_release, is_soak, once};
+pub(crate) use shared::{example_release, for_this_form, is_soak, once};
 pub(crate) use terminal::OnTerminal;
 pub(crate) use tiers::{
     LANDLOCK, LANDLOCK_OF_A_USER, LANDLOCK_OF_ROOT, NAMESPACE, NONE, NONE_OF_A_USER, Place, Tier,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::agent::Running;
 use super::daemon::Daemon;
 use super::outcome::sha1_of;
-use super::shared::is_soak;
+use super::shared::for_this_form;
 use super::tiers::{NAMESPACE, Place, USERNS_OF_ROOT};
 use super::tools::{require_landlock, require_root, require_tools, run_tool};
 use super::ustar::{Member, archive};
@@ -268,8 +268,7 @@ impl Play {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        // The trees of long tests have more levels.
-        let limit = if is_soak() { 5 * LIMIT } else { LIMIT };
+        let limit = for_this_form(LIMIT);
         tokio::time::timeout(limit, asking).await.unwrap()
     }
 

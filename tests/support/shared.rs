@@ -12,6 +12,11 @@ pub(crate) fn is_soak() -> bool {
     std::env::var_os("BOSH_AGENT_SOAK").is_some()
 }
 
+/// A time limit of a test, longer in its long form: trees have more levels, and the kernel's checks of Landlock rules are quadratic.
+pub(crate) fn for_this_form(limit: Duration) -> Duration {
+    if is_soak() { 5 * limit } else { limit }
+}
+
 /// A directory that is filled once in a run of the tests. nextest runs each test in its own process, so a static is not enough. Concurrent
 /// tests wait for the first one; if it fails, the next one tries again.
 pub(crate) fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Daemon, Hanging, Kind, LANDLOCK, Member, NAMESPACE, NONE, Place, Play, Running, Tier,
-    USERNS_OF_A_USER, USERNS_OF_ROOT, archive, in_isolations, in_tiers, is_soak, require_tools,
-    run_tool, sha1_of, snapshot, wait_for,
+    USERNS_OF_A_USER, USERNS_OF_ROOT, archive, for_this_form, in_isolations, in_tiers, is_soak,
+    require_tools, run_tool, sha1_of, snapshot, wait_for,
 };
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
@@ -66,8 +66,7 @@ pub(super) fn kinds_of_data(play: &Play) -> Vec<String> {
 /// Waits until the agent has no more of its own names in the data directory than before. There may be fewer, because the removal of an earlier
 /// request's files may have been pending then.
 pub(super) fn wait_for_data(play: &Play, before: &[String]) {
-    let limit = if is_soak() { 5 * LIMIT } else { LIMIT };
-    wait_for("the removal", limit, || {
+    wait_for("the removal", for_this_form(LIMIT), || {
         let (kinds, mut more) = (kinds_of_data(play), Vec::new());
         let mut expected = before.to_vec();
         for kind in kinds {
