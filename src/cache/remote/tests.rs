@@ -202,7 +202,7 @@ async fn refusing_server_is_not_asked_again() {
 async fn failing_server_is_not_asked_after_three_failures() {
     let scene = Scene::new();
     let partial = b"HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\na com".to_vec();
-    // The second download of the last case uses up the time of all downloads.
+    // The first or second download of the last case uses up the time of all downloads.
     for (reply, requests) in [
         (Reply::Answer(429, Vec::new()), 3),
         (Reply::Answer(503, Vec::new()), 3),
@@ -214,16 +214,17 @@ async fn failing_server_is_not_asked_after_three_failures() {
     ] {
         let (server, remote) = server(std::slice::from_ref(&reply));
         let start = Instant::now();
-        let failures = if matches!(reply, Reply::Trickle(..)) {
-            2
-        } else {
-            3
-        };
-        for _ in 0..failures {
-            assert!(!remote.is_broken(), "{reply:?}");
+        let mut failures = 0;
+        while !remote.is_broken() {
             assert!(!scene.fetch(&remote).await, "{reply:?}");
+            failures += 1;
         }
-        assert!(remote.is_broken(), "{reply:?}");
+        let expected = if matches!(reply, Reply::Trickle(..)) {
+            1..=2
+        } else {
+            3..=3
+        };
+        assert!(expected.contains(&failures), "{reply:?}: {failures}");
         assert_eq!(server.requests().len(), failures * requests, "{reply:?}");
         assert_eq!(scene.find(&remote).await, None);
         assert!(!scene.fetch(&remote).await);
@@ -262,12 +263,9 @@ async fn searches_of_a_run_share_a_time_limit() {
     };
     let with = (&Credentials::default(), &Environment::default());
     let remote = || Remote::new(&location, with, limits, Arc::default());
-    // Each search takes more than a tenth of the time limit.
+    // Each search takes a part of the time limit.
     let late = remote();
-    for _ in 0..10 {
-        scene.find(&late).await;
-    }
-    assert_eq!(scene.find(&late).await, None);
+    while scene.find(&late).await.is_some() {}
     assert!(!late.is_broken(), "the last search had no time left");
 
     let slow = remote();

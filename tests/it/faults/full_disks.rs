@@ -61,7 +61,7 @@ fn each_file_without_an_inode_is_reported() {
         "failed to create",
         "failed to create the directory",
         "failed to create the link",
-        "failed to create the sandbox of a packaging script: failed to prepare",
+        "failed to create the sandbox of a packaging script: failed to prepare the overlay at",
     ];
     let mut made = BTreeSet::new();
     // The concurrent removal of old files decides where the room ends, so a single sweep does not reach every step.
