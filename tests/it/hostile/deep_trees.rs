@@ -113,10 +113,10 @@ mod bodies {
         let base = place.world.base();
         // As after a killed run whose script mounted something, and another program uses the mount.
         let (inner, packages) = (base.join("data/packages/app/inner"), base.join("packages"));
-        for directory in [&inner, &packages] {
-            std::fs::create_dir_all(directory).unwrap();
-        }
+        std::fs::create_dir_all(&packages).unwrap();
+        // First: a package that is older than the notes was not installed by that run.
         std::fs::write(packages.join(".bosh-agent:compile"), "app").unwrap();
+        std::fs::create_dir_all(&inner).unwrap();
         let memory = |target: &Path| {
             let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
             mount(kind, target, kind, flags, None::<&str>).unwrap();
