@@ -43,7 +43,7 @@ export CARGO_TERM_COLOR ?= auto
 # A text that differs from its snapshot fails. `make texts` accepts it.
 export INSTA_UPDATE ?= no
 
-.PHONY: help demo test texts reports summary soak bench fuzz check setup unit containers dist dist-arm64 smoke-arm64 deb example deny clean
+.PHONY: help demo test texts reports summary soak bench fuzz check setup unit images containers dist dist-arm64 smoke-arm64 deb example deny clean
 # A binary that fails its checks is not kept.
 .DELETE_ON_ERROR:
 
@@ -92,13 +92,15 @@ texts: ## Accept changed texts: rewrites tests/snapshots, whose diff is to be re
 	INSTA_UPDATE=always cargo test --locked --lib texts::
 	INSTA_UPDATE=always cargo test --locked --test it texts::
 
-containers: setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers of a stemcell-like image
-	integration/checker/self-test
+images: setup ## Build the images for the tests in containers
 	@integration/stemcell-image || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the image, container tests are skipped" >&2; }
 	@integration/debian-roots || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "without the images, tests in Debian's releases are skipped" >&2; }
+
+containers: setup dist images $(EXAMPLE) $(GO_RELEASE) ## Run the tests in containers of a stemcell-like image
+	integration/checker/self-test
 	tests/run containers --test integration -E '$(CONTAINERS)'
 
-soak: reports setup dist $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the tests: full sizes, whole releases, hundreds of repetitions
+soak: reports setup dist images $(EXAMPLE) $(GO_RELEASE) ## Run the long form of the tests: full sizes, whole releases, hundreds of repetitions
 	BOSH_AGENT_SOAK=1 NEXTEST_PROFILE=soak tests/run soak --release --test it --test integration \
 	  -E 'test(/^(hostile|scale|cache|stops|parallel|late_output|go_release|faults|protect_host|reproducible|https|containers|compilation_vm|remote)::/)'
 	@tests/summary

@@ -71,9 +71,10 @@ async fn agent_answers_while_a_script_uses_every_cpu() {
         .start_compile(package, &NOTHING, &scene.blobs)
         .await;
     gate.reached();
+    let calls = if is_soak() { 200 } else { 40 };
     for (method, arguments) in [("ping", json!([])), ("get_task", json!([task]))] {
         let mut times = Vec::new();
-        for _ in 0..200 {
+        for _ in 0..calls {
             let start = Instant::now();
             scene
                 .director
@@ -83,7 +84,7 @@ async fn agent_answers_while_a_script_uses_every_cpu() {
             times.push(start.elapsed());
         }
         times.sort();
-        let [median, most] = [100, 190].map(|index| times[index]);
+        let [median, most] = [50, 95].map(|percent| times[calls * percent / 100]);
         eprintln!("{method} on a busy machine: median {median:.1?}, 95 % {most:.1?}");
         // The script's processes alone use some milliseconds of this.
         assert!(most < Duration::from_secs(1), "{method}: {most:?}");
