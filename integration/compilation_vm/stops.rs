@@ -183,7 +183,7 @@ const LONG: usize = 1 << 30;
 /// phase has ended before a poll: the machine may be slow just then.
 async fn start_compile_until(scene: &Scene, server: &FaultyServer, phase: &str) -> String {
     for _ in 0..5 {
-        let task = start_compile_with_slow(scene, server, phase).await;
+        let task = start_slow_compile(scene, server, phase).await;
         loop {
             let value = scene.director.call("get_task", json!([task])).await;
             let value = value.unwrap_or_else(|failure| panic!("{phase}: {failure:?}"));
@@ -200,7 +200,7 @@ async fn start_compile_until(scene: &Scene, server: &FaultyServer, phase: &str) 
 }
 
 /// Starts a compile in which this phase is slow. Returns its task's id.
-async fn start_compile_with_slow(scene: &Scene, server: &FaultyServer, phase: &str) -> String {
+async fn start_slow_compile(scene: &Scene, server: &FaultyServer, phase: &str) -> String {
     server.plan("GET", &[]);
     let different = uuid::Uuid::new_v4();
     let mut script = format!("# {different}\ntrue");
