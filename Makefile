@@ -66,9 +66,8 @@ check: ## Format, vocabulary, lints, documentation, fuzz targets
 	cargo fmt --check
 	integration/vocabulary --self-test
 	integration/vocabulary
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 
 setup: ## Install missing programs that the tests need: the distribution's packages, programs of PyPI, cargo-nextest
 	@integration/setup || { [ -z "$${BOSH_AGENT_TEST_REQUIRE_ALL:-}" ] && echo "tests that need the missing programs are skipped" >&2; }

@@ -94,7 +94,11 @@ fn read_short_arguments(method: &str, arguments: &[Value]) -> Result<(), String>
             let directory = Path::new("/var/vcap/data/tmp");
             if let Some(file) = removable_file(directory, text(path, "path")?) {
                 assert_eq!(file.parent(), Some(directory));
-                assert_plain(file.file_name().and_then(|name| name.to_str()).unwrap_or("/"));
+                assert_plain(
+                    file.file_name()
+                        .and_then(|name| name.to_str())
+                        .unwrap_or("/"),
+                );
             }
             Ok(())
         }),
